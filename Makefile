@@ -1,0 +1,46 @@
+# Everything runs in .venv, which the first target that needs it builds.
+PYTHON ?= python3
+RANKS ?= 4
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+
+.PHONY: env train test lint bench doctor clean
+
+train: .venv/mpi.ok          ## Train a GPT on four ranks (RANKS=n, ARGS="--model gpt-mini …")
+	@$(BIN)/mpirun -n $(RANKS) $(BIN)/minidist train $(ARGS)
+
+test: .venv/test.ok          ## Run the tests (ARGS="-k ring")
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/test.ok          ## Style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: .venv/test.ok         ## Speed beside PyTorch, which must be in .venv
+	@$(BIN)/python -c "import torch" || { echo "make bench compares with PyTorch: $(BIN)/pip install torch"; exit 2; }
+	@for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+doctor: .venv/mpi.ok         ## What this machine has, and the fix for what it lacks
+	@$(BIN)/minidist doctor
+
+env: .venv/python.ok         ## An empty .venv
+
+.venv/python.ok:
+	@$(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit('minidist needs Python 3.11 or newer, not ' + sys.version.split()[0] + ': make PYTHON=python3.12 …')"
+	@echo "building .venv"
+	@$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/mpi.ok: .venv/python.ok pyproject.toml
+	@echo "installing minidist and MPI into .venv (about half a minute)"
+	@$(PIP) -e '.[mpi]'
+	@touch $@
+
+.venv/test.ok: .venv/mpi.ok
+	@echo "installing the test tools into .venv"
+	@$(PIP) -e '.[mpi,test]'
+	@touch $@
+
+clean:                       ## Remove .venv and caches (runs/ stays)
+	rm -rf .venv build *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
