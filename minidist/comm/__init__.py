@@ -1,0 +1,51 @@
+"""Ranks and messages: communicators, simulated or real, and collectives over them."""
+
+from typing import TYPE_CHECKING, Any
+
+from .collectives import all_gather, all_reduce, barrier, broadcast
+from .communicator import Communicator, Request
+from .errors import CommError, DeadlockError, MismatchError, MpiError, UnmatchedError
+from .guard import AgreedExit, abort_on_error, agree
+from .ledger import Ledger
+from .shards import shard_bounds, shard_range
+
+if TYPE_CHECKING:
+    from .mpi import mpi_world, world_from_env
+    from .simulated import simulate
+
+LAZY = {  # these need greenlet or threadpoolctl: loaded when first asked for
+    "simulate": "minidist.comm.simulated",
+    "mpi_world": "minidist.comm.mpi",
+    "world_from_env": "minidist.comm.mpi",
+}
+
+__all__ = [
+    "AgreedExit",
+    "CommError",
+    "Communicator",
+    "DeadlockError",
+    "Ledger",
+    "MismatchError",
+    "MpiError",
+    "Request",
+    "UnmatchedError",
+    "abort_on_error",
+    "agree",
+    "all_gather",
+    "all_reduce",
+    "barrier",
+    "broadcast",
+    "mpi_world",
+    "shard_bounds",
+    "shard_range",
+    "simulate",
+    "world_from_env",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(LAZY[name]), name)

@@ -1,0 +1,62 @@
+"""What all tests share: reproducible Hypothesis runs, and `mpirun` for tests on real ranks."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("minidist", deadline=None, derandomize=True)
+settings.load_profile("minidist")
+
+OPEN_MPI = {  # as root, and with more ranks than cores; other libraries ignore these
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+}
+MPIRUN = Path(sys.executable).with_name("mpirun")
+
+Mpirun = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture(scope="session")
+def mpirun() -> Mpirun:
+    """`mpirun(n, program, *args, timeout=60)` runs a Python program on n real ranks."""
+    if importlib.util.find_spec("mpi4py") is None or not MPIRUN.exists():
+        pytest.skip(f"no mpi4py or no {MPIRUN}: pip install 'minidist[mpi]'")
+    return start_ranks
+
+
+def start_ranks(n: int, *args: object, timeout: float = 60) -> subprocess.CompletedProcess:
+    """Run `python args…` on n ranks; one that does not end in time is stopped, and fails."""
+    command = [str(MPIRUN), "-n", str(n), sys.executable, *map(str, args)]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | OPEN_MPI,
+        start_new_session=True,
+    ) as job:
+        try:
+            out, err = job.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            stop(job)
+            pytest.fail(f"{n} ranks of {args} did not end within {timeout} s")
+    return subprocess.CompletedProcess(command, job.returncode, out, err)
+
+
+def stop(job: subprocess.Popen) -> None:
+    """Let mpirun end its ranks, which it keeps in sessions of their own; then end mpirun."""
+    job.terminate()
+    try:
+        job.communicate(timeout=10)
+    except subprocess.TimeoutExpired:
+        os.killpg(job.pid, signal.SIGKILL)

@@ -1,0 +1,77 @@
+"""A fixed table of messages and collectives; every rank writes the SHA-256 of what it got."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from minidist.comm import Ledger, agree, all_gather, all_reduce, barrier, broadcast, mpi_world
+from minidist.comm.collectives.reduction import ALGORITHMS
+
+DTYPES = ["bool", "uint8", "int64", "float16", "float32", "float64", "complex64", ">f4"]
+SHAPES = [(), (0,), (1,), (2, 3), (37, 5)]
+
+
+def draw(rank, shape, dtype):
+    rng = np.random.default_rng([rank, *shape])
+    return np.asarray(rng.standard_normal(shape) * 3).astype(dtype)
+
+
+def digest(array):
+    return hashlib.sha256(f"{array.dtype.str} {array.shape}".encode() + array.tobytes()).hexdigest()
+
+
+def reductions(comm):
+    for dtype in DTYPES:
+        for shape in SHAPES:
+            mine = draw(comm.rank, shape, dtype)
+            yield f"ring {dtype} {shape}", all_reduce(comm, mine)
+            yield f"naive {dtype} {shape}", all_reduce(comm, mine, "max", "naive")
+            yield f"broadcast {dtype} {shape}", broadcast(comm, mine, comm.size - 1)
+    big = draw(comm.rank, (301, 1003), "float32")
+    yield "ring strided", all_reduce(comm, big[::2, ::-3])
+    yield "ring in place", all_reduce(comm, big, out=big)
+    yield "broadcast strided", broadcast(comm, big[1::2, ::7])
+    yield "mean", all_reduce(comm, big, "mean")
+
+
+def shards(comm):
+    for rows in [comm.rank, (comm.size - comm.rank) % 3, 400]:
+        yield f"all_gather {rows}", all_gather(comm, draw(comm.rank, (rows, 3), "float32"))
+
+
+def messages(comm):
+    right, left = (comm.rank + 1) % comm.size, (comm.rank - 1) % comm.size
+    out = np.zeros((4, 50, 50), np.float64)[1:3, ::-1, ::2]
+    mine = draw(comm.rank, (50, 25, 2), "float64").transpose(2, 0, 1)
+    yield "sendrecv strided", comm.sendrecv(mine, right, out, left, tag=9)
+    group = comm.split(comm.rank % 2 if comm.rank < 3 else None, key=-comm.rank)
+    if group is not None:
+        inner = all_reduce(group, draw(comm.rank, (11,), "float32"))
+        yield f"split {group.rank} of {group.size}", inner
+    error = f"no file on {comm.rank}" if comm.rank > 0 else None
+    yield "agree", np.frombuffer((agree(comm, error) or "fine").encode(), np.uint8)
+
+
+def results(comm):
+    """{case: digest} of this rank, and every message it sent."""
+    with Ledger(comm) as ledger:
+        found = {
+            name: digest(array)
+            for part in (reductions, shards, messages)
+            for name, array in part(comm)
+        }
+        barrier(comm)
+    return found | {"ledger": ledger.table()}
+
+
+if __name__ == "__main__":
+    comm = mpi_world()
+    if "mutant" in sys.argv:
+        ALGORITHMS["ring"] = ALGORITHMS["naive"]
+    # A file a rank: mpirun may mix long lines of several ranks.
+    Path(sys.argv[1], f"{comm.rank}.json").write_text(json.dumps(results(comm)))
