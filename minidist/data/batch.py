@@ -1,0 +1,60 @@
+"""Batch: windows of tokens, chosen by (seed, step) alone, so any rank can cut its own rows."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from .. import random
+from ..errors import UserError
+from .clean import clean
+from .collect import collect
+from .encode import encode
+
+HELD_OUT = 0.1  # the last tenth of the text
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Tokens to train on and tokens held out."""
+
+    train: np.ndarray
+    held_out: np.ndarray
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal on two ranks exactly if they hold the same text."""
+        return hashlib.sha256(self.train.tobytes() + self.held_out.tobytes()).hexdigest()[:16]
+
+
+def load(name: str, seq: int) -> Corpus:
+    """Collect, clean, encode and split a corpus whose parts must each hold a window of seq + 1."""
+    tokens = encode(clean(collect(name)))
+    cut = int(len(tokens) * (1 - HELD_OUT))
+    corpus = Corpus(tokens[:cut], tokens[cut:])
+    if len(corpus.held_out) < seq + 1:
+        raise UserError(
+            f"data '{name}' has {len(tokens)} bytes, too short for seq {seq}: its held-out tenth "
+            f"({len(corpus.held_out)} bytes) must hold {seq + 1}; lower --seq to "
+            f"{max(len(corpus.held_out) - 1, 0)} or give at least {10 * (seq + 1)} bytes"
+        )
+    return corpus
+
+
+def windows(tokens: np.ndarray, starts: np.ndarray, seq: int) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and their next tokens, (len(starts), seq) each."""
+    rows = tokens[starts[:, None] + np.arange(seq + 1)].astype(np.int64)
+    return rows[:, :-1], rows[:, 1:]
+
+
+def training_starts(corpus: Corpus, seq: int, batch: int, seed: int, step: int) -> np.ndarray:
+    """Where the windows of one global batch start: (batch,), with replacement."""
+    return random.generator(seed, "batch", step).integers(0, len(corpus.train) - seq, batch)
+
+
+def held_out_starts(corpus: Corpus, seq: int, most: int) -> np.ndarray:
+    """Where the windows of evaluation start: no two overlap, at most `most`, evenly spread."""
+    count = (len(corpus.held_out) - 1) // seq
+    return np.linspace(0, count - 1, min(count, most)).astype(np.int64) * seq

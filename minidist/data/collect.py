@@ -1,0 +1,48 @@
+"""Collect: the text of a corpus, embedded in every Python or from a file."""
+
+from __future__ import annotations
+
+import sysconfig
+from pathlib import Path
+
+from ..errors import UserError
+
+SKIP = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "pydoc_data"}
+
+
+def docs() -> str:
+    """The Python language reference as pydoc carries it: about 465 kB of English."""
+    from pydoc_data.topics import topics
+
+    return "\n\n".join(topics[name] for name in sorted(topics))
+
+
+def stdlib() -> str:
+    """The source of the standard library, without its tests: about 12 MB."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    files = [p for p in sorted(root.rglob("*.py")) if not SKIP & set(p.relative_to(root).parts)]
+    return "\n\n".join(p.read_text("utf-8", errors="replace") for p in files)
+
+
+def from_file(path: Path) -> str:
+    """A text file, or a UserError that says what is wrong with the path."""
+    if not path.is_file():
+        raise UserError(
+            f"data '{path}' is no file: give the path of a text file, or one of "
+            f"{', '.join(sorted(CORPORA))}"
+        )
+    try:
+        text = path.read_text("utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(f"data '{path}' cannot be read: {error.strerror}") from None
+    if not text.strip():
+        raise UserError(f"data '{path}' is empty: give a file with text in it")
+    return text
+
+
+CORPORA = {"docs": docs, "stdlib": stdlib}
+
+
+def collect(name: str) -> str:
+    """The text of a corpus by name, or of a file by path."""
+    return CORPORA[name]() if name in CORPORA else from_file(Path(name))

@@ -1,0 +1,1 @@
+"""Lessons and what helps a learner start: the doctor."""

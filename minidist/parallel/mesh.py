@@ -1,0 +1,62 @@
+"""Mesh: which rank stands where on the axes of parallelism."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import astuple, dataclass, fields
+from itertools import product
+
+from ..errors import UserError
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Sizes of the axes, outermost first: neighbours along tp are neighbours in rank.
+
+    Rank ↔ coordinates is a bijection: the rank is the coordinates read as digits.
+    """
+
+    pp: int = 1
+    dp: int = 1
+    cp: int = 1
+    ep: int = 1
+    tp: int = 1
+
+    def __post_init__(self) -> None:
+        for axis in fields(self):
+            if getattr(self, axis.name) < 1:
+                raise UserError(f"{axis.name} = {getattr(self, axis.name)}: want at least 1")
+
+    @property
+    def size(self) -> int:
+        return math.prod(astuple(self))
+
+    def coordinates(self, rank: int) -> dict[str, int]:
+        """Where a rank stands: {"pp": …, "dp": …, "cp": …, "ep": …, "tp": …}."""
+        place = {}
+        for axis in reversed(fields(self)):
+            rank, place[axis.name] = divmod(rank, getattr(self, axis.name))
+        return {axis.name: place[axis.name] for axis in fields(self)}
+
+    def rank(self, **coordinates: int) -> int:
+        """The rank at coordinates; an axis left out is 0."""
+        rank = 0
+        for axis in fields(self):
+            rank = rank * getattr(self, axis.name) + coordinates.get(axis.name, 0)
+        return rank
+
+    def require(self, ranks: int, axes: tuple[str, ...] = ("dp",)) -> Mesh:
+        """This mesh, if it has exactly `ranks` places; otherwise an error that lists what fits."""
+        if self.size == ranks:
+            return self
+        given = " × ".join(f"{a} {getattr(self, a)}" for a in axes)
+        raise UserError(
+            f"mesh {given} has {self.size} places, but there are {ranks} ranks: "
+            f"{_choices(ranks, axes)}"
+        )
+
+
+def _choices(ranks: int, axes: tuple[str, ...]) -> str:
+    divisors = [n for n in range(1, ranks + 1) if ranks % n == 0]
+    fits = (f for f in product(divisors, repeat=len(axes)) if math.prod(f) == ranks)
+    return "choose " + " or ".join(" ".join(f"--{a} {n}" for a, n in zip(axes, f)) for f in fits)

@@ -1,0 +1,1 @@
+"""Formulas for memory, traffic and time: what a run will need, before it runs."""

@@ -1,0 +1,102 @@
+"""Checkpoints: a folder per step, written whole or not at all, checked by SHA-256 when read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from ..errors import UserError
+from ..nn import Module
+from ..optim import Optimizer
+
+FILES = ("model.safetensors", "optimizer.safetensors")
+Arrays = dict[str, np.ndarray]
+
+
+def save(folder: Path, step: int, model: Module, optimizer: Optimizer, tokens: int) -> Path:
+    """Write folder/step-<step>: parameters, optimiser state, and state.json with their hashes."""
+    path, draft = folder / f"step-{step:06d}", folder / f".step-{step:06d}.part"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    save_file(_contiguous(model.state_dict()), draft / FILES[0])
+    save_file(_contiguous(optimizer_arrays(model, optimizer)), draft / FILES[1])
+    state = {"step": step, "tokens": tokens, "sha256": {f: _sha256(draft / f) for f in FILES}}
+    (draft / "state.json").write_text(json.dumps(state, indent=1))
+    shutil.rmtree(path, ignore_errors=True)
+    os.replace(draft, path)  # a reader sees all of it or nothing
+    return path
+
+
+def last(folder: Path) -> Path:
+    """The checkpoint of the highest step in a folder."""
+    found = sorted(folder.glob("step-*"))
+    if not found:
+        raise UserError(f"no checkpoint in '{folder}': is it a run folder that has saved one?")
+    return found[-1]
+
+
+def load(path: Path, model: Module, optimizer: Optimizer | None = None) -> dict[str, Any]:
+    """Fill model and optimiser from a checkpoint; returns its state (step and tokens)."""
+    state = _read_state(path)
+    arrays = [_read(path / f, state["sha256"][f]) for f in FILES[: 1 if optimizer is None else 2]]
+    try:
+        model.load_state_dict(arrays[0])
+    except RuntimeError as error:
+        raise UserError(f"checkpoint '{path}' is of another model: {error}") from None
+    if optimizer is not None:
+        restore_optimizer(model, optimizer, arrays[1], state["step"])
+    return state
+
+
+def optimizer_arrays(model: Module, optimizer: Optimizer) -> Arrays:
+    """The optimiser's arrays by parameter name: "exp_avg.wte.weight", …"""
+    states = ((n, optimizer.state.get(p, {})) for n, p in model.named_parameters())
+    return {f"{k}.{n}": v for n, s in states for k, v in s.items() if isinstance(v, np.ndarray)}
+
+
+def restore_optimizer(model: Module, optimizer: Optimizer, arrays: Arrays, step: int) -> None:
+    params = dict(model.named_parameters())
+    for key, array in arrays.items():
+        kind, name = key.split(".", 1)
+        optimizer.state.setdefault(params[name], {"step": step})[kind] = array
+
+
+def _contiguous(arrays: Arrays) -> Arrays:
+    # safetensors writes the memory as it lies: a transposed view would come back transposed
+    return {k: np.ascontiguousarray(v) for k, v in arrays.items()}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        state = json.loads((path / "state.json").read_text())
+        return {"step": state["step"], "tokens": state["tokens"], "sha256": dict(state["sha256"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _corrupt(path, f"state.json: {type(error).__name__}") from None
+
+
+def _read(path: Path, sha256: str) -> Arrays:
+    try:
+        if _sha256(path) != sha256:
+            raise _corrupt(path.parent, f"{path.name} differs from its SHA-256")
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise _corrupt(path.parent, f"{path.name}: {error}") from None
+
+
+def _corrupt(path: Path, what: str) -> UserError:
+    return UserError(
+        f"checkpoint '{path}' is corrupt ({what}): delete that folder to use the one before it"
+    )

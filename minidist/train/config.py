@@ -1,0 +1,165 @@
+"""TrainConfig: every choice of a run, from flags or a TOML file, checked before a rank starts."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import tomllib
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+import tomli_w
+import tyro
+
+from ..errors import UserError
+from ..models.gpt import GPTConfig
+from ..parallel.mesh import Mesh
+
+PRESETS: dict[str, dict[str, int]] = {
+    "gpt-nano": {"layers": 2, "hidden": 32, "heads": 2},
+    "gpt-tiny": {"layers": 4, "hidden": 128, "heads": 4},
+    "gpt-mini": {"layers": 6, "hidden": 256, "heads": 8},
+    "gpt2": {"layers": 12, "hidden": 768, "heads": 12},
+}
+LAUNCH = ("config", "out", "resume", "ranks", "simulate", "dp")  # how a run was started, not what it is
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a GPT. Under mpirun every rank takes its part; alone, one rank does it all."""
+
+    config: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """TOML file with any of these options; flags override it."""
+    model: str = "gpt-tiny"
+    """Size: gpt-nano (36k parameters), gpt-tiny (0.8M), gpt-mini (4.8M) or gpt2 (85M)."""
+    data: str = "docs"
+    """Text: docs (Python's language reference), stdlib (its library's source), or a file."""
+    steps: int = 1000
+    """Optimiser steps."""
+    batch: int = 16
+    """Windows a step, over all ranks."""
+    seq: int = 64
+    """Bytes a window (the context)."""
+    lr: float = 4e-3
+    """Peak learning rate of AdamW."""
+    final_lr: float = 0.05
+    """Last learning rate, as a part of --lr."""
+    warmup: int = 50
+    """Steps of linear warm-up before the cosine."""
+    weight_decay: float = 0.1
+    """Decoupled weight decay of AdamW."""
+    clip: float = 1.0
+    """Largest global gradient norm; larger ones are scaled down."""
+    dropout: float = 0.0
+    """Probability of dropping a unit, on the embedding and both residual branches."""
+    seed: int = 0
+    """Of the weights, batches, dropout and sample; the number of ranks changes none of them."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Of parameters and arithmetic."""
+    dp: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: all)")] = None
+    """Data-parallel ranks."""
+    ranks: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    """How many ranks to simulate (with --simulate)."""
+    simulate: bool = False
+    """Run --ranks simulated ranks in this one process, without MPI."""
+    allreduce: Literal["ring", "native"] = "ring"
+    """Sum gradients by our ring, or by MPI's own all-reduce."""
+    bucket_mib: float = 4.0
+    """Size of a gradient bucket in MiB."""
+    eval_every: int = 100
+    """Steps between measurements on held-out text (one always comes last)."""
+    save_every: int = 200
+    """Steps between checkpoints (one always comes last)."""
+    out: Annotated[
+        str | None,
+        tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: runs/<date>-<model>-<data>)"),
+    ] = None
+    """Run folder."""
+    resume: bool = False
+    """Go on with the run in --out from its last checkpoint."""
+
+    def gpt(self, vocab: int) -> GPTConfig:
+        return GPTConfig(**PRESETS[self.model], positions=self.seq, vocab=vocab, dropout=self.dropout)
+
+    def mesh(self, ranks: int) -> Mesh:
+        return Mesh(dp=ranks if self.dp is None else self.dp).require(ranks)
+
+
+POSITIVE = ("steps", "batch", "seq", "lr", "clip", "bucket_mib", "eval_every", "save_every")
+AT_LEAST_ZERO = ("warmup", "weight_decay", "final_lr", "seed")
+
+
+def check(config: TrainConfig, ranks: int) -> None:
+    """Refuse sizes that cannot work, with the flag to change."""
+    if config.model not in PRESETS:
+        raise UserError(f"model '{config.model}' is unknown: choose {_listed(PRESETS)}")
+    for name in POSITIVE:
+        _require(name, getattr(config, name), lambda v: v > 0, "more than 0")
+    for name in AT_LEAST_ZERO:
+        _require(name, getattr(config, name), lambda v: v >= 0, "at least 0")
+    _require("dropout", config.dropout, lambda v: 0 <= v < 1, "at least 0 and below 1")
+    _require("final_lr", config.final_lr, lambda v: v <= 1, "a part of --lr, at most 1")
+    for name in ("dtype", "allreduce"):
+        _check_choice(name, getattr(config, name))
+    config.mesh(ranks)
+    if config.batch < ranks:
+        raise UserError(
+            f"batch {config.batch} is smaller than the {ranks} ranks, so some would have no row: "
+            f"raise --batch to at least {ranks} or start fewer ranks"
+        )
+    if config.resume and config.out is None:
+        raise UserError("resume needs the run folder: add --out DIR")
+
+
+def _require(name: str, value: float, good: Any, wanted: str) -> None:
+    if not (math.isfinite(value) and good(value)):
+        raise UserError(f"{name} = {value}: want {wanted}; change --{name.replace('_', '-')}")
+
+
+def _check_choice(name: str, value: str) -> None:
+    choices = get_args(get_type_hints(TrainConfig)[name])
+    if value not in choices:
+        raise UserError(f"{name} = '{value}' is unknown: choose {_listed(choices)}")
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(map(str, names))
+
+
+def read_toml(path: Path) -> TrainConfig:
+    """A TrainConfig from a TOML file; unknown keys and wrong types are errors."""
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"config '{path}' cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"config '{path}' is not TOML: {error}") from None
+    return TrainConfig(**{k: _typed(k, v, path) for k, v in table.items()})
+
+
+def _typed(key: str, value: Any, path: Path) -> Any:
+    names = [f.name for f in fields(TrainConfig)]
+    if key not in names:
+        near = difflib.get_close_matches(key, names, 1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known keys: {_listed(names)}"
+        raise UserError(f"config '{path}': unknown key '{key}': {hint}")
+    kind = type(next(f.default for f in fields(TrainConfig) if f.name == key))
+    wanted = {"dp": int, "ranks": int, "out": str, "config": str}.get(key, kind)
+    if wanted is float and type(value) is int:
+        return float(value)
+    if type(value) is not wanted:
+        raise UserError(f"config '{path}': {key} = {value!r}: want {wanted.__name__}")
+    return value
+
+
+def write_toml(config: TrainConfig, path: Path) -> None:
+    """The whole configuration, as read_toml reads it (TOML has no null: what is unset is absent)."""
+    table = {k: v for k, v in asdict(config).items() if v is not None}
+    path.write_text(tomli_w.dumps(table), "utf-8")
+
+
+def resumed(path: Path, out: str) -> TrainConfig:
+    """The configuration of the run in folder `out`, to be started anew in any layout."""
+    launch = {f.name: f.default for f in fields(TrainConfig) if f.name in LAUNCH}
+    return replace(read_toml(path), **{**launch, "out": out, "resume": True})

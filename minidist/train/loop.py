@@ -1,0 +1,109 @@
+"""The training loop: the same text on one rank or many, simulated or MPI."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import data, random
+from ..array import keep_heap
+from ..autograd import no_grad
+from ..comm import Communicator, all_reduce, shard_range
+from ..models.gpt import GPT
+from ..optim import AdamW, Optimizer, clip_grad_norm_, warmup_cosine
+from ..parallel.data import Bucketed, broadcast_parameters
+from ..tensor import Tensor
+from .config import TrainConfig
+
+EVAL_WINDOWS = 256  # of the held-out text, evenly spread
+EVAL_ROWS = 16  # windows in one forward pass
+
+
+def decay_groups(model: GPT, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices are decayed; biases and norm scales are not."""
+    params = list(model.parameters())
+    return [
+        {"params": [p for p in params if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+@dataclass
+class Trainer:
+    """What a rank holds: the model, its optimiser, and its rows of every global batch."""
+
+    config: TrainConfig
+    comm: Communicator
+    corpus: data.Corpus
+
+    def __post_init__(self) -> None:
+        keep_heap()
+        c = self.config
+        self.model = GPT(c.gpt(data.VOCAB), seed=c.seed)
+        if c.dtype != "float32":
+            self.model.to(c.dtype)
+            self.model.reset_parameters(c.seed)
+        broadcast_parameters(self.model, self.comm)
+        self.optimizer: Optimizer = AdamW(
+            decay_groups(self.model, c.weight_decay), lr=c.lr, betas=(0.9, 0.95)
+        )
+        bucket_bytes = int(c.bucket_mib * 2**20)
+        self.gradients = Bucketed(self.model.parameters(), self.comm, bucket_bytes, c.allreduce)
+
+    def rows(self, step: int) -> tuple[np.ndarray, np.ndarray, int]:
+        """This rank's inputs and targets of a global batch, and the number of its first row."""
+        c = self.config
+        starts = data.training_starts(self.corpus, c.seq, c.batch, c.seed, step)
+        first, last = shard_range(c.batch, self.comm.size, self.comm.rank)
+        return *data.windows(self.corpus.train, starts[first:last], c.seq), first
+
+    def step(self, step: int) -> dict[str, float]:
+        """One optimiser step (numbered from 0): {"loss": global mean, "grad_norm", "lr"}."""
+        c = self.config
+        x, y, first = self.rows(step)
+        with random.at(c.seed, step, first):
+            total = self.model.loss(Tensor(x), Tensor(y), reduction="sum")
+        # Divided by the global count: the sum over ranks is the global mean, rows uneven or not.
+        loss = total / (c.batch * c.seq)
+        loss.backward()
+        self.gradients.sum_gradients()
+        norm = clip_grad_norm_(self.model.parameters(), c.clip)
+        lr = warmup_cosine(step, c.steps, c.warmup, c.lr, c.lr * c.final_lr)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return {"loss": self._sum(loss.item())[0], "grad_norm": norm, "lr": lr}
+
+    def _sum(self, *numbers: float) -> list[float]:
+        return all_reduce(self.comm, np.array(numbers, np.float64), algorithm="ring").tolist()
+
+    @no_grad()
+    def evaluate(self) -> float:
+        """Mean loss on held-out windows in nats a byte; each rank takes its share of them."""
+        seq = self.config.seq
+        starts = data.held_out_starts(self.corpus, seq, EVAL_WINDOWS)
+        first, last = shard_range(len(starts), self.comm.size, self.comm.rank)
+        self.model.eval()
+        total = 0.0
+        for at in range(first, last, EVAL_ROWS):
+            mine = starts[at : min(at + EVAL_ROWS, last)]
+            x, y = map(Tensor, data.windows(self.corpus.held_out, mine, seq))
+            total += self.model.loss(x, y, reduction="sum").item()
+        self.model.train()
+        loss, count = self._sum(total, (last - first) * seq)
+        return loss / count
+
+    def run(self, first: int, tokens: int) -> Iterator[dict[str, Any]]:
+        """Steps first + 1 … config.steps, one record each; the loss is the one before the update."""
+        c = self.config
+        for step in range(first, c.steps):
+            start = time.perf_counter()
+            measured = self.step(step)
+            tokens += c.batch * c.seq
+            rate = c.batch * c.seq / (time.perf_counter() - start)
+            yield {"step": step + 1, **measured, "tokens": tokens, "tokens_per_s": round(rate, 1)}

@@ -1,0 +1,37 @@
+"""metrics.jsonl: one object a line and step, flushed at once so that a crash loses nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+class MetricsFile:
+    """Appends records; of a run that is taken up again it keeps those up to step `after`."""
+
+    def __init__(self, path: Path, after: int = 0):
+        kept = [r for r in read(path) if r["step"] <= after] if path.exists() else []
+        draft = path.with_suffix(".part")
+        draft.write_text("".join(json.dumps(r) + "\n" for r in kept), "utf-8")
+        os.replace(draft, path)
+        self.file = path.open("a", encoding="utf-8")
+
+    def write(self, record: dict[str, Any]) -> None:
+        self.file.write(json.dumps(record) + "\n")
+        self.file.flush()
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All records; a last line that a crash cut short is left out."""
+    records = []
+    for line in path.read_text("utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records

@@ -1,0 +1,33 @@
+"""What a run leaves to look at: the loss curve, and the lines at its end."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+
+def loss_curve(records: list[dict[str, Any]], path: Path, title: str, uniform: float) -> None:
+    """Draw training and held-out loss against the step, and the loss of a uniform guess."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.plot([r["step"] for r in records], [r["loss"] for r in records], lw=1, label="training")
+    held = [(r["step"], r["val_loss"]) for r in records if "val_loss" in r]
+    axes.plot(*zip(*held), "o-", ms=4, label="held-out")
+    axes.axhline(uniform, ls=":", color="gray", label=f"uniform guess, ln V = {uniform:.3f}")
+    axes.set(xlabel="step", ylabel="loss (nats a byte)", title=title, ylim=(0, None))
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(path)
+
+
+def perplexity_line(loss: float) -> str:
+    """Held-out loss in the three units people ask for."""
+    return (
+        f"held-out: {loss:.4f} nats a byte = {loss / math.log(2):.4f} bits a byte, "
+        f"perplexity {math.exp(loss):.3f} a byte"
+    )

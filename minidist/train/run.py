@@ -1,0 +1,191 @@
+"""A whole run: check together, train, measure, and leave a run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from .. import data
+from ..comm import Communicator, Ledger, agree, broadcast
+from ..errors import UserError
+from ..plan.memory import training_bytes
+from . import checkpoint
+from .config import TrainConfig, check, write_toml
+from .loop import Trainer
+from .metrics import MetricsFile, read
+from .progress import Bar, console
+from .report import loss_curve, perplexity_line
+
+PROMPT, SAMPLE_BYTES, TEMPERATURE, TOP_K = "The ", 300, 0.8, 40
+
+
+def run(config: TrainConfig, comm: Communicator) -> dict[str, Any]:
+    """Train on every rank of `comm`; raises the same UserError on all of them, before training.
+
+    Returns the last record of the metrics with the held-out loss and rank 0's run folder.
+    """
+    corpus = _together(comm, lambda: _prepare(config, comm))
+    _together(comm, lambda: _same_text(corpus, comm))
+    trainer = Trainer(config, comm, corpus)
+    state = _together(comm, lambda: _resume(trainer))
+    out = _together(comm, lambda: _open_folder(config) if comm.rank == 0 else None)
+    return _follow(trainer, state) if out is None else _lead(trainer, state, out)
+
+
+def _together(comm: Communicator, task: Any) -> Any:
+    """Do a task that may refuse on one rank; if any refuses, every rank raises its reason."""
+    result = problem = None
+    try:
+        result = task()
+    except UserError as error:
+        problem = str(error)
+    reason = agree(comm, problem)
+    if reason is not None:
+        raise UserError(reason)
+    return result
+
+
+def _prepare(config: TrainConfig, comm: Communicator) -> data.Corpus:
+    check(config, comm.size)
+    if config.allreduce == "native" and comm.native is None:
+        raise UserError("allreduce native is MPI's own: start with mpirun, or use --allreduce ring")
+    if comm.rank == 0 and config.out is not None:
+        _check_folder(Path(config.out), config.resume)
+    return data.load(config.data, config.seq)
+
+
+def _check_folder(out: Path, resume: bool) -> None:
+    if resume:
+        checkpoint.last(out / "checkpoints")
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(
+            f"out '{out}' already holds a run or other files: choose another --out, "
+            "or go on with that run by --resume"
+        )
+
+
+def _same_text(corpus: data.Corpus, comm: Communicator) -> None:
+    mine = corpus.fingerprint
+    first = broadcast(comm, np.frombuffer(bytearray(mine.encode()), np.uint8)).tobytes().decode()
+    if mine != first:
+        raise UserError(
+            f"data differs between ranks ({mine} here, {first} on rank 0): give all the same file "
+            "and the same Python"
+        )
+
+
+def _resume(trainer: Trainer) -> dict[str, Any]:
+    c = trainer.config
+    if not c.resume:
+        return {"step": 0, "tokens": 0}
+    path = checkpoint.last(Path(str(c.out)) / "checkpoints")
+    state = checkpoint.load(path, trainer.model, trainer.optimizer)
+    if state["step"] >= c.steps:
+        raise UserError(f"run '{c.out}' has done {state['step']} steps already: raise --steps")
+    return state
+
+
+def _follow(trainer: Trainer, state: dict[str, Any]) -> dict[str, Any]:
+    """A rank other than 0: the same steps and measurements, nothing shown or written."""
+    record: dict[str, Any] = {}
+    for record in trainer.run(state["step"], state["tokens"]):
+        if _is_due(record["step"], trainer.config.eval_every, trainer.config.steps):
+            record["val_loss"] = trainer.evaluate()
+    return record
+
+
+def _is_due(step: int, every: int, steps: int) -> bool:
+    return step % every == 0 or step == steps
+
+
+def _open_folder(c: TrainConfig) -> Path:
+    """The run folder, made and with its config.toml in it."""
+    out = Path(c.out) if c.out else _new_folder(c)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_toml(replace(c, out=str(out), resume=False), out / "config.toml")
+    except OSError as error:
+        raise UserError(f"out '{out}' cannot be written: {error.strerror}") from None
+    return out
+
+
+def _lead(trainer: Trainer, state: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Rank 0: train with the others, show it, and keep the run folder."""
+    c, screen = trainer.config, console()
+    _show_start(screen, trainer, out, state["step"])
+    metrics = MetricsFile(out / "metrics.jsonl", after=state["step"])
+    started, record = time.perf_counter(), {}
+    with contextlib.closing(metrics), Bar(screen, c.steps, state["step"]) as bar:
+        with Ledger(trainer.comm) as ledger:
+            for record in trainer.run(state["step"], state["tokens"]):
+                if _is_due(record["step"], c.eval_every, c.steps):
+                    record["val_loss"] = trainer.evaluate()
+                metrics.write(record)
+                bar.show(record)
+                if _is_due(record["step"], c.save_every, c.steps):
+                    _save(trainer, out, record)
+    seconds = time.perf_counter() - started
+    _show_end(screen, trainer, out, record, seconds, ledger)
+    return {**record, "out": str(out)}
+
+
+def _new_folder(c: TrainConfig) -> Path:
+    """runs/<date>-<model>-<data>, with a number behind it if that one is taken."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    base = Path("runs") / f"{stamp}-{c.model}-{Path(c.data).stem}"
+    tries = (base if i == 1 else base.with_name(f"{base.name}-{i}") for i in range(1, 1000))
+    return next(path for path in tries if not path.exists())
+
+
+def _save(trainer: Trainer, out: Path, record: dict[str, Any]) -> None:
+    checkpoint.save(
+        out / "checkpoints", record["step"], trainer.model, trainer.optimizer, record["tokens"]
+    )
+
+
+def _show_start(screen: Console, trainer: Trainer, out: Path, done: int) -> None:
+    c, comm, corpus = trainer.config, trainer.comm, trainer.corpus
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    world = "MPI" if comm.native is not None else "simulated" if comm.size > 1 else "one process"
+    memory = training_bytes(parameters, np.dtype(c.dtype).itemsize)
+    table = Table(show_header=False, box=None, padding=(0, 1))
+    rows = {
+        "model": f"{c.model}: {parameters:,} parameters, {c.dtype}",
+        "data": f"{c.data}: {len(corpus.train):,} bytes to train on, "
+                f"{len(corpus.held_out):,} held out",
+        "ranks": f"{comm.size} ({world}), data parallel, all-reduce {c.allreduce}",
+        "batch": f"{c.batch} x {c.seq} = {c.batch * c.seq:,} tokens a step",
+        "memory": f"{memory / 2**20:.1f} MiB a rank for parameters, gradients and optimiser",
+        "run": str(out) + (f", from step {done}" if done else ""),
+    }  # fmt: skip
+    for name, text in rows.items():
+        table.add_row(name, text)
+    screen.print(table)
+
+
+def _show_end(screen: Console, trainer: Trainer, out: Path, record: dict[str, Any],
+              seconds: float, ledger: Ledger) -> None:  # fmt: skip
+    c, records = trainer.config, read(out / "metrics.jsonl")
+    loss_curve(records, out / "loss.png", f"{c.model} on {c.data}, {trainer.comm.size} ranks",
+               float(np.log(data.VOCAB)))  # fmt: skip
+    screen.print(
+        f"{seconds:.1f} s, loss {records[0]['loss']:.4f} -> {record['loss']:.4f}; "
+        f"rank 0 sent {ledger.bytes / 2**20:,.1f} MiB in {ledger.messages:,} messages"
+    )
+    screen.print(perplexity_line(record["val_loss"]))
+    trainer.model.eval()
+    sample = trainer.model.generate(
+        data.encode(PROMPT), SAMPLE_BYTES, TEMPERATURE, TOP_K, trainer.config.seed
+    )
+    screen.rule("sample", align="left")
+    screen.print(data.decode(sample), markup=False)
+    screen.rule()
+    screen.print(f"left in {out}: config.toml, metrics.jsonl, loss.png, checkpoints/")

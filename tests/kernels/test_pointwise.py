@@ -1,0 +1,156 @@
+"""GELU, erf and AdamW: tiled ≡ naive ≡ float64, whatever the size of a tile."""
+
+import math
+
+import numpy as np
+import pytest
+from cases import LAYOUTS, SEEDS, laid_out, numbers, tiny_tiles
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minidist.kernels import adamw, gelu, tiles
+from minidist.kernels.erf import erf
+
+BOUNDS = {"float32": 3e-6, "float64": 1e-14}
+DTYPES = pytest.mark.parametrize("dtype", BOUNDS)
+FORMS = pytest.mark.parametrize("form", ["none", "tanh"])
+
+
+def off(a: np.ndarray, b: np.ndarray) -> float:
+    """The largest difference, in units of the larger of 1 and b's largest."""
+    assert a.shape == b.shape
+    return float(np.abs(a - b).max(initial=0) / max(1.0, np.abs(b).max(initial=0)))
+
+
+# erf
+
+
+def test_erf_against_the_standard_library():
+    x = np.concatenate([np.linspace(-7, 7, 20_001), [0.46875, 4.0, 6.0, 1e-300, 5e-324, 1e300]])
+    expected = np.array([math.erf(v) for v in x])
+    ulps = lambda y: (np.abs(y - expected) / np.spacing(np.abs(expected))).max()
+    assert ulps(erf(x)) <= 4
+    assert ulps(erf(x * (1 + 2e-15))) > 4, "the bound sees a relative error of 2e-15"
+
+
+def test_erf_at_the_ends():
+    x = np.array([0.0, -0.0, np.inf, -np.inf, np.nan])
+    np.testing.assert_array_equal(erf(x), [0, 0, 1, -1, np.nan])
+    np.testing.assert_array_equal(np.signbit(erf(x[:2])), [False, True])
+    for shape in ((), (0,), (1, 1)):
+        y = erf(np.ones(shape, np.float32))
+        assert (y.shape, y.dtype) == (shape, np.float32)
+
+
+# GELU
+
+
+def slope(x: np.ndarray, form: str) -> np.ndarray:
+    """d gelu/dx by the formula."""
+    if form == "none":
+        return 0.5 * (1 + erf(x / math.sqrt(2))) + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+    t = np.tanh(gelu.C * (x + gelu.K * x**3))
+    return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * gelu.C * (1 + 3 * gelu.K * x * x)
+
+
+@FORMS
+@DTYPES
+@given(n=st.integers(0, 40), tile=st.integers(1, 20), layout=st.sampled_from(LAYOUTS), seed=SEEDS)
+@settings(max_examples=30)
+def test_gelu_is_naive_is_float64(form, dtype, n, tile, layout, seed):
+    x = laid_out(numbers((n, 3), seed, dtype) * 3, layout)
+    g = laid_out(numbers((n, 3), seed + 1, dtype), layout)
+    wide = x.astype("float64")
+    with tiny_tiles(tile):
+        y, saved = gelu.forward(x, form)
+        dx = gelu.backward(g, x, saved, form)
+    assert y.dtype == dx.dtype == dtype
+    assert off(y, gelu.naive(x, form)) < BOUNDS[dtype]
+    assert off(y, gelu.naive(wide, form)) < BOUNDS[dtype]
+    assert off(dx, g.astype("float64") * slope(wide, form)) < BOUNDS[dtype]
+
+
+@FORMS
+def test_float32_does_not_pass_the_bound_of_float64(form):
+    x = numbers((100,), 0)
+    assert off(gelu.forward(x.astype("float32"), form)[0], gelu.naive(x, form)) > BOUNDS["float64"]
+
+
+@FORMS
+def test_the_tile_does_not_change_a_bit(form):
+    x, g = numbers((1001,), 0), numbers((1001,), 1)
+    y, saved = gelu.forward(x, form)
+    dx = gelu.backward(g, x, saved, form)
+    with tiny_tiles(7):
+        small, saved = gelu.forward(x, form)
+        assert small.tobytes() == y.tobytes()
+        assert gelu.backward(g, x, saved, form).tobytes() == dx.tobytes()
+
+
+@pytest.mark.parametrize("n", [tiles.ELEMENTS - 1, tiles.ELEMENTS, tiles.ELEMENTS + 1])
+def test_gelu_around_the_real_size_of_a_tile(n):
+    x = numbers((n,), n)
+    y, saved = gelu.forward(x, "tanh")
+    assert off(y, gelu.naive(x, "tanh")) < 1e-14
+    assert off(gelu.backward(x, x, saved, "tanh"), x * slope(x, "tanh")) < 1e-14
+
+
+@FORMS
+def test_gelu_keeps_0_dimensions_and_has_no_nan_far_out(form):
+    x = np.array(1.0)
+    y, saved = gelu.forward(x, form)
+    assert y.shape == saved.shape == gelu.backward(x, x, saved, form).shape == ()
+    x = np.array([1e4, -1e4, 1e15, -1e15, 0.0], np.float32)
+    with np.errstate(over="ignore"):  # x³ in float32
+        y, saved = gelu.forward(x, form)
+        dx = gelu.backward(np.ones_like(x), x, saved, form)
+    np.testing.assert_array_equal(np.abs(y), [x[0], 0, x[2], 0, 0])
+    np.testing.assert_array_equal(dx, [1, 0, 1, 0, 0.5])
+
+
+# AdamW
+
+HYPER = {"lr": 0.01, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.1}
+
+
+@DTYPES
+@given(n=st.integers(0, 40), tile=st.integers(1, 20), step=st.integers(1, 50), seed=SEEDS)
+@settings(max_examples=30)
+def test_adamw_is_naive_is_float64(dtype, n, tile, step, seed):
+    p, g, m, v = (numbers((n, 2), seed + i, dtype) for i in range(4))
+    v = np.abs(v)
+    naive = adamw.naive(p, g, m, v, step=step, **HYPER)
+    wide = adamw.naive(*(x.astype("float64") for x in (p, g, m, v)), step=step, **HYPER)
+    before = g.tobytes()
+    with tiny_tiles(tile):
+        adamw.step_(p, g, m, v, step=step, **HYPER)
+    assert g.tobytes() == before
+    for got, one, two in zip((p, m, v), naive, wide):
+        assert got.dtype == dtype
+        assert off(got, one) < BOUNDS[dtype] and off(got, two) < BOUNDS[dtype]
+
+
+def test_adamw_refuses_memory_that_it_could_not_write_to():
+    x = np.ones((4, 4))
+    with pytest.raises(AssertionError, match="C-contiguous"):
+        adamw.step_(x.T[::2], x[:2], x[:2], x[:2], step=1, **HYPER)
+
+
+# Tiles
+
+
+@given(rows=st.integers(0, 50), width=st.integers(0, 9), elements=st.integers(1, 40))
+def test_row_tiles_cover_every_row_once(rows, width, elements):
+    pieces = list(tiles.row_tiles(rows, width, elements))
+    assert [i for s in pieces for i in range(s.start, s.stop)] == list(range(rows))
+    assert all((s.stop - s.start) * width <= max(elements, width) for s in pieces)
+
+
+@given(n=st.integers(0, 50), elements=st.integers(1, 40))
+def test_flat_tiles_are_views_of_everything(n, elements):
+    a, b = np.zeros((n, 2)), np.zeros((2, n))
+    for s, t in tiles.flat_tiles(a, b, elements=elements):
+        assert s.size == t.size <= elements
+        s += 1
+        t += 1
+    assert (a == 1).all() and (b == 1).all()

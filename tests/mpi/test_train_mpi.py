@@ -1,0 +1,81 @@
+"""Training on real ranks: the same bits as on simulated ones, and errors that stop them all."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from minidist.comm import simulate
+from minidist.train.config import TrainConfig
+from minidist.train.run import run
+
+pytestmark = pytest.mark.mpi
+FLAGS = {"model": "gpt-nano", "steps": 4, "batch": 7, "seq": 16, "dropout": 0.1, "dtype": "float64"}
+ARGS = [word for key, value in FLAGS.items() for word in (f"--{key}", str(value))]
+
+
+def curve(folder: Path) -> list[tuple]:
+    records = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [(r["loss"], r["grad_norm"], r.get("val_loss")) for r in records]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "1"
+    simulate(lambda comm: run(TrainConfig(**FLAGS, out=str(out)), comm), 1)
+    return out
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+def test_real_ranks_give_the_bits_of_simulated_ones(mpirun, tmp_path, alone, ranks):
+    real, simulated = tmp_path / "real", tmp_path / "simulated"
+    done = mpirun(ranks, "-m", "minidist.cli", "train", *ARGS, "--out", real)
+    assert done.returncode == 0, done.stderr
+    simulate(lambda comm: run(TrainConfig(**FLAGS, out=str(simulated)), comm), ranks)
+    assert curve(real) == curve(simulated)
+    weights = "checkpoints/step-000004/model.safetensors"
+    assert (real / weights).read_bytes() == (simulated / weights).read_bytes()
+    for ours, reference in zip(curve(real), curve(alone), strict=True):
+        assert ours[:2] == pytest.approx(reference[:2], rel=1e-10)
+
+
+def test_native_all_reduce_agrees_to_rounding(mpirun, tmp_path, alone):
+    done = mpirun(3, "-m", "minidist.cli", "train", *ARGS, "--allreduce", "native",
+                  "--out", tmp_path / "native")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for ours, reference in zip(curve(tmp_path / "native"), curve(alone), strict=True):
+        assert ours[:2] == pytest.approx(reference[:2], rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--batch", "3"], "batch 3 is smaller than the 4 ranks"),
+        (["--lr", "-1"], "lr = -1.0: want more than 0"),
+        (["--data", "/no/such/file"], "data '/no/such/file' is no file"),
+        (["--simulate"], "simulate under mpirun"),
+        (["--ranks", "3"], "ranks 3, but mpirun started 4"),
+        (["--dp", "2"], "dp 2 has 2 places, but there are 4 ranks: choose --dp 4"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(mpirun, args, message):
+    done = mpirun(4, "-m", "minidist.cli", "train", *args, timeout=30)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("minidist: error: ")
+    assert message in line
+    assert done.stdout == ""
+
+
+def test_an_unknown_flag_is_said_once(mpirun):
+    done = mpirun(4, "-m", "minidist.cli", "train", "--bacth", "8", timeout=30)
+    assert done.returncode == 2
+    assert (done.stdout + done.stderr).count("--bacth") == 1
+
+
+def test_an_error_on_one_rank_stops_all_with_its_traceback(mpirun, tmp_path):
+    program = Path(__file__).parent / "programs" / "train_breaks.py"
+    done = mpirun(4, program, tmp_path / "run", timeout=30)
+    assert done.returncode not in (0, 2)
+    assert "ZeroDivisionError: planted on rank 2 at step 3" in done.stderr
+    assert "rank 2 of 4 |" in done.stderr

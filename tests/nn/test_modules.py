@@ -1,0 +1,179 @@
+"""Modules: the tree of parameters, its state, and the layers."""
+
+import numpy as np
+import pytest
+from cases import numbers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import minidist as md
+from minidist import Tensor, nn
+from minidist.testing import gradcheck
+
+
+class Tied(nn.Module):
+    """Two layers, one of them twice, and a weight that belongs to two."""
+
+    def __init__(self):
+        self.embedding = nn.Embedding(4, 3)
+        self.body = nn.Sequential(nn.Linear(3, 3), nn.GELU("tanh"), nn.Dropout(0.5), nn.ReLU())
+        self.norm = nn.LayerNorm(3)
+        self.head = nn.Linear(3, 4, bias=False)
+        self.head.weight = self.embedding.weight
+        self.scale = nn.Parameter(np.ones(1, "float32"))
+        self.name = "not a parameter"
+
+    def forward(self, index):
+        return self.head(self.norm(self.body(self.embedding(index)))) * self.scale
+
+
+NAMES = ["scale", "embedding.weight", "body.0.weight", "body.0.bias", "norm.weight", "norm.bias"]
+
+
+def test_names_and_tied_parameters():
+    model = Tied()
+    assert [n for n, _ in model.named_parameters()] == NAMES
+    assert len(list(model.parameters())) == 6
+    assert sorted(model.state_dict()) == sorted([*NAMES, "head.weight"])
+    assert [n for n, _ in model.named_modules()] == [
+        "", "embedding", "body", "body.0", "body.1", "body.2", "body.3", "norm", "head",
+    ]  # fmt: skip
+
+
+def test_a_tied_weight_gets_the_gradients_of_both_uses():
+    model = Tied().eval()
+    model(md.tensor([0, 1])).sum().backward()
+    both = model.embedding.weight.grad.data.copy()
+    model.zero_grad()
+    assert all(p.grad is None for p in model.parameters())
+    model.head.weight = nn.Parameter(model.embedding.weight.data.copy())
+    model(md.tensor([0, 1])).sum().backward()
+    one = model.embedding.weight.grad.data + model.head.weight.grad.data
+    np.testing.assert_allclose(both, one, rtol=1e-5, atol=1e-6)
+
+
+def test_state_is_shared_out_and_copied_in():
+    a, b = Tied(), Tied()
+    state = a.state_dict()
+    assert state["scale"] is a.scale.data
+    array = b.norm.weight.data
+    b.load_state_dict({k: v + 1 for k, v in state.items()})
+    assert b.norm.weight.data is array and array.tolist() == [2, 2, 2]
+    for name, value in b.state_dict().items():
+        np.testing.assert_array_equal(value, state[name] + 1)
+
+
+def test_loading_converts_to_the_dtype_there_is():
+    layer = nn.Linear(2, 1)
+    layer.load_state_dict({"weight": np.ones((1, 2)), "bias": md.tensor([2.0], "float64")})
+    assert layer.weight.dtype == md.float32 and layer.bias.tolist() == [2]
+
+
+def test_loading_is_strict_and_changes_nothing_when_it_fails():
+    layer = nn.Linear(2, 1)
+    before = layer.weight.data.copy()
+    good = {k: v * 0 for k, v in layer.state_dict().items()}
+    for state, words in (
+        ({"weight": good["weight"]}, r"missing \['bias'\], unexpected \[\]"),
+        ({**good, "extra": 1}, r"unexpected \['extra'\]"),
+        ({**good, "bias": np.ones(2)}, r"bias is \(1,\), got \(2,\)"),
+    ):
+        with pytest.raises(RuntimeError, match=words):
+            layer.load_state_dict(state)
+    np.testing.assert_array_equal(layer.weight.data, before)
+    layer.load_state_dict({"bias": [5.0], "extra": 1}, strict=False)
+    assert layer.bias.tolist() == [5]
+
+
+def test_train_and_eval_reach_every_module():
+    model = Tied()
+    assert model.training and model.eval() is model
+    assert not any(m.training for m in model.modules())
+    index = md.tensor([0, 1, 2])
+    np.testing.assert_array_equal(model(index).data, model(index).data)
+    assert all(m.training for m in model.train().modules())
+    assert (model(index).data != model(index).data).any(), "dropout draws anew"
+
+
+def test_requires_grad_freezes():
+    model = Tied().requires_grad_(False)
+    assert not model(md.tensor([0])).requires_grad
+    assert model.requires_grad_()(md.tensor([0])).requires_grad
+
+
+def test_conversion_keeps_ties_and_drops_gradients():
+    model = Tied()
+    model(md.tensor([1])).sum().backward()
+    assert model.double() is model
+    assert {p.dtype.name for p in model.parameters()} == {"float64"}
+    assert model.head.weight is model.embedding.weight and model.scale.grad is None
+    assert model(md.tensor([0])).dtype == md.float64
+
+
+def test_repr():
+    model = nn.Sequential(nn.Linear(2, 3), nn.ModuleList([nn.LayerNorm(3), nn.Embedding(4, 3)]))
+    assert repr(model) == (
+        "Sequential(\n"
+        "  (0): Linear(in_features=2, out_features=3, bias=True)\n"
+        "  (1): ModuleList(\n"
+        "    (0): LayerNorm((3,), eps=1e-05)\n"
+        "    (1): Embedding(4, 3)\n"
+        "  )\n"
+        ")"
+    )
+    assert repr(nn.Dropout(0.25)) == "Dropout(p=0.25)" and repr(nn.GELU()) == "GELU()"
+    assert repr(nn.Parameter([1.0])).startswith("Parameter containing:\ntensor([1.]")
+
+
+def test_containers():
+    layers = nn.ModuleList([nn.ReLU()]).append(nn.GELU())
+    assert len(layers) == 2 and layers[-1] is list(layers)[1]
+    assert nn.Sequential()(3) == 3
+    with pytest.raises(NotImplementedError, match=r"Plain defines no forward\(\)"):
+        type("Plain", (nn.Module,), {})()(1)
+
+
+def test_a_parameter_is_contiguous_whatever_it_was_made_of():
+    p = nn.Parameter(np.ones((3, 2)).T)
+    assert p.data.flags.c_contiguous and p.requires_grad
+    array = np.ones((2, 3))
+    assert nn.Parameter(array).data is array, "shared where it can be"
+    assert nn.Parameter(2.0).shape == ()
+    with pytest.raises(RuntimeError, match="not int64"):
+        nn.Parameter([1])
+
+
+# Layers
+
+
+def test_initial_distributions():
+    md.manual_seed(0)
+    layer = nn.Linear(400, 300)
+    for p in (layer.weight, layer.bias):
+        assert p.dtype == md.float32 and np.abs(p.data).max() <= 1 / 20
+    assert abs(layer.weight.data.std() - 1 / 20 / 3**0.5) < 3e-4
+    assert abs(nn.Embedding(300, 400).weight.data.std() - 1) < 0.01
+    assert (nn.LayerNorm(4).weight.data == 1).all() and (nn.LayerNorm(4).bias.data == 0).all()
+    assert (nn.Linear(3, 3).weight.data != nn.Linear(3, 3).weight.data).any()
+    md.manual_seed(0)
+    assert (nn.Linear(400, 300).weight.data == layer.weight.data).all()
+    assert nn.Linear(2, 3, bias=False).bias is None and nn.Linear(0, 3).weight.shape == (3, 0)
+
+
+@given(n=st.integers(0, 3), into=st.integers(1, 3), out=st.integers(1, 3))
+@settings(max_examples=15)
+def test_gradients_of_layers(n, into, out):
+    md.manual_seed(1)
+    model = nn.Sequential(
+        nn.Linear(into, out), nn.GELU(), nn.LayerNorm(out), nn.Linear(out, 2, bias=False)
+    ).double()
+    # wide apart, for the norm of two nearly equal numbers is steep
+    model[0].weight.data[...] = numbers((out, into), n)
+    model[2].eps = 0.1
+    gradcheck(lambda x, *_: model(x), [numbers((n, into), n), *model.parameters()])
+
+
+def test_gradients_of_an_embedding_layer_in_several_dimensions():
+    layer = nn.Embedding(5, 2).double()
+    index = Tensor(np.array([[0, 4, 0], [1, 1, 1]]))
+    gradcheck(lambda _: layer(index), [layer.weight])

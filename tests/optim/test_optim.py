@@ -1,0 +1,182 @@
+"""Optimisers: steps by the formula, groups, state, clipping, and refusals."""
+
+import math
+
+import numpy as np
+import pytest
+from cases import numbers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import minidist as md
+from minidist import Tensor, nn, optim
+from minidist.kernels import adamw
+
+
+def parameters(*shapes) -> list[nn.Parameter]:
+    params = [nn.Parameter(numbers(s, i)) for i, s in enumerate(shapes)]
+    for i, p in enumerate(params):
+        p.grad = Tensor(numbers(p.shape, i + 50))
+    return params
+
+
+def test_adamw_steps_by_the_formula():
+    (p,) = parameters((3, 2))
+    hyper = {"beta1": 0.8, "beta2": 0.9, "eps": 1e-6, "lr": 0.1, "weight_decay": 0.3}
+    optimizer = optim.AdamW([p], lr=0.1, betas=(0.8, 0.9), eps=1e-6, weight_decay=0.3)
+    expected, m, v = p.data.copy(), np.zeros((3, 2)), np.zeros((3, 2))
+    for step in range(1, 6):
+        p.grad = Tensor(numbers((3, 2), step))
+        optimizer.step()
+        expected, m, v = adamw.naive(expected, p.grad.data, m, v, step=step, **hyper)
+        np.testing.assert_allclose(p.data, expected, rtol=1e-13)
+
+
+def test_sgd_steps_by_the_formula():
+    (p,) = parameters((3,))
+    optimizer = optim.SGD([p], lr=0.1, momentum=0.9, weight_decay=0.2)
+    expected, velocity = p.data.copy(), 0
+    for step in range(5):
+        p.grad = Tensor(numbers((3,), step))
+        optimizer.step()
+        velocity = 0.9 * velocity + (p.grad.data + 0.2 * expected)
+        expected = expected - 0.1 * velocity
+        np.testing.assert_allclose(p.data, expected, rtol=1e-13)
+
+
+MAKERS = {
+    "SGD": lambda p: optim.SGD(p, lr=0.1),
+    "momentum": lambda p: optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.1),
+    "AdamW": lambda p: optim.AdamW(p, lr=0.1),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_step_is_in_place_and_leaves_gradients_alone(name):
+    params = parameters((3, 2), (), (0,), (1,))
+    arrays, grads = [p.data for p in params], [p.grad.data.copy() for p in params]
+    optimizer = MAKERS[name](params)
+    for _ in range(3):
+        optimizer.step()
+    assert all(p.data is a for p, a in zip(params, arrays))
+    for p, g in zip(params, grads):
+        np.testing.assert_array_equal(p.grad.data, g)
+        assert not any(np.shares_memory(p.grad.data, s) for s in optimizer.state[p].values()
+                       if isinstance(s, np.ndarray))  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_gradient_in_any_layout_and_parameters_without_one(name, dtype):
+    p, frozen = nn.Parameter(numbers((3, 2), 0, dtype)), nn.Parameter(numbers((2,), 1, dtype))
+    q = nn.Parameter(p.data.copy())
+    before = frozen.data.copy()
+    p.grad, q.grad = Tensor(numbers((2, 3), 2, dtype).T), Tensor(numbers((2, 3), 2, dtype).T.copy())
+    optimizer = MAKERS[name]([p, frozen, q])
+    optimizer.step()
+    np.testing.assert_array_equal(p.data, q.data)
+    np.testing.assert_array_equal(frozen.data, before)
+    assert frozen not in optimizer.state and p.dtype == dtype
+    optimizer.zero_grad()
+    assert p.grad is None
+
+
+def test_groups_have_their_own_options():
+    a, b = parameters((2,), (2,))
+    optimizer = optim.SGD([{"params": [a], "lr": 0.0}, {"params": [b]}], lr=1.0)
+    before = a.data.copy(), b.data - b.grad.data
+    optimizer.step()
+    np.testing.assert_array_equal((a.data, b.data), before)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_state_saved_and_loaded_continues_to_the_bit(name):
+    def run(params, optimizer, steps):
+        for step in steps:
+            for i, p in enumerate(params):
+                p.grad = Tensor(numbers(p.shape, 10 * step + i))
+            optimizer.step()
+
+    a, b = parameters((3, 2), (4,)), parameters((3, 2), (4,))
+    whole, first, second = MAKERS[name](a), MAKERS[name](b), MAKERS[name](b)
+    run(a, whole, range(6))
+    run(b, first, range(3))
+    first.param_groups[0]["lr"] = whole.param_groups[0]["lr"]
+    saved = first.state_dict()
+    second.load_state_dict(saved)
+    run(b, second, range(3, 6))
+    for p, q in zip(a, b):
+        assert p.data.tobytes() == q.data.tobytes()
+    run(b, first, range(1))
+    assert second.state_dict()["state"][0]["step"] == 6, "loaded state is a copy"
+
+
+def test_a_state_of_other_groups_is_refused():
+    a, b = parameters((2,), (2,))
+    with pytest.raises(ValueError, match="groups of other sizes"):
+        optim.SGD([a]).load_state_dict(optim.SGD([a, b]).state_dict())
+
+
+def test_what_an_optimizer_refuses():
+    (p,) = parameters((2,))
+    for make, error, words in (
+        (lambda: optim.SGD([]), ValueError, "no parameters"),
+        (lambda: optim.SGD(p), TypeError, "not a tensor"),
+        (lambda: optim.SGD([p.data]), TypeError, "parameter 0 is a ndarray"),
+        (lambda: optim.SGD([p, p * 2]), ValueError, "parameter 1 was computed"),
+        (lambda: optim.AdamW([p, p]), ValueError, "given twice"),
+        (lambda: optim.AdamW([{"params": [p]}, {"params": [p]}]), ValueError, "given twice"),
+        (lambda: optim.SGD([p], lr=-1), ValueError, "lr = -1"),
+        (lambda: optim.SGD([p], momentum=math.nan), ValueError, "momentum = nan"),
+        (lambda: optim.AdamW([p], betas=(0.9, 1.0)), ValueError, r"want two numbers in \[0, 1\)"),
+        (lambda: optim.AdamW([p], weight_decay=-0.1), ValueError, "weight_decay = -0.1"),
+    ):
+        with pytest.raises(error, match=words):
+            make()
+    with pytest.raises(NotImplementedError):
+        optim.Optimizer([p], {}).step()
+
+
+# Clipping
+
+
+@given(scale=st.floats(1e-3, 1e3), most=st.floats(1e-3, 1e3))
+@settings(max_examples=40)
+def test_clipping_by_the_global_norm(scale, most):
+    params = [*parameters((3, 2), (), (0,), (5,)), nn.Parameter([1.0])]
+    for p in params[:-1]:
+        p.grad = Tensor(np.asarray(p.grad.data * scale))
+    before = np.concatenate([p.grad.data.reshape(-1) for p in params[:-1]])
+    norm = optim.clip_grad_norm_((p for p in params), most)
+    after = np.concatenate([p.grad.data.reshape(-1) for p in params[:-1]])
+    assert norm == pytest.approx(np.linalg.norm(before), rel=1e-14)
+    expected = before if norm <= most else before * (most / (norm + 1e-6))
+    np.testing.assert_allclose(after, expected, rtol=1e-14)
+    assert np.linalg.norm(after) <= most or norm <= most
+
+
+def test_clipping_of_one_tensor_of_nothing_and_of_infinity():
+    (p,) = parameters((2,))
+    p.grad = md.tensor([3.0, 4.0])
+    assert optim.clip_grad_norm_(p, 1.0) == 5
+    np.testing.assert_allclose(p.grad.data, [0.6, 0.8], rtol=1e-6)
+    assert optim.clip_grad_norm_([], 1.0) == 0
+    p.grad = md.tensor([np.inf, 1.0])
+    assert optim.clip_grad_norm_([p], 1.0) == math.inf and p.grad.tolist() == [math.inf, 1]
+
+
+def test_the_norm_of_many_float32_numbers_is_near_float64s():
+    p = nn.Parameter(np.zeros(1_000_003, "float32"))
+    p.grad = Tensor(np.full(1_000_003, 0.1, "float32"))
+    exact = math.sqrt(1_000_003) * float(np.float32(0.1))
+    assert optim.clip_grad_norm_([p], 1e9) == pytest.approx(exact, rel=1e-6)
+
+
+# Learning rates
+
+
+def test_warmup_and_cosine():
+    lr = [optim.warmup_cosine(s, 100, 10, 1.0, 0.1) for s in range(100)]
+    assert lr[0] == 0.1 and lr[9] == lr[10] == 1.0 and lr[-1] == pytest.approx(0.1)
+    assert lr[:10] == sorted(lr[:10]) and lr[10:] == sorted(lr[10:], reverse=True)
+    assert optim.warmup_cosine(0, 1, 0, 1.0, 0.1) == 1.0

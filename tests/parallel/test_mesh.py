@@ -1,0 +1,37 @@
+"""The mesh: rank ↔ coordinates is a bijection, tp is innermost, wrong sizes are explained."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minidist.errors import UserError
+from minidist.parallel.mesh import Mesh
+
+sizes = st.integers(1, 4)
+meshes = st.builds(Mesh, pp=sizes, dp=sizes, cp=sizes, ep=sizes, tp=sizes)
+
+
+@given(meshes)
+def test_rank_and_coordinates_are_a_bijection(mesh):
+    places = [mesh.coordinates(rank) for rank in range(mesh.size)]
+    assert [mesh.rank(**place) for place in places] == list(range(mesh.size))
+    assert len({tuple(place.values()) for place in places}) == mesh.size
+
+
+def test_tp_is_innermost_and_pp_outermost():
+    mesh = Mesh(pp=2, dp=3, tp=4)
+    assert mesh.rank(tp=1) == 1
+    assert mesh.rank(dp=1) == 4
+    assert mesh.rank(pp=1) == 12
+
+
+def test_sizes_below_one_are_refused():
+    with pytest.raises(UserError, match="dp = 0"):
+        Mesh(dp=0)
+
+
+def test_a_mesh_that_does_not_fit_lists_what_does():
+    with pytest.raises(UserError, match=r"dp 3 has 3 places, but there are 4 ranks.*--dp 4"):
+        Mesh(dp=3).require(4)
+    with pytest.raises(UserError, match=r"--dp 1 --tp 4 or --dp 2 --tp 2 or --dp 4 --tp 1"):
+        Mesh(dp=3, tp=2).require(4, ("dp", "tp"))

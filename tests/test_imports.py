@@ -1,0 +1,207 @@
+"""The laws of the house, enforced: which way imports point, how large files are, what loads."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = sorted([*(ROOT / "minidist").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")])
+each_file = pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+
+# A room may import those listed with it, and itself. What is not listed (cli, trace, plan, lesson,
+# train's own parts) looks at the others from above; nothing below may look back at it.
+BASE = {"array", "autograd", "creation", "errors", "random", "tensor"}
+ENGINE = BASE | {"ops", "nn", "optim", "kernels"}
+LAYERS = ENGINE | {"comm", "parallel", "models"}
+MAY_IMPORT = {
+    "kernels": set(),
+    "errors": set(),
+    "comm": {"errors"},
+    "array": {"errors"},
+    "random": {"errors"},
+    "autograd": {"array", "errors", "tensor"},
+    "tensor": BASE | {"ops"},
+    "creation": BASE,
+    "testing": BASE,
+    "ops": BASE | {"kernels", "comm"},
+    "nn": BASE | {"ops", "kernels", "comm"},
+    "optim": BASE | {"ops", "nn", "kernels", "comm"},
+    "parallel": ENGINE | {"comm"},
+    "models": LAYERS,
+    "data": BASE | {"comm"},
+    "train": LAYERS | {"data", "trace"},
+}
+HEAVY = ("mpi4py", "matplotlib", "rich", "tyro", "torch", "cupy", "triton", "hypothesis")
+
+
+def room_of(module: str) -> str:
+    """"minidist.ops.shape" -> "ops"; the package itself is "minidist"."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else parts[0]
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = ("minidist", *parts) if parts[0] == "kernels" else parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_rooms(source: str, module: str, is_package: bool, rooms: set[str]) -> set[str]:
+    """The rooms that a module imports, anywhere in it, `if TYPE_CHECKING` aside."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = []
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [(alias.name, "") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = module.split(".")[: -node.level + is_package or None] if node.level else []
+            whence = ".".join([*base, *filter(None, [node.module])])
+            names = [(whence, alias.name) for alias in node.names]
+        else:
+            continue
+        for whence, name in names:
+            if whence == "minidist" and name in rooms:
+                found.add(name)
+            elif whence.split(".")[0] == "minidist":
+                found.add(room_of(whence))
+    return found
+
+
+def rooms() -> set[str]:
+    return {room_of(module_of(p)) for p in FILES} - {"minidist"}
+
+
+def breaches(source: str, module: str, is_package: bool = False) -> set[str]:
+    room = room_of(module)
+    if room not in MAY_IMPORT:
+        return set()
+    return imported_rooms(source, module, is_package, rooms()) - MAY_IMPORT[room] - {room}
+
+
+@each_file
+def test_imports_point_one_way(path):
+    found = breaches(path.read_text("utf-8"), module_of(path), path.name == "__init__.py")
+    assert not found, f"{module_of(path)} may not import {', '.join(sorted(found))}"
+
+
+@pytest.mark.parametrize(
+    "module, source, found",
+    [
+        ("minidist.comm.mpi", "from ..autograd import record", {"autograd"}),
+        ("minidist.comm.mpi", "from minidist import autograd", {"autograd"}),
+        ("minidist.comm.mpi", "import minidist.tensor", {"tensor"}),
+        ("minidist.comm.mpi", "from minidist import Tensor", {"minidist"}),
+        ("minidist.comm.mpi", "def f():\n    from .. import ops", {"ops"}),
+        ("minidist.comm.mpi", "from .hub import Hub", set()),
+        ("minidist.comm.collectives.ring", "from ... import nn", {"nn"}),
+        ("minidist.comm.collectives.ring", "from ..communicator import C", set()),
+        ("minidist.kernels.gelu", "from minidist.ops import add", {"ops"}),
+        ("minidist.kernels.gelu", "from .tiles import flat_tiles\nimport numpy", set()),
+        ("minidist.nn.layers", "from ..models.gpt import GPT", {"models"}),
+        ("minidist.models.gpt", "from ..train import loop", {"train"}),
+        ("minidist.ops.shape", "from ..comm import all_reduce", set()),
+        ("minidist.tensor", "if TYPE_CHECKING:\n    from .train import x", set()),
+    ],
+)
+def test_a_wrong_import_is_seen(module, source, found):
+    assert breaches(source, module) == found
+
+
+def test_a_package_counts_its_own_dots():
+    assert breaches("from .. import train", "minidist.comm.collectives", True) == set()
+    assert breaches("from ... import train", "minidist.comm.collectives", True) == {"train"}
+
+
+# Sizes
+
+
+def functions(tree: ast.AST):
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return (node for node in ast.walk(tree) if isinstance(node, kinds))
+
+
+@each_file
+def test_files_and_functions_are_small(path):
+    text = path.read_text("utf-8")
+    lines, tree = text.splitlines(), ast.parse(text)
+    assert len(lines) < 300
+    assert max(map(len, lines), default=0) <= 100
+    for f in functions(tree):
+        assert f.end_lineno - f.lineno < 45, f"{f.name} is longer than 45 lines"
+    if lines:
+        docstring = ast.get_docstring(tree)
+        assert docstring and docstring[0] != " ", "a file opens with a sentence on what it is for"
+
+
+def test_functions_are_small_by_the_middle_too():
+    lengths = sorted(
+        f.end_lineno - f.lineno + 1
+        for path in FILES
+        for f in functions(ast.parse(path.read_text("utf-8")))
+    )
+    assert lengths[len(lengths) // 2] <= 6 and lengths[len(lengths) * 9 // 10] <= 20
+
+
+@pytest.mark.parametrize("room, most", [("autograd.py", 200), ("ops", 1500), ("nn", 1500)])
+def test_the_engine_is_small(room, most):
+    place = ROOT / "minidist" / room
+    files = [place] if place.is_file() else place.rglob("*.py")
+    assert sum(len(p.read_text("utf-8").splitlines()) for p in files) < most
+
+
+# What `import minidist` costs
+
+
+def fresh(code: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    job = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True, text=True, env=environment, check=False, timeout=120,
+    )  # fmt: skip
+    assert job.returncode == 0, job.stderr
+    return job.stdout
+
+
+def loaded_by(imports: str) -> set[str]:
+    code = f"{imports}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
+    return {m.split(".")[0] for m in json.loads(fresh(code))}
+
+
+def test_import_minidist_loads_nothing_heavy():
+    loaded = loaded_by("import minidist, minidist.nn, minidist.optim, minidist.models.gpt")
+    assert not loaded & set(HEAVY)
+    assert "minidist" in loaded
+
+
+def test_a_heavy_import_is_seen():
+    assert "hypothesis" in loaded_by("import minidist, hypothesis")
+
+
+def test_import_changes_no_state():
+    code = """
+import numpy, random, os
+before = numpy.geterr(), random.getstate(), dict(os.environ)
+import minidist, minidist.nn, minidist.optim, minidist.models.gpt
+assert before == (numpy.geterr(), random.getstate(), dict(os.environ))
+"""
+    fresh(code)
+
+
+def test_the_time_of_the_import_is_told():
+    code = """
+import numpy, time
+start = time.perf_counter()
+import minidist
+print(time.perf_counter() - start)
+"""
+    seconds = min(float(fresh(code)) for _ in range(3))
+    print(f"import minidist: {seconds * 1000:.0f} ms over numpy")
+    assert seconds < 5, "an import that is slow on any machine"

@@ -1,0 +1,82 @@
+"""Configuration: TOML there and back, and every impossible value refused with its flag."""
+
+from dataclasses import replace
+
+import pytest
+
+from minidist.errors import UserError
+from minidist.plan.memory import gpt_parameters
+from minidist.train.config import PRESETS, TrainConfig, check, read_toml, resumed, write_toml
+
+
+def test_toml_there_and_back(tmp_path):
+    config = TrainConfig(lr=1.23e-4, data='a "b".txt', dp=4, simulate=True)
+    write_toml(config, tmp_path / "config.toml")
+    assert read_toml(tmp_path / "config.toml") == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("bacth = 8", "unknown key 'bacth': did you mean 'batch'"),
+        ("zzz = 8", "unknown key 'zzz': known keys: config, model"),
+        ('batch = "8"', "batch = '8': want int"),
+        ("batch = true", "batch = True: want int"),
+        ("dp = 1.5", "dp = 1.5: want int"),
+        ("batch = ", "is not TOML"),
+    ],
+)
+def test_bad_toml_is_refused(tmp_path, text, message):
+    path = tmp_path / "c.toml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_toml(path)
+
+
+def test_whole_numbers_serve_as_floats(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text("clip = 2")
+    assert read_toml(path).clip == 2.0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "gpt5"}, "model 'gpt5' is unknown: choose gpt-nano, gpt-tiny"),
+        ({"lr": -1.0}, "lr = -1.0: want more than 0; change --lr"),
+        ({"lr": float("nan")}, "lr = nan: want more than 0"),
+        ({"steps": 0}, "steps = 0: want more than 0"),
+        ({"seq": 0}, "seq = 0"),
+        ({"batch": 0}, "batch = 0"),
+        ({"batch": 3}, "batch 3 is smaller than the 4 ranks.*raise --batch to at least 4"),
+        ({"final_lr": 2.0}, "final_lr = 2.0: want a part of --lr, at most 1; change --final-lr"),
+        ({"dropout": 1.0}, "dropout = 1.0"),
+        ({"warmup": -1}, "warmup = -1"),
+        ({"dtype": "float16"}, "dtype = 'float16' is unknown: choose float32, float64"),
+        ({"allreduce": "tree"}, "allreduce = 'tree' is unknown: choose ring, native"),
+        ({"dp": 2}, "dp 2 has 2 places, but there are 4 ranks: choose --dp 4"),
+        ({"resume": True}, "resume needs the run folder: add --out DIR"),
+    ],
+)
+def test_impossible_sizes_are_refused(change, message):
+    with pytest.raises(UserError, match=message):
+        check(replace(TrainConfig(), **change), ranks=4)
+
+
+def test_the_defaults_pass():
+    check(TrainConfig(), ranks=4)
+
+
+def test_resuming_forgets_how_the_run_was_started(tmp_path):
+    path = tmp_path / "config.toml"
+    write_toml(TrainConfig(steps=7, dp=4, ranks=4, simulate=True, out="old"), path)
+    assert resumed(path, "new") == TrainConfig(steps=7, out="new", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("preset", "millions"), [("gpt-nano", 0.036), ("gpt-tiny", 0.83), ("gpt-mini", 4.8), ("gpt2", 85.3)]
+)
+def test_presets_are_as_big_as_the_help_says(preset, millions):
+    config = replace(TrainConfig(), model=preset, seq=64).gpt(256)
+    assert gpt_parameters(config) / 1e6 == pytest.approx(millions, rel=0.02)
+    assert preset in PRESETS

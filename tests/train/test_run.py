@@ -1,0 +1,163 @@
+"""A whole run on simulated ranks: its folder, its resumption, and refusals that hang nobody."""
+
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from minidist.comm import simulate
+from minidist.errors import UserError
+from minidist.train.config import TrainConfig, read_toml, resumed
+from minidist.train.metrics import MetricsFile, read
+from minidist.train.run import run
+from minidist.train.sample import sample_run
+
+SMALL = TrainConfig(
+    model="gpt-nano", steps=6, batch=4, seq=16, warmup=2, eval_every=4, save_every=3, dropout=0.1
+)
+
+
+def trained(config: TrainConfig, ranks: int = 2) -> Path:
+    return Path(simulate(lambda comm: run(config, comm), ranks)[0]["out"])
+
+
+def losses(folder: Path) -> list[float]:
+    return [r["loss"] for r in read(folder / "metrics.jsonl")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return trained(replace(SMALL, out=str(tmp_path_factory.mktemp("runs") / "a")))
+
+
+def test_the_run_folder_is_complete(folder):
+    names = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    steps = {
+        f"checkpoints/step-00000{step}/{name}"
+        for step in (3, 6)
+        for name in ("model.safetensors", "optimizer.safetensors", "state.json")
+    }
+    assert names == {"config.toml", "metrics.jsonl", "loss.png"} | steps
+    assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_metrics_hold_every_step_with_all_digits(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [r["step"] for r in records] == [1, 2, 3, 4, 5, 6]
+    assert [r["tokens"] for r in records] == [64 * step for step in range(1, 7)]
+    keys = {"step", "loss", "tokens", "tokens_per_s", "grad_norm", "lr"}
+    assert all(keys <= r.keys() for r in records)
+    assert [r["step"] for r in records if "val_loss" in r] == [4, 6]
+    assert any(len(repr(r["loss"])) >= 16 for r in records)
+    assert records[0]["loss"] == pytest.approx(math.log(256), rel=0.05)
+
+
+def test_the_configuration_is_kept(folder):
+    assert read_toml(folder / "config.toml") == replace(SMALL, out=str(folder))
+
+
+def test_the_checkpoint_is_plain_safetensors(folder):
+    arrays = load_file(folder / "checkpoints" / "step-000006" / "model.safetensors")
+    assert arrays["wte.weight"].shape == (256, 32)
+
+
+def test_what_is_shown(tmp_path, capsys):
+    trained(replace(SMALL, out=str(tmp_path / "a")))
+    shown = capsys.readouterr().out
+    for text in ("ranks   2 (simulated)", "step    1/6", "step    6/6", "tokens/s", "perplexity",
+                 "sample", "The ", "loss.png"):  # fmt: skip
+        assert text in shown
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_interrupted_and_resumed_equals_uninterrupted(folder, tmp_path, ranks):
+    """Also on another number of ranks: then within rounding, with the same number to the bit."""
+    whole = trained(replace(SMALL, out=str(tmp_path / "whole")), ranks)
+    cut = tmp_path / "cut"
+    shutil.copytree(whole, cut)
+    shutil.rmtree(cut / "checkpoints" / "step-000006")
+    trained(resumed(cut / "config.toml", str(cut)), ranks)
+    assert losses(cut) == losses(whole)
+    last = "checkpoints/step-000006/model.safetensors"
+    assert (cut / last).read_bytes() == (whole / last).read_bytes()
+    assert losses(whole) == pytest.approx(losses(folder), rel=1e-4)
+
+
+def test_a_run_can_be_made_longer(folder, tmp_path):
+    longer = tmp_path / "longer"
+    shutil.copytree(folder, longer)
+    trained(replace(resumed(longer / "config.toml", str(longer)), steps=8))
+    assert [r["step"] for r in read(longer / "metrics.jsonl")] == list(range(1, 9))
+
+
+def test_a_crash_in_the_middle_of_a_line_loses_that_line_only(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
+    MetricsFile(path, after=2).close()
+    assert read(path) == [{"step": 1}, {"step": 2}]
+
+
+def test_sampling_is_reproducible(folder):
+    one, two = (sample_run(folder, "def ", 20, 0.8, 5, seed=1) for _ in range(2))
+    assert one == two
+    assert one.startswith("def ")
+    assert one != sample_run(folder, "def ", 20, 0.8, 5, seed=2)
+    assert sample_run(folder, "x", 9, 0, 0, 1) == sample_run(folder, "x", 9, 0, 0, 2)
+
+
+@pytest.mark.parametrize("bad", [{"prompt": ""}, {"tokens": -1}, {"top_k": -1}, {"temperature": -1.0}])
+def test_bad_sampling_is_refused(folder, bad):
+    given = {"prompt": "a", "tokens": 1, "temperature": 1.0, "top_k": 0, "seed": 0, **bad}
+    with pytest.raises(UserError, match="none may be negative|prompt is empty"):
+        sample_run(folder, **given)
+
+
+def damaged(folder: Path, tmp_path: Path) -> TrainConfig:
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    (broken / "checkpoints" / "step-000006" / "model.safetensors").write_bytes(b"junk")
+    return replace(resumed(broken / "config.toml", str(broken)), steps=9)
+
+
+REFUSED = {
+    "holds a run": (lambda f, t: replace(SMALL, out=str(f)), "already holds a run.*--resume"),
+    "nothing to resume": (
+        lambda f, t: replace(SMALL, out=str(t), resume=True), "no checkpoint in"),
+    "done already": (
+        lambda f, t: resumed(f / "config.toml", str(f)), "has done 6 steps already: raise --steps"),
+    "other model": (
+        lambda f, t: replace(SMALL, out=str(f), resume=True, steps=9, seq=8), "of another model"),
+    "corrupt": (damaged, "is corrupt .*delete that folder"),
+    "no file": (lambda f, t: replace(SMALL, data=str(t / "x")), "is no file"),
+    "not writable": (
+        lambda f, t: replace(SMALL, out=str(f / "config.toml" / "x")), "cannot be written"),
+    "no MPI": (lambda f, t: replace(SMALL, allreduce="native"), "use --allreduce ring"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_refusals_come_before_training_and_change_nothing(folder, tmp_path, case, ranks):
+    make, message = REFUSED[case]
+    config = make(folder, tmp_path)
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    with pytest.raises(UserError, match=message):
+        trained(config, ranks)
+    assert before == {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_ranks_with_different_texts_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "0.txt").write_text("a" * 999)
+    (tmp_path / "1.txt").write_text("b" * 999)
+
+    def rank(comm):
+        return run(replace(SMALL, data=str(tmp_path / f"{comm.rank}.txt")), comm)
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="rank 1: data differs between ranks"):
+        simulate(rank, 2)
