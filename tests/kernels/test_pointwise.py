@@ -7,7 +7,6 @@ import pytest
 from cases import LAYOUTS, SEEDS, laid_out, numbers, tiny_tiles
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from minidist.kernels import adamw, gelu, tiles
 from minidist.kernels.erf import erf
 

@@ -5,7 +5,6 @@ import pytest
 from cases import LAYOUTS, SEEDS, laid_out, numbers, tiny_tiles
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from minidist.kernels import attention, cross_entropy, embedding, layer_norm, linear
 
 BOUNDS = {"float32": 5e-6, "float64": 1e-13}
