@@ -1,8 +1,4 @@
-"""The tape: long chains, memory, order, shared gradients, and errors that say what to do."""
-
-import gc
-import tracemalloc
-import weakref
+"""The tape: graphs, shared gradients, switches, and errors that say what to do."""
 
 import numpy as np
 import pytest
@@ -13,98 +9,6 @@ from minidist import Tensor, autograd, ops
 
 def leaf(*values: float) -> Tensor:
     return md.tensor(list(values), dtype="float64", requires_grad=True)
-
-
-# Depth and memory
-
-
-def test_a_chain_of_100_000_operations():
-    x = y = leaf(1.0)
-    for _ in range(100_000):
-        y = y + 1
-    y.backward(retain_graph=True)
-    assert (y.item(), x.grad.item()) == (100_001, 1)
-    del y  # the whole chain dies here, without recursion
-
-
-def test_backward_frees_what_it_has_passed():
-    """At the start of the way, the arrays saved at its end are gone."""
-    x, saved, alive = leaf(1.0), [], []
-
-    @ops.op.differentiable
-    def spy(a):
-        array = a * 1
-        saved.append(weakref.ref(array))
-
-        def vjp(g):
-            alive.append(sum(r() is not None for r in saved))
-            return g * (array.size > 0)
-
-        return a + 1, vjp
-
-    y = x
-    for _ in range(10):
-        y = spy(y)
-    y.backward()
-    assert alive == list(range(10, 0, -1))
-    assert not any(r() is not None for r in saved)
-
-
-def peak_of_backward(steps: int, retain_graph: bool) -> float:
-    """Peak memory of backward over a chain, in arrays, counted from its start."""
-    x = y = Tensor(np.ones(10_000), requires_grad=True)
-    for _ in range(steps):
-        y = y.tanh()
-    tracemalloc.start()
-    tracemalloc.reset_peak()
-    y.backward(np.ones(10_000), retain_graph=retain_graph)
-    peak = tracemalloc.get_traced_memory()[1] / x.data.nbytes
-    tracemalloc.stop()
-    return peak
-
-
-def test_the_peak_of_backward_does_not_grow_with_the_chain():
-    assert peak_of_backward(100, False) < peak_of_backward(10, False) + 1 < 7
-
-
-def test_a_graph_dies_without_the_garbage_collector():
-    gc.disable()
-    try:
-        x = leaf(1.0, 2.0)
-        y = (x * x).exp()
-        arrays = [weakref.ref(t) for t in (x.data, y.data)]
-        y.backward(np.ones(2), retain_graph=True)
-        del x, y
-        assert [r() for r in arrays] == [None, None]
-    finally:
-        gc.enable()
-
-
-def test_a_leaf_that_nobody_holds_is_skipped():
-    y = leaf(1.0, 2.0) * leaf(3.0, 4.0)
-    y.backward(np.ones(2))
-
-
-def test_each_leaf_is_finished_as_soon_as_it_can_be():
-    """Last layer first: so its gradients can be sent while the others are computed."""
-    finished = []
-
-    class Watched(Tensor):
-        def accumulate_grad(self, cotangent, owned):
-            finished.append(self.number)
-            super().accumulate_grad(cotangent, owned)
-
-    weights = [Watched(np.ones(()), requires_grad=True) for _ in range(4)]
-    for i, w in enumerate(weights):
-        w.number = i
-    pulled = []
-    y = weights[3] * 1
-    for w in weights:
-        y = ops.op.differentiable(lambda a: (a * 1, lambda g: pulled.append(len(finished)) or g))(y)
-        y = y * w
-    y.backward()
-    assert finished == [2, 1, 0, 3], "3 has its first use at the very start"
-    assert pulled == [0, 1, 2, 3], "each before the rest of the way was walked"
 
 
 # Graphs
@@ -141,6 +45,17 @@ def test_a_leaf_backwards_from_itself():
     x.backward(g)
     g += 1
     assert x.grad.tolist() == [1, 1], "a copy"
+    x = md.ones(2, requires_grad=True)
+    x.backward(g)
+    assert x.grad.dtype == md.float32, "in its own dtype"
+
+
+@pytest.mark.parametrize("op", [Tensor.amax, lambda x: x.softmax(0), lambda x: ops.dropout(x, 0.5)])
+def test_sums_of_gradients_without_dimensions(op):
+    """Arithmetic on 0-d arrays gives NumPy's scalars, which nothing can be added to in place."""
+    x = md.tensor(2.0, requires_grad=True)
+    (op(x) + op(x) + op(x) * 2).backward()
+    assert x.grad.shape == () and isinstance(x.grad.data, np.ndarray)
 
 
 def test_only_what_asks_for_gradients_gets_them():
@@ -236,14 +151,14 @@ def test_backward_twice_needs_retain_graph():
     y.backward(retain_graph=True)
     y.backward()
     assert x.grad.item() == pytest.approx(2 * np.e)
-    with pytest.raises(RuntimeError, match="second time through 'sum'.*retain_graph=True"):
+    with pytest.raises(RuntimeError, match=r"second time through 'sum'.*retain_graph=True"):
         y.backward()
 
 
 def test_a_freed_part_of_another_graph_is_an_error():
     h = leaf(1.0).exp()
     h.sum().backward()
-    with pytest.raises(RuntimeError, match="through 'exp'.*retain_graph=True"):
+    with pytest.raises(RuntimeError, match=r"through 'exp'.*retain_graph=True"):
         (h * 2).sum().backward()
 
 
@@ -260,7 +175,7 @@ def test_backward_of_many_elements_wants_a_gradient():
     x = leaf(1.0, 2.0)
     with pytest.raises(RuntimeError, match=r"one element, not shape \(2,\)"):
         (x * 2).backward()
-    with pytest.raises(RuntimeError, match=r"gradient of shape \(1,\) for a tensor of shape \(2,\)"):
+    with pytest.raises(RuntimeError, match=r"shape \(1,\) for a tensor of shape \(2,\)"):
         (x * 2).backward(np.ones(1))
     assert x.grad is None
     (x * 2).backward(md.ones(2))

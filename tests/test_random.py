@@ -1,5 +1,7 @@
 """Counter-based randomness: numbers by name and place, whatever the layout."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -65,7 +67,7 @@ def mask(first: int, rows: int, name: str = "d", seed: int = 1, step: int = 2) -
 @settings(max_examples=50)
 def test_masks_do_not_depend_on_how_a_batch_is_cut(n, cuts, offset):
     edges = [0, *sorted(min(c, n) for c in cuts), n]
-    parts = [mask(offset + i, j - i) for i, j in zip(edges, edges[1:])]
+    parts = [mask(offset + i, j - i) for i, j in pairwise(edges)]
     assert np.concatenate(parts).tobytes() == mask(offset, n).tobytes()
 
 

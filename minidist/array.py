@@ -1,0 +1,61 @@
+"""Arrays under the Tensors: dtypes, their defaults, and a heap that is kept for reuse."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from typing import Any
+
+import numpy as np
+
+DTypeLike = Any  # a dtype, a NumPy scalar type or one of the names below
+
+DTYPES: dict[str, np.dtype] = {
+    name: np.dtype(name)
+    for name in "float16 float32 float64 int8 uint8 int16 int32 int64 bool".split()  # noqa: SIM905
+}
+KNOWN = frozenset(DTYPES.values())
+float16, float32, float64 = DTYPES["float16"], DTYPES["float32"], DTYPES["float64"]
+int32, int64, bool_ = DTYPES["int32"], DTYPES["int64"], DTYPES["bool"]
+DEFAULT = float32
+
+
+def dtype_of(dtype: DTypeLike) -> np.dtype:
+    """The dtype behind a name such as 'float32'; a TypeError lists the names there are."""
+    name = np.dtype(dtype).name if not isinstance(dtype, str) else dtype
+    if name not in DTYPES:
+        raise TypeError(f"no dtype {name!r} here: choose one of {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def as_array(data: Any, dtype: DTypeLike = None) -> np.ndarray:
+    """An array from numbers, lists or arrays: Python floats become float32, as in PyTorch."""
+    array = np.asarray(data)
+    if dtype is not None:
+        return array.astype(dtype_of(dtype), copy=False)
+    if array.dtype == float64 and not isinstance(data, np.ndarray | np.generic):
+        return array.astype(DEFAULT)
+    if array.dtype not in KNOWN:
+        dtype_of(array.dtype)
+    return array
+
+
+def is_floating(array: np.ndarray) -> bool:
+    return array.dtype.kind == "f"
+
+
+def keep_heap() -> None:
+    """Ask glibc to reuse freed memory instead of returning it and faulting it in anew.
+
+    Every step of a training run allocates the same large temporaries; by default each one over
+    128 KiB is mapped afresh and its pages are zeroed by the kernel. Does nothing elsewhere.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "gnu_get_libc_version"):
+        return
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3
+    libc.mallopt(mmap_threshold, 1 << 30)
+    libc.mallopt(trim_threshold, 2**31 - 1)
+    libc.mallopt(top_pad, 256 << 20)

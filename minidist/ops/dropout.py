@@ -1,0 +1,21 @@
+"""Dropout: the mask comes from counter-based randomness, so no layout changes it."""
+
+from ..random import keep_mask
+from .op import differentiable
+
+
+@differentiable
+def _dropout(x, mask, scale):
+    return x * mask * scale, lambda g: g * mask * scale
+
+
+def dropout(x, p=0.5, training=True, name="dropout"):
+    """Zero each element with probability p and scale the rest by 1/(1-p) (Srivastava et al. 2014).
+
+    Inside `random.at`, the mask of a sample is a function of (seed, step, name, global sample).
+    """
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout: p = {p}: want 0 <= p <= 1")
+    if not training or p == 0:
+        return x
+    return _dropout(x, keep_mask(name, x.shape, 1 - p), 1 / (1 - p) if p < 1 else 0.0)

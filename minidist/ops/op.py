@@ -1,0 +1,142 @@
+"""From a function on arrays to an operation on Tensors: the two decorators that ops are made of.
+
+An operation is written once, on arrays: it returns its value and, after it, one VJP for each
+argument in order (or one Joint for all of them).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..array import DEFAULT, bool_, float64, int64, is_floating
+from ..autograd import VJP, record
+from ..tensor import Tensor
+
+KINDS = {"b": 0, "i": 1, "u": 1, "f": 2}
+NUMBERS = {bool: bool_, int: int64, float: DEFAULT}
+
+
+def unbroadcast(g: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Sum a cotangent over the axes along which an array of `shape` was broadcast."""
+    if g.shape == shape:
+        return g
+    added = g.ndim - len(shape)
+    stretched = (i + added for i, n in enumerate(shape) if n == 1 and g.shape[i + added] != 1)
+    return g.sum((*range(added), *stretched), dtype=g.dtype).reshape(shape)
+
+
+def differentiable(function: Callable[..., tuple]) -> Callable[..., Tensor]:
+    """Make `function(*arrays, **options) -> (value, *vjps)` an operation on Tensors.
+
+    There is one VJP for each positional argument in order (none for the last ones if they are
+    never Tensors), or one Joint. Arguments that are no Tensor are passed on as they are.
+    """
+
+    @functools.wraps(function)
+    def operation(*args: Any, **options: Any) -> Tensor:
+        value, *vjps = function(*map(_data, args), **options)
+        output = Tensor(np.asarray(value))
+        if is_floating(output.data):
+            record(function.__name__.strip("_"), output, args, vjps)
+        return output
+
+    return operation
+
+
+def elementwise(function: Callable[..., tuple]) -> Callable[..., Tensor]:
+    """As differentiable, for an elementwise function whose arguments broadcast.
+
+    Its VJPs may return the broadcast shape: they are summed back to each input's. Dtypes meet
+    as in PyTorch: see result_dtype.
+    """
+
+    @functools.wraps(function)
+    def fitted(*arrays: Any) -> tuple:
+        dtype = result_dtype(arrays)
+        try:
+            value, *vjps = function(*(_meet(a, dtype) for a in arrays))
+        except ValueError as error:
+            raise _refused(function.__name__.strip("_"), arrays, error) from None
+        value = np.asarray(value)
+        if value.dtype == float64 and dtype != float64:  # of integers: 1/2, exp(1)
+            value = value.astype(DEFAULT)
+        return value, *(_fit(vjp, a) for vjp, a in zip(vjps, arrays))
+
+    return differentiable(fitted)
+
+
+def _data(argument: Any) -> Any:
+    return argument.data if isinstance(argument, Tensor) else argument
+
+
+def _fit(vjp: VJP, x: Any) -> VJP | None:
+    if not isinstance(x, np.ndarray):
+        return None
+    shape, dtype = x.shape, x.dtype  # not x itself: that would keep it alive
+    return lambda g: unbroadcast(np.asarray(vjp(g)), shape).astype(dtype, copy=False)
+
+
+def result_dtype(operands: tuple) -> np.dtype:
+    """The dtype in which operands meet, by PyTorch's rule.
+
+    Floats win over integers, integers over bools; among equals, arrays that have dimensions win
+    over those that have none, and arrays over numbers.
+    """
+    first = getattr(operands[0], "dtype", None)
+    if all(isinstance(a, np.ndarray) and a.dtype == first for a in operands):
+        return operands[0].dtype
+    ranked = [_rank(a) for a in operands]
+    top = max(rank for rank, _ in ranked)
+    return np.result_type(*(dtype for rank, dtype in ranked if rank == top))
+
+
+def _rank(operand: Any) -> tuple[tuple[int, int], np.dtype]:
+    if isinstance(operand, np.ndarray):
+        return (KINDS[operand.dtype.kind], 2 if operand.ndim else 1), operand.dtype
+    number = operand.item() if isinstance(operand, np.generic) else operand
+    if type(number) not in NUMBERS:
+        raise TypeError(f"an operand is a tensor, an array or a number, not {operand!r}")
+    dtype = NUMBERS[type(number)]
+    return (KINDS[dtype.kind], 0), dtype
+
+
+def _meet(operand: Any, dtype: np.dtype) -> Any:
+    if isinstance(operand, np.ndarray):
+        return operand.astype(dtype, copy=False)
+    return operand.item() if isinstance(operand, np.generic) else operand
+
+
+def want_one_dtype(name: str, *tensors: Any) -> None:
+    """Refuse to multiply matrices of two dtypes, as PyTorch does."""
+    dtypes = sorted({t.dtype.name for t in tensors if t is not None})
+    if len(dtypes) > 1:
+        raise RuntimeError(f"{name}: dtypes {' and '.join(dtypes)}: convert one with .to()")
+
+
+def axes_of(dim: Any, ndim: int) -> tuple[int, ...]:
+    """The dimensions that `dim` (one, several, or None for all) means, none of them negative."""
+    if dim is None or dim == () or dim == []:
+        return tuple(range(ndim))
+    dims, n = dim if isinstance(dim, tuple | list) else (dim,), max(ndim, 1)
+    for d in dims:
+        if not -n <= d < n:
+            raise IndexError(f"dim {d} of a tensor of {ndim} dimensions: want {-n} to {n - 1}")
+    found = tuple(d % n for d in dims)
+    if len(set(found)) < len(found):
+        raise RuntimeError(f"dim {dim} names a dimension twice")
+    return found if ndim else ()
+
+
+def _refused(name: str, arrays: tuple, error: ValueError) -> RuntimeError:
+    try:
+        np.broadcast_shapes(*map(np.shape, arrays))
+    except ValueError:
+        shapes = " and ".join(str(np.shape(a)) for a in arrays)
+        return RuntimeError(
+            f"{name}: shapes {shapes} do not broadcast: from the right, sizes must be equal or 1"
+        )
+    return RuntimeError(f"{name}: {error}")

@@ -1,0 +1,69 @@
+"""Matrix products: matmul in all ranks, and the linear layer's fused form."""
+
+import math
+
+import numpy as np
+
+from ..kernels import linear as kernel
+from .op import differentiable, unbroadcast, want_one_dtype
+
+
+def _swap(x: np.ndarray) -> np.ndarray:
+    return x.swapaxes(-1, -2) if x.ndim > 1 else x
+
+
+@differentiable
+def _matmul(a, b):
+    """Both at least 2-d; leading dimensions broadcast."""
+    try:
+        y = a @ b
+    except ValueError:
+        raise RuntimeError(f"matmul: leading sizes of {a.shape} and {b.shape} differ") from None
+    return (
+        y,
+        lambda g: unbroadcast(g @ _swap(b), a.shape),
+        lambda g: unbroadcast(_swap(a) @ g, b.shape),
+    )
+
+
+def matmul(a, b):
+    """a @ b as torch.matmul: vectors are rows on the left and columns on the right."""
+    from .shape import squeeze, unsqueeze
+
+    if a.ndim == 0 or b.ndim == 0 or a.shape[-1] != b.shape[max(b.ndim - 2, 0)]:
+        raise RuntimeError(
+            f"matmul: shapes {a.shape} and {b.shape}: the last size of the first must equal "
+            "the last but one of the second (the only one, if it is a vector)"
+        )
+    want_one_dtype("matmul", a, b)
+    row, column = a.ndim == 1, b.ndim == 1
+    y = _matmul(unsqueeze(a, 0) if row else a, unsqueeze(b, 1) if column else b)
+    y = squeeze(y, -1) if column else y
+    return squeeze(y, -1 if column else -2) if row else y
+
+
+@differentiable
+def _linear(x, weight, *bias):
+    n = math.prod(x.shape[:-1])
+    rows = np.ascontiguousarray(x).reshape(n, x.shape[-1])
+    y = kernel.forward(rows, weight, bias[0] if bias else None)
+    flat = (n, len(weight))
+    return (
+        y.reshape(*x.shape[:-1], len(weight)),
+        lambda g: kernel.backward_input(g.reshape(flat), weight).reshape(x.shape),
+        lambda g: kernel.backward_weight(g.reshape(flat), rows),
+        lambda g: kernel.backward_bias(g.reshape(flat)),
+    )
+
+
+def linear(x, weight, bias=None):
+    """x Wᵀ + b: x (..., in), weight (out, in), bias (out,) -> (..., out)."""
+    if x.ndim == 0 or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
+        raise RuntimeError(
+            f"linear: input {x.shape} and weight {weight.shape}: the input's last size must be "
+            f"the weight's second ({weight.shape[-1]})"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise RuntimeError(f"linear: bias {bias.shape} for weight {weight.shape}: one per output")
+    want_one_dtype("linear", x, weight, bias)
+    return _linear(x, weight) if bias is None else _linear(x, weight, bias)

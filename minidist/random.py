@@ -1,0 +1,74 @@
+"""Counter-based randomness: every number is a function of its name and place, never of the layout.
+
+A generator is keyed by (seed, names...) and numbers are drawn by *global* index, so a rank that
+holds a part of a tensor or of a batch draws exactly the numbers that one process would (Salmon et
+al. 2011, "Parallel random numbers: as easy as 1, 2, 3": Philox).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import operator
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import numpy as np
+
+
+def generator(*key: int | str) -> np.random.Generator:
+    """A Philox generator for a key of numbers and names, such as (seed, "wte.weight")."""
+    # NumPy's integers are written otherwise than Python's, and must mean the same
+    plain = tuple(k if isinstance(k, str) else operator.index(k) for k in key)
+    digest = hashlib.blake2b(repr(plain).encode(), digest_size=16).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a forward pass stands: its seed, its step, the global number of its first sample."""
+
+    seed: int
+    step: int
+    first_sample: int
+
+
+_place: ContextVar[Place | None] = ContextVar("place", default=None)
+_seed: ContextVar[int] = ContextVar("seed", default=0)
+_calls = itertools.count()
+
+
+def manual_seed(seed: int) -> None:
+    """Restart the default stream, as torch.manual_seed (the numbers are our own)."""
+    global _calls
+    _seed.set(seed)
+    _calls = itertools.count()
+
+
+def default_generator() -> np.random.Generator:
+    """The next generator of the default stream: for weights and noise that name no place."""
+    return generator(_seed.get(), "default", next(_calls))
+
+
+@contextlib.contextmanager
+def at(seed: int, step: int, first_sample: int) -> Iterator[None]:
+    """Inside, dropout masks belong to these global samples of this step, whoever computes them."""
+    token = _place.set(Place(seed, step, first_sample))
+    try:
+        yield
+    finally:
+        _place.reset(token)
+
+
+def keep_mask(name: str, shape: tuple[int, ...], keep: float) -> np.ndarray:
+    """True where dropout keeps: shape (samples, ...), one generator for each global sample."""
+    place = _place.get()
+    if place is None:
+        return default_generator().random(shape, np.float32) < keep
+    mask = np.empty(shape, bool)
+    for i in range(shape[0]):
+        sample = generator(place.seed, place.step, name, place.first_sample + i)
+        mask[i] = sample.random(shape[1:], np.float32) < keep
+    return mask
