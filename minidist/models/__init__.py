@@ -1,0 +1,1 @@
+"""Models, each written once for every layout."""

@@ -1,0 +1,135 @@
+"""A decoder-only transformer (GPT-2: pre-norm, learned positions, tied embedding)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from .. import nn, random
+from ..autograd import no_grad
+from ..nn import functional as F
+from ..nn.layers import Dropout, Embedding, LayerNorm, Linear
+from ..tensor import Tensor
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """Sizes of a GPT: L layers, h hidden, a heads, s positions, V vocabulary."""
+
+    layers: int
+    hidden: int
+    heads: int
+    positions: int
+    vocab: int
+    dropout: float = 0.0  # on the embedding and on both residual branches
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "hidden", "heads", "positions", "vocab"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"GPT: {name} = {getattr(self, name)}: want at least 1")
+        if self.hidden % self.heads:
+            raise ValueError(
+                f"GPT: hidden {self.hidden} does not divide into {self.heads} heads: "
+                f"choose a multiple of {self.heads}"
+            )
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, c: GPTConfig):
+        self.heads = c.heads
+        self.ln_1 = LayerNorm(c.hidden)
+        self.c_attn = Linear(c.hidden, 3 * c.hidden)
+        self.c_proj = Linear(c.hidden, c.hidden)
+        self.drop_1 = Dropout(c.dropout)
+        self.ln_2 = LayerNorm(c.hidden)
+        self.c_fc = Linear(c.hidden, 4 * c.hidden)
+        self.mlp_proj = Linear(4 * c.hidden, c.hidden)
+        self.drop_2 = Dropout(c.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = self.c_attn(self.ln_1(x))  # (b, s, 3h)
+        heads = F.packed_attention(qkv, self.heads, is_causal=True)  # (b, s, h)
+        x = x + self.drop_1(self.c_proj(heads))
+        wide = F.gelu(self.c_fc(self.ln_2(x)), "tanh")  # (b, s, 4h)
+        return x + self.drop_2(self.mlp_proj(wide))
+
+
+class GPT(nn.Module):
+    """Token numbers (b, s) -> logits (b, s, V).
+
+    Initial weights (normal of deviation 0.02·sqrt(768/h), which is GPT-2's at its own width;
+    residual projections divided by sqrt(2L)) depend on the seed and the parameter's name alone.
+    """
+
+    def __init__(self, config: GPTConfig, seed: int = 0):
+        self.config = config
+        self.wte = Embedding(config.vocab, config.hidden)
+        self.wpe = Embedding(config.positions, config.hidden)
+        self.drop = Dropout(config.dropout)
+        self.h = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.ln_f = LayerNorm(config.hidden)
+        for name, module in self.named_modules():
+            if isinstance(module, Dropout):
+                module.name = name
+        self.reset_parameters(seed)
+
+    def reset_parameters(self, seed: int) -> None:
+        deviation = 0.02 * math.sqrt(768 / self.config.hidden)
+        for name, p in self.named_parameters():
+            if name.endswith(".bias"):
+                p.data[...] = 0
+            elif ".ln_" in f".{name}":
+                p.data[...] = 1
+            else:
+                scale = 1 / math.sqrt(2 * self.config.layers) if "proj" in name else 1
+                normal = random.generator(seed, name).standard_normal(p.shape)
+                p.data[...] = deviation * scale * normal
+
+    def forward(self, index: Tensor) -> Tensor:
+        length = index.shape[1]
+        if length > self.config.positions:
+            raise ValueError(
+                f"GPT: {length} tokens, but it has {self.config.positions} positions: "
+                "shorten the input or raise positions"
+            )
+        x = self.drop(self.wte(index) + self.wpe.weight[:length])  # (b, s, h)
+        for block in self.h:
+            x = block(x)
+        return F.linear(self.ln_f(x), self.wte.weight)  # (b, s, V): the tied embedding
+
+    def loss(self, index: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+        """Cross-entropy in nats of targets (b, s) after tokens (b, s)."""
+        logits = self(index)
+        return F.cross_entropy(
+            logits.view(-1, logits.shape[-1]), target.reshape(-1), reduction=reduction
+        )
+
+    @no_grad()
+    def generate(
+        self, prompt: np.ndarray, tokens: int, temperature: float, top_k: int, seed: int
+    ) -> np.ndarray:
+        """Continue prompt (s,) by `tokens` more, each drawn from the softmax of the last logits.
+
+        Temperature 0 takes the likeliest; top_k > 0 draws among the k likeliest only.
+        """
+        generator, out = random.generator(seed, "generate"), np.asarray(prompt, np.int64)
+        for _ in range(tokens):
+            window = out[-self.config.positions :]
+            logits = self(Tensor(window[None])).data[0, -1].astype(np.float64)
+            out = np.append(out, _draw(logits, temperature, top_k, generator))
+        return out
+
+
+def _draw(
+    logits: np.ndarray, temperature: float, top_k: int, generator: np.random.Generator
+) -> int:
+    if temperature == 0:
+        return int(logits.argmax())
+    if 0 < top_k < len(logits):
+        logits = np.where(logits < np.sort(logits)[-top_k], -np.inf, logits)
+    p = np.exp((logits - logits.max()) / temperature)
+    return int(generator.choice(len(p), p=p / p.sum()))
