@@ -52,9 +52,14 @@ def train(config: TrainConfig) -> None:
     _, size = world_from_env()
     if size > 1:
         _require(not config.simulate, "simulate under mpirun: leave one of the two away")
-        _require(config.ranks in (None, size),
-                 f"ranks {config.ranks}, but mpirun started {size}: leave --ranks away")  # fmt: skip
+        _require(
+            config.ranks in (None, size),
+            f"ranks {config.ranks}, but mpirun started {size}: leave --ranks away",
+        )
         comm = mpi_world()
+        _require(comm.size == size,
+                 f"mpirun started {size} ranks, but mpi4py's MPI library sees {comm.size}: use the "
+                 f"mpirun beside {sys.executable}; 'minidist doctor' tells more")  # fmt: skip
         with abort_on_error(comm):
             _exit_together(comm, lambda: run(config, comm))
         return
@@ -121,7 +126,9 @@ def _parse(arguments: list[str]) -> Callable[[], None]:
     defaults = _defaults(arguments) if arguments[:1] == ["train"] else TrainConfig()
 
     def train_command(
-        config: Annotated[tyro.conf.OmitArgPrefixes[TrainConfig], tyro.conf.arg(name="")] = defaults,
+        config: Annotated[
+            tyro.conf.OmitArgPrefixes[TrainConfig], tyro.conf.arg(name="")
+        ] = defaults,
     ) -> Callable[[], None]:
         """Train a GPT. Under mpirun every rank takes its part; alone, one rank does it all."""
         return lambda: train(config)
@@ -154,9 +161,12 @@ def _only_rank_0_speaks() -> Any:
     if world_from_env()[0] == 0:
         yield
         return
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        with contextlib.redirect_stderr(nowhere):
-            yield
+    with (
+        open(os.devnull, "w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        yield
 
 
 def main() -> None:

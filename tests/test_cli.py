@@ -69,7 +69,10 @@ def test_a_toml_file_and_a_flag_over_it(tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["train", "--ranks", "4"], "ranks 4 in one process: add --simulate, or start with 'mpirun"),
+        (
+            ["train", "--ranks", "4"],
+            "ranks 4 in one process: add --simulate, or start with 'mpirun",
+        ),
         (["train", "--ranks", "0", "--simulate"], "ranks 0: want at least 1"),
         (["train", "--ranks", "4", "--simulate", "--batch", "2"], "batch 2 is smaller than the 4"),
         (["train", "--allreduce", "native"], "native is MPI's own: start with mpirun"),

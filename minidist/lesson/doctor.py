@@ -30,10 +30,8 @@ class Finding:
 
 
 def python() -> Finding:
-    return Finding(
-        "Python", sys.version_info >= (3, 11), f"{platform.python_version()} on {platform.machine()}",
-        "install Python 3.11 or newer",
-    )  # fmt: skip
+    what = f"{platform.python_version()} on {platform.machine()}"
+    return Finding("Python", sys.version_info >= (3, 11), what, "install Python 3.11 or newer")
 
 
 def cores() -> Finding:
@@ -47,7 +45,9 @@ def blas() -> Finding:
     from threadpoolctl import threadpool_info
 
     found = [p for p in threadpool_info() if p["user_api"] == "blas"]
-    what = ", ".join(f"{p['internal_api']} {p['version']}, {p['num_threads']} threads" for p in found)
+    what = ", ".join(
+        f"{p['internal_api']} {p['version']}, {p['num_threads']} threads" for p in found
+    )
     return Finding(
         "BLAS", bool(found), f"NumPy {numpy.__version__}, {what or 'none found'}; a rank uses 1",
         "install NumPy from a wheel: pip install --force-reinstall numpy",

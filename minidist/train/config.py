@@ -22,7 +22,14 @@ PRESETS: dict[str, dict[str, int]] = {
     "gpt-mini": {"layers": 6, "hidden": 256, "heads": 8},
     "gpt2": {"layers": 12, "hidden": 768, "heads": 12},
 }
-LAUNCH = ("config", "out", "resume", "ranks", "simulate", "dp")  # how a run was started, not what it is
+LAUNCH = (
+    "config",
+    "out",
+    "resume",
+    "ranks",
+    "simulate",
+    "dp",
+)  # how a run was started, not what it is
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,9 @@ class TrainConfig:
     """Of the weights, batches, dropout and sample; the number of ranks changes none of them."""
     dtype: Literal["float32", "float64"] = "float32"
     """Of parameters and arithmetic."""
-    dp: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: all)")] = None
+    dp: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: all)")] = (
+        None
+    )
     """Data-parallel ranks."""
     ranks: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
     """How many ranks to simulate (with --simulate)."""
@@ -80,7 +89,9 @@ class TrainConfig:
     """Go on with the run in --out from its last checkpoint."""
 
     def gpt(self, vocab: int) -> GPTConfig:
-        return GPTConfig(**PRESETS[self.model], positions=self.seq, vocab=vocab, dropout=self.dropout)
+        return GPTConfig(
+            **PRESETS[self.model], positions=self.seq, vocab=vocab, dropout=self.dropout
+        )
 
     def mesh(self, ranks: int) -> Mesh:
         return Mesh(dp=ranks if self.dp is None else self.dp).require(ranks)
@@ -154,12 +165,12 @@ def _typed(key: str, value: Any, path: Path) -> Any:
 
 
 def write_toml(config: TrainConfig, path: Path) -> None:
-    """The whole configuration, as read_toml reads it (TOML has no null: what is unset is absent)."""
+    """Write everything as read_toml reads it; TOML has no null, so what is unset is absent."""
     table = {k: v for k, v in asdict(config).items() if v is not None}
     path.write_text(tomli_w.dumps(table), "utf-8")
 
 
 def resumed(path: Path, out: str) -> TrainConfig:
     """The configuration of the run in folder `out`, to be started anew in any layout."""
-    launch = {f.name: f.default for f in fields(TrainConfig) if f.name in LAUNCH}
+    launch: dict[str, Any] = {f.name: f.default for f in fields(TrainConfig) if f.name in LAUNCH}
     return replace(read_toml(path), **{**launch, "out": out, "resume": True})

@@ -99,7 +99,7 @@ class Trainer:
         return loss / count
 
     def run(self, first: int, tokens: int) -> Iterator[dict[str, Any]]:
-        """Steps first + 1 … config.steps, one record each; the loss is the one before the update."""
+        """Steps first + 1 … config.steps, one record each; the loss is from before the update."""
         c = self.config
         for step in range(first, c.steps):
             start = time.perf_counter()

@@ -42,14 +42,14 @@ class Bar:
         self.screen, self.steps, self.last = screen, steps, 0.0
         self.progress = Progress(
             TextColumn("step {task.completed:>4.0f}/{task.total:.0f}"),
-            BarColumn(bar_width=30),
+            BarColumn(bar_width=20),
             TextColumn("loss {task.fields[loss]:.4f}  {task.fields[rate]:,.0f} tokens/s"),
             TimeRemainingColumn(compact=True),
             TextColumn("left"),
             console=screen,
         )
         self.task = self.progress.add_task("", total=steps, completed=done, loss=0.0, rate=0.0)
-        self.started, self.done_before = time.monotonic(), done
+        self.started, self.done_before, self.rate = time.monotonic(), done, 0.0
 
     def __enter__(self) -> Bar:
         if self.screen.is_terminal:
@@ -61,7 +61,7 @@ class Bar:
             self.progress.stop()
 
     def show(self, record: dict[str, Any]) -> None:
-        step, loss, rate = record["step"], record["loss"], record["tokens_per_s"]
+        step, loss, rate = record["step"], record["loss"], self._smooth(record["tokens_per_s"])
         if self.screen.is_terminal:
             self.progress.update(self.task, completed=step, loss=loss, rate=rate)
         elif self._due(step):
@@ -72,9 +72,17 @@ class Bar:
                 f"{left:4.0f} s left"
             )
 
+    def _smooth(self, rate: float) -> float:
+        """A running mean: single steps jump too much to be read."""
+        self.rate = rate if not self.rate else 0.9 * self.rate + 0.1 * rate
+        return self.rate
+
     def _due(self, step: int) -> bool:
         now = time.monotonic()
-        if now - self.last < SECONDS_BETWEEN_LINES and step not in (self.done_before + 1, self.steps):
+        if now - self.last < SECONDS_BETWEEN_LINES and step not in (
+            self.done_before + 1,
+            self.steps,
+        ):
             return False
         self.last = now
         return True

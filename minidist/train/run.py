@@ -123,17 +123,20 @@ def _lead(trainer: Trainer, state: dict[str, Any], out: Path) -> dict[str, Any]:
     _show_start(screen, trainer, out, state["step"])
     metrics = MetricsFile(out / "metrics.jsonl", after=state["step"])
     started, record = time.perf_counter(), {}
-    with contextlib.closing(metrics), Bar(screen, c.steps, state["step"]) as bar:
-        with Ledger(trainer.comm) as ledger:
-            for record in trainer.run(state["step"], state["tokens"]):
-                if _is_due(record["step"], c.eval_every, c.steps):
-                    record["val_loss"] = trainer.evaluate()
-                metrics.write(record)
-                bar.show(record)
-                if _is_due(record["step"], c.save_every, c.steps):
-                    _save(trainer, out, record)
+    with (
+        contextlib.closing(metrics),
+        Bar(screen, c.steps, state["step"]) as bar,
+        Ledger(trainer.comm) as ledger,
+    ):
+        for record in trainer.run(state["step"], state["tokens"]):
+            if _is_due(record["step"], c.eval_every, c.steps):
+                record["val_loss"] = trainer.evaluate()
+            metrics.write(record)
+            bar.show(record)
+            if _is_due(record["step"], c.save_every, c.steps):
+                _save(trainer, out, record)
     seconds = time.perf_counter() - started
-    _show_end(screen, trainer, out, record, seconds, ledger)
+    _show_end(screen, trainer, out, record, state["step"], seconds, ledger)
     return {**record, "out": str(out)}
 
 
@@ -171,13 +174,15 @@ def _show_start(screen: Console, trainer: Trainer, out: Path, done: int) -> None
     screen.print(table)
 
 
-def _show_end(screen: Console, trainer: Trainer, out: Path, record: dict[str, Any],
+def _show_end(screen: Console, trainer: Trainer, out: Path, record: dict[str, Any], first: int,
               seconds: float, ledger: Ledger) -> None:  # fmt: skip
     c, records = trainer.config, read(out / "metrics.jsonl")
+    done = int(record["step"]) - first
     loss_curve(records, out / "loss.png", f"{c.model} on {c.data}, {trainer.comm.size} ranks",
                float(np.log(data.VOCAB)))  # fmt: skip
     screen.print(
-        f"{seconds:.1f} s, loss {records[0]['loss']:.4f} -> {record['loss']:.4f}; "
+        f"{seconds:.1f} s, {done * c.batch * c.seq / seconds:,.0f} tokens/s, "
+        f"loss {records[0]['loss']:.4f} -> {record['loss']:.4f}; "
         f"rank 0 sent {ledger.bytes / 2**20:,.1f} MiB in {ledger.messages:,} messages"
     )
     screen.print(perplexity_line(record["val_loss"]))

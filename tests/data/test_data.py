@@ -42,7 +42,9 @@ def test_held_out_docs_share_no_long_paragraph_with_training_docs():
     train, held = (data.decode(part) for part in (corpus.train, corpus.held_out))
     known = {" ".join(p.split()) for p in train.split("\n\n")}
     inside = held.split("\n\n")[1:]  # the first may be cut in two
-    assert not [p for p in inside if len(" ".join(p.split())) >= 80 and " ".join(p.split()) in known]
+    assert not [
+        p for p in inside if len(" ".join(p.split())) >= 80 and " ".join(p.split()) in known
+    ]
 
 
 def test_a_file_by_path(tmp_path):

@@ -72,7 +72,7 @@ def test_damage_is_noticed(tmp_path, damage, name):
 
 def test_another_model_is_named(tmp_path):
     path = checkpoint.save(tmp_path, 2, *trained_layer(0), tokens=0)
-    with pytest.raises(UserError, match="of another model: .*weight is"):
+    with pytest.raises(UserError, match=r"of another model: .*weight is"):
         checkpoint.load(path, nn.Linear(2, 2))
 
 

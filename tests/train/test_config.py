@@ -74,7 +74,8 @@ def test_resuming_forgets_how_the_run_was_started(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("preset", "millions"), [("gpt-nano", 0.036), ("gpt-tiny", 0.83), ("gpt-mini", 4.8), ("gpt2", 85.3)]
+    ("preset", "millions"),
+    [("gpt-nano", 0.036), ("gpt-tiny", 0.83), ("gpt-mini", 4.8), ("gpt2", 85.3)],
 )
 def test_presets_are_as_big_as_the_help_says(preset, millions):
     config = replace(TrainConfig(), model=preset, seq=64).gpt(256)

@@ -110,10 +110,12 @@ def test_sampling_is_reproducible(folder):
     assert sample_run(folder, "x", 9, 0, 0, 1) == sample_run(folder, "x", 9, 0, 0, 2)
 
 
-@pytest.mark.parametrize("bad", [{"prompt": ""}, {"tokens": -1}, {"top_k": -1}, {"temperature": -1.0}])
+@pytest.mark.parametrize(
+    "bad", [{"prompt": ""}, {"tokens": -1}, {"top_k": -1}, {"temperature": -1.0}]
+)
 def test_bad_sampling_is_refused(folder, bad):
     given = {"prompt": "a", "tokens": 1, "temperature": 1.0, "top_k": 0, "seed": 0, **bad}
-    with pytest.raises(UserError, match="none may be negative|prompt is empty"):
+    with pytest.raises(UserError, match=r"none may be negative|prompt is empty"):
         sample_run(folder, **given)
 
 

@@ -1,0 +1,162 @@
+"""How fast is a GPT training step beside PyTorch's? One thread each, in turns, the same model.
+
+L4 h256 a4 V4096 s128 b8 float32, fused AdamW; PyTorch eager with its fused attention. Run with
+`python benchmarks/gpt.py` where minidist and torch are installed.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+LAYERS, HIDDEN, HEADS, VOCAB, SEQ, BATCH, STEPS = 4, 256, 4, 4096, 128, 8, 20
+
+
+def tokens():
+    import numpy as np
+
+    return np.random.default_rng(0).integers(0, VOCAB, (STEPS, BATCH, SEQ + 1))
+
+
+def minidist_step():
+    """One training step of ours: (batch (b, s + 1)) -> loss."""
+    import minidist as md
+    from minidist.array import keep_heap
+    from minidist.models.gpt import GPT, GPTConfig
+    from minidist.optim import AdamW
+
+    keep_heap()
+    model = GPT(GPTConfig(LAYERS, HIDDEN, HEADS, SEQ, VOCAB))
+    optimizer = AdamW(model.parameters(), lr=1e-3)
+
+    def step(batch):
+        loss = model.loss(md.Tensor(batch[:, :-1]), md.Tensor(batch[:, 1:]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def torch_step():
+    """The same step in PyTorch."""
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+
+    torch.set_num_threads(1)
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.ln_1, self.ln_2 = nn.LayerNorm(HIDDEN), nn.LayerNorm(HIDDEN)
+            self.c_attn, self.c_proj = nn.Linear(HIDDEN, 3 * HIDDEN), nn.Linear(HIDDEN, HIDDEN)
+            self.c_fc, self.mlp_proj = nn.Linear(HIDDEN, 4 * HIDDEN), nn.Linear(4 * HIDDEN, HIDDEN)
+
+        def forward(self, x):
+            b, s, h = x.shape
+            q, k, v = self.c_attn(self.ln_1(x)).split(h, dim=2)
+            q, k, v = (t.view(b, s, HEADS, h // HEADS).transpose(1, 2) for t in (q, k, v))
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            x = x + self.c_proj(y.transpose(1, 2).reshape(b, s, h))
+            return x + self.mlp_proj(F.gelu(self.c_fc(self.ln_2(x)), approximate="tanh"))
+
+    class GPT(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.wte, self.wpe = nn.Embedding(VOCAB, HIDDEN), nn.Embedding(SEQ, HIDDEN)
+            self.h = nn.Sequential(*(Block() for _ in range(LAYERS)))
+            self.ln_f = nn.LayerNorm(HIDDEN)
+            for p in self.parameters():
+                if p.ndim > 1:
+                    nn.init.normal_(p, std=0.02)
+
+        def forward(self, index):
+            x = self.h(self.wte(index) + self.wpe.weight)
+            return F.linear(self.ln_f(x), self.wte.weight)
+
+    model = GPT()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+
+    def step(batch):
+        batch = torch.from_numpy(batch)
+        logits = model(batch[:, :-1])
+        loss = F.cross_entropy(logits.reshape(-1, VOCAB), batch[:, 1:].reshape(-1))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def timed(name):
+    """Seconds of each step after two for warm-up, and the last loss."""
+    step, seconds = {"minidist": minidist_step, "torch": torch_step}[name](), []
+    for batch in tokens():
+        start = time.perf_counter()
+        loss = step(batch)
+        seconds.append(time.perf_counter() - start)
+    return {"seconds": statistics.median(seconds[2:]), "loss": loss}
+
+
+def gemm_share():
+    """The part of a step that our kernels spend inside np.matmul."""
+    import numpy as np
+
+    step, batches, inside, matmul = minidist_step(), tokens(), [0.0], np.matmul
+
+    def clocked(*args, **options):
+        start = time.perf_counter()
+        try:
+            return matmul(*args, **options)
+        finally:
+            inside[0] += time.perf_counter() - start
+
+    step(batches[0])
+    np.matmul = clocked
+    start = time.perf_counter()
+    for batch in batches[1:]:
+        step(batch)
+    return {"share": inside[0] / (time.perf_counter() - start)}
+
+
+def worker(name):
+    """Run one measurement in a process of its own."""
+    command = [sys.executable, __file__, "--worker", name]
+    env = {**os.environ, **THREADS}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--worker", choices=["minidist", "torch", "gemm"], help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        print(json.dumps(gemm_share() if args.worker == "gemm" else timed(args.worker)))
+        return
+    rows = [(worker("minidist"), worker("torch")) for _ in range(args.rounds)]
+    print(
+        f"GPT L{LAYERS} h{HIDDEN} a{HEADS} V{VOCAB} s{SEQ} b{BATCH} float32, one thread, "
+        f"{STEPS} steps x {args.rounds} rounds in turns"
+    )
+    for i, name in enumerate(("minidist", "torch eager")):
+        seconds = statistics.median(r[i]["seconds"] for r in rows)
+        print(f"{name:>12}: {1e3 * seconds:6.1f} ms a step, {BATCH * SEQ / seconds:7.0f} tokens/s")
+    ratios = sorted(t["seconds"] / m["seconds"] for m, t in rows)
+    print(
+        f"minidist / torch, tokens/s: {statistics.median(ratios):.2f} "
+        f"(rounds {ratios[0]:.2f} to {ratios[-1]:.2f})"
+    )
+    print(f"share of our step inside GEMM: {worker('gemm')['share']:.0%}")
+
+
+if __name__ == "__main__":
+    main()

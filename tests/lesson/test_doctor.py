@@ -1,0 +1,52 @@
+"""The doctor: a line for each thing, the fix beside what fails, and an exit code to match."""
+
+import pytest
+
+from minidist.lesson import doctor
+from minidist.lesson.doctor import Finding
+
+
+def test_this_machine_can_run_the_tests():
+    found = {f.name: f for f in (doctor.python(), doctor.cores(), doctor.blas(), doctor.triton())}
+    assert found["Python"].ok and found["cores"].ok and found["BLAS"].ok
+    assert "NumPy" in found["BLAS"].what and "threads" in found["BLAS"].what
+
+
+@pytest.mark.mpi
+def test_mpi_and_its_ping(mpirun):
+    assert doctor.mpi().ok, doctor.mpi().what
+    ping = doctor.ping()
+    assert ping.ok, ping.what
+    assert ping.what.startswith("4 ranks, ")
+
+
+def test_without_mpi_each_line_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(doctor.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(doctor, "find_mpirun", lambda: None)
+    for finding in (doctor.mpi(), doctor.ping()):
+        assert finding.ok is False
+        assert "pip install 'minidist[mpi]'" in finding.fix
+    for finding in (doctor.triton(), doctor.cupy()):
+        assert finding.ok is None, "what is optional does not fail"
+
+
+def test_a_broken_mpirun_is_reported(monkeypatch, tmp_path):
+    broken = tmp_path / "mpirun"
+    broken.write_text("#!/bin/sh\necho no libmpi.so >&2\nexit 127\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(doctor, "find_mpirun", lambda: str(broken))
+    finding = doctor.ping()
+    assert finding.ok is False
+    assert finding.what == "no libmpi.so"
+    assert "try by hand" in finding.fix
+
+
+def test_the_report_shows_fixes_and_fails_only_for_what_is_needed(monkeypatch, capsys):
+    bad = Finding("X", False, "broken [a]", "pip install 'minidist[mpi]'")
+    absent = Finding("Y", None, "absent", "install y")
+    monkeypatch.setattr(doctor, "CHECKS", (lambda: bad, lambda: absent))
+    assert doctor.examine() == 1
+    shown = capsys.readouterr().out
+    assert "FAILS" in shown and "minidist[mpi]" in shown and "broken [a]" in shown
+    monkeypatch.setattr(doctor, "CHECKS", (lambda: absent,))
+    assert doctor.examine() == 0
