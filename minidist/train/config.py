@@ -74,7 +74,7 @@ class TrainConfig:
     """Run --ranks simulated ranks in this one process, without MPI."""
     allreduce: Literal["ring", "native"] = "ring"
     """Sum gradients by our ring, or by MPI's own all-reduce."""
-    bucket_mib: float = 4.0
+    bucket_mib: float = 1.0
     """Size of a gradient bucket in MiB."""
     eval_every: int = 100
     """Steps between measurements on held-out text (one always comes last)."""
