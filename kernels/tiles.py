@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 ELEMENTS = 1 << 14  # of one array: 64 KiB in float32, so four arrays fit a 256 KiB L2
+ROW_ELEMENTS = 1 << 16  # of whole rows: what is done a row needs many rows to pay for a call
 
 
 def flat_tiles(*arrays: np.ndarray, elements: int = ELEMENTS) -> Iterator[tuple[np.ndarray, ...]]:
@@ -14,7 +15,7 @@ def flat_tiles(*arrays: np.ndarray, elements: int = ELEMENTS) -> Iterator[tuple[
         yield tuple(a[start : start + elements] for a in flat)
 
 
-def row_tiles(rows: int, width: int, elements: int = ELEMENTS) -> Iterator[slice]:
+def row_tiles(rows: int, width: int, elements: int = ROW_ELEMENTS) -> Iterator[slice]:
     """Slices of whole rows, about `elements` elements each."""
     step = max(1, elements // max(width, 1))
     for start in range(0, rows, step):

@@ -14,10 +14,10 @@ def _layer_norm(x, weight, bias, width, eps):
     shape, n = x.shape, x.size // max(width, 1)
     rows = np.ascontiguousarray(x).reshape(n, width)
     scale, shift = (None if a is None else a.reshape(-1) for a in (weight, bias))
-    y, mean, rstd = kernel.forward(rows, scale, shift, eps)
+    y, normal, rstd = kernel.forward(rows, scale, shift, eps)
 
     def vjp(g):
-        dx, dw, db = kernel.backward(g.reshape(n, width), rows, scale, mean, rstd)
+        dx, dw, db = kernel.backward(g.reshape(n, width), normal, scale, rstd)
         affine = ((dw, weight), (db, bias))
         return [dx.reshape(shape), *(None if a is None else d.reshape(a.shape) for d, a in affine)]
 
