@@ -7,6 +7,7 @@ L4 h256 a4 V4096 s128 b8 float32, fused AdamW; PyTorch eager with its fused atte
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -95,14 +96,23 @@ def torch_step():
     return step
 
 
+def resident():
+    """MiB of memory this process holds now."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+
+
 def timed(name):
-    """Seconds of each step after two for warm-up, and the last loss."""
+    """The median step after two for warm-up, the last loss, and what model and steps added."""
+    __import__(name)
+    before = resident()
     step, seconds = {"minidist": minidist_step, "torch": torch_step}[name](), []
     for batch in tokens():
         start = time.perf_counter()
         loss = step(batch)
         seconds.append(time.perf_counter() - start)
-    return {"seconds": statistics.median(seconds[2:]), "loss": loss}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10 - before
+    return {"seconds": statistics.median(seconds[2:]), "loss": loss, "mib": peak}
 
 
 def gemm_share():
@@ -149,7 +159,11 @@ def main():
     )
     for i, name in enumerate(("minidist", "torch eager")):
         seconds = statistics.median(r[i]["seconds"] for r in rows)
-        print(f"{name:>12}: {1e3 * seconds:6.1f} ms a step, {BATCH * SEQ / seconds:7.0f} tokens/s")
+        peak = statistics.median(r[i]["mib"] for r in rows)
+        print(
+            f"{name:>12}: {1e3 * seconds:6.1f} ms a step, {BATCH * SEQ / seconds:7.0f} tokens/s, "
+            f"peak {peak:.0f} MiB over the imports"
+        )
     ratios = sorted(t["seconds"] / m["seconds"] for m, t in rows)
     print(
         f"minidist / torch, tokens/s: {statistics.median(ratios):.2f} "
