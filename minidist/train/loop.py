@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from .. import data, random
 from ..array import keep_heap
 from ..autograd import no_grad
 from ..comm import Communicator, all_reduce, shard_range
+from ..errors import UserError
 from ..models.gpt import GPT
 from ..optim import AdamW, Optimizer, clip_grad_norm_, warmup_cosine
 from ..parallel.data import Bucketed, broadcast_parameters
@@ -104,6 +106,11 @@ class Trainer:
         for step in range(first, c.steps):
             start = time.perf_counter()
             measured = self.step(step)
+            if not math.isfinite(measured["loss"]):
+                raise UserError(
+                    f"loss is {measured['loss']} at step {step + 1}: training diverged; lower --lr "
+                    f"(now {c.lr}) or --clip (now {c.clip}), or lengthen --warmup (now {c.warmup})"
+                )
             tokens += c.batch * c.seq
             rate = c.batch * c.seq / (time.perf_counter() - start)
             yield {"step": step + 1, **measured, "tokens": tokens, "tokens_per_s": round(rate, 1)}

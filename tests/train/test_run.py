@@ -153,6 +153,14 @@ def test_refusals_come_before_training_and_change_nothing(folder, tmp_path, case
     assert before == {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_diverging_run_stops_and_says_so(tmp_path):
+    config = replace(SMALL, lr=1e30, warmup=0, steps=30, out=str(tmp_path / "a"))
+    with pytest.raises(UserError, match=r"loss is (nan|inf) at step \d+: .* lower --lr"):
+        trained(config, 2)
+    assert all(math.isfinite(loss) for loss in losses(tmp_path / "a"))
+
+
 def test_ranks_with_different_texts_are_refused(tmp_path, monkeypatch):
     (tmp_path / "0.txt").write_text("a" * 999)
     (tmp_path / "1.txt").write_text("b" * 999)
