@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import math
 import operator
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -18,12 +19,16 @@ from dataclasses import dataclass
 import numpy as np
 
 
-def generator(*key: int | str) -> np.random.Generator:
+def generator(*key: int | str, counter: int = 0) -> np.random.Generator:
     """A Philox generator for a key of numbers and names, such as (seed, "wte.weight")."""
     # NumPy's integers are written otherwise than Python's, and must mean the same
     plain = tuple(k if isinstance(k, str) else operator.index(k) for k in key)
     digest = hashlib.blake2b(repr(plain).encode(), digest_size=16).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+    philox = np.random.Philox(key=int.from_bytes(digest, "little"), counter=counter)
+    return np.random.Generator(philox)
+
+
+BLOCK = 8  # float32 numbers that Philox makes of one count
 
 
 @dataclass(frozen=True)
@@ -63,12 +68,12 @@ def at(seed: int, step: int, first_sample: int) -> Iterator[None]:
 
 
 def keep_mask(name: str, shape: tuple[int, ...], keep: float) -> np.ndarray:
-    """True where dropout keeps: shape (samples, ...), one generator for each global sample."""
+    """True where dropout keeps: shape (samples, ...), each sample's part of the counter its own."""
     place = _place.get()
     if place is None:
         return default_generator().random(shape, np.float32) < keep
-    mask = np.empty(shape, bool)
-    for i in range(shape[0]):
-        sample = generator(place.seed, place.step, name, place.first_sample + i)
-        mask[i] = sample.random(shape[1:], np.float32) < keep
-    return mask
+    size = math.prod(shape[1:])
+    blocks = -(-size // BLOCK)
+    first = generator(place.seed, place.step, name, counter=place.first_sample * blocks)
+    draws = first.random((shape[0], blocks * BLOCK), np.float32)
+    return (draws[:, :size] < keep).reshape(shape)

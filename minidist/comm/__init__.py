@@ -10,10 +10,12 @@ from .ledger import Ledger
 from .shards import shard_bounds, shard_range
 
 if TYPE_CHECKING:
+    from .launcher import launch
     from .mpi import mpi_world, world_from_env
     from .simulated import simulate
 
 LAZY = {  # these need greenlet or threadpoolctl: loaded when first asked for
+    "launch": "minidist.comm.launcher",
     "simulate": "minidist.comm.simulated",
     "mpi_world": "minidist.comm.mpi",
     "world_from_env": "minidist.comm.mpi",
@@ -35,6 +37,7 @@ __all__ = [
     "all_reduce",
     "barrier",
     "broadcast",
+    "launch",
     "mpi_world",
     "shard_bounds",
     "shard_range",
