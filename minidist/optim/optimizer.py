@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
+from ..autograd import enable_grad
 from ..tensor import Tensor
 
 
 class Optimizer:
-    """Updates parameters from their gradients; subclasses define update(parameter, state, group).
+    """Updates parameters from their gradients; a subclass defines update, the formula on arrays.
 
     `params` is an iterable of parameters, or of dicts {"params": [...], "lr": ...} whose options
     override the defaults for their group.
@@ -23,27 +25,54 @@ class Optimizer:
         entries = list(params)
         if not entries:
             raise ValueError("optimizer got no parameters: pass model.parameters()")
-        groups = entries if isinstance(entries[0], dict) else [{"params": entries}]
-        self.param_groups = [{**defaults, **g, "params": list(g["params"])} for g in groups]
-        self.state: dict[Tensor, dict[str, Any]] = {}
-        _check(self._numbered())
+        self.defaults, self.param_groups = defaults, list[dict[str, Any]]()
+        self.state: dict[Tensor, dict[str, Any]] = defaultdict(dict)
+        for group in entries if isinstance(entries[0], dict) else [{"params": entries}]:
+            self.add_param_group(group)
 
-    def zero_grad(self) -> None:
-        for group in self.param_groups:
-            for p in group["params"]:
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Train further parameters: {"params": [...], and any options of their own}."""
+        if not isinstance(param_group, dict) or "params" not in param_group:
+            raise TypeError(f'optimizer: want a dict {{"params": [...]}}, not {param_group!r}')
+        params = param_group["params"]
+        if isinstance(params, set):
+            raise TypeError("optimizer: a set has another order in every run: give a list")
+        params = [params] if isinstance(params, Tensor) else list(params)
+        _check([*self._numbered(), *params])
+        self.param_groups.append({**self.defaults, **param_group, "params": params})
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for p in self._numbered():
+            if set_to_none or p.grad is None:
                 p.grad = None
+            else:
+                p.grad.data[...] = 0
 
-    def step(self) -> None:
-        """Update every parameter that has a gradient."""
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient; a closure is called first, for its loss."""
+        loss = None
+        if closure is not None:
+            with enable_grad():
+                loss = closure()
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
-                    state = self.state.setdefault(p, {"step": 0})
-                    state["step"] += 1
-                    self.update(p, state, group)
+                    self._update(p, p.grad.data, group)
+        return loss
 
-    def update(self, p: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-        raise NotImplementedError
+    def _update(self, p: Tensor, g: np.ndarray, group: dict[str, Any]) -> None:
+        # The kernels go through memory tile by tile: other layouts are copied there and back.
+        g = np.asarray(-g if group.get("maximize") else g, order="C")
+        array = np.asarray(p.data, order="C")
+        self.update(array, g, self.state[p], group)
+        if array is not p.data:
+            p.data[...] = array
+
+    def update(
+        self, p: np.ndarray, g: np.ndarray, state: dict[str, Any], group: dict[str, Any]
+    ) -> None:
+        """One step of one parameter, into p and its state; g is not to be written to."""
+        raise NotImplementedError(f"{type(self).__name__} defines no update()")
 
     def _numbered(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]
@@ -52,21 +81,23 @@ class Optimizer:
         """{"state": {number: state}, "param_groups": [...]}: parameters by their number."""
         number = {p: i for i, p in enumerate(self._numbered())}
         groups = [{**g, "params": [number[p] for p in g["params"]]} for g in self.param_groups]
-        return {
-            "state": {number[p]: dict(s) for p, s in self.state.items()},
-            "param_groups": groups,
-        }
+        state = {number[p]: dict(s) for p, s in self.state.items() if s}
+        return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        params, groups = self._numbered(), state_dict["param_groups"]
-        if [len(g["params"]) for g in groups] != [len(g["params"]) for g in self.param_groups]:
-            raise ValueError("load_state_dict: parameter groups of other sizes")
-        for own, given in zip(self.param_groups, groups):
-            own.update({k: v for k, v in given.items() if k != "params"})
-        self.state = {params[i]: _copied(s) for i, s in state_dict["state"].items()}
+        """Continue from a state_dict, ours or PyTorch's: parameters match by their order."""
+        groups = state_dict["param_groups"]
+        given, own = ([len(g["params"]) for g in gs] for gs in (groups, self.param_groups))
+        if given != own:
+            raise ValueError(f"load_state_dict: groups of other sizes: {given}, here {own}")
+        params = dict(zip((n for g in groups for n in g["params"]), self._numbered()))
+        state = {params[n]: _loaded(s, params[n]) for n, s in state_dict["state"].items()}
+        for group, new in zip(self.param_groups, groups):
+            group.update({k: v for k, v in new.items() if k != "params"})
+        self.state = defaultdict(dict, state)
 
 
-def _check(params: list[Tensor]) -> None:
+def _check(params: list[Any]) -> None:
     for i, p in enumerate(params):
         if not isinstance(p, Tensor):
             raise TypeError(f"optimizer: parameter {i} is a {type(p).__name__}, not a tensor")
@@ -76,11 +107,43 @@ def _check(params: list[Tensor]) -> None:
         raise ValueError("optimizer: a parameter is given twice: it would be updated twice")
 
 
-def _copied(state: dict[str, Any]) -> dict[str, Any]:
-    return {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in state.items()}
+def _loaded(state: dict[str, Any], p: Tensor) -> dict[str, Any]:
+    """A parameter's own copy of its state: "step" a number, all else arrays of p's shape."""
+    copy: dict[str, Any] = {}
+    for name, value in state.items():
+        if name == "step":
+            copy[name] = int(value)
+        elif value is not None:
+            copy[name] = np.asarray(value).astype(p.dtype, order="C")
+            if copy[name].shape != p.shape:
+                raise ValueError(
+                    f"load_state_dict: {name} of shape {copy[name].shape} for a parameter "
+                    f"of {p.shape}"
+                )
+    return copy
 
 
-def require_positive(name: str, value: float, zero: bool = True) -> None:
-    """Refuse a negative hyper-parameter (or zero, unless allowed) by name."""
-    if not (value >= 0 if zero else value > 0):
-        raise ValueError(f"{name} = {value}: want a number {'>= 0' if zero else '> 0'}")
+def moments(state: dict[str, Any], p: np.ndarray, *names: str) -> list[np.ndarray]:
+    """The named arrays of a state, zeros at first."""
+    for name in names:
+        if name not in state:
+            state[name] = np.zeros_like(p)
+    return [state[name] for name in names]
+
+
+def count_step(state: dict[str, Any]) -> int:
+    """The number of this step, from 1."""
+    state["step"] = state.get("step", 0) + 1
+    return state["step"]
+
+
+def require_nonnegative(**values: float) -> None:
+    """Refuse a negative hyper-parameter, or nan, by name."""
+    for name, value in values.items():
+        if not value >= 0:
+            raise ValueError(f"{name} = {value}: want a number >= 0")
+
+
+def require_betas(betas: tuple[float, float]) -> None:
+    if len(betas) != 2 or not all(0 <= b < 1 for b in betas):
+        raise ValueError(f"betas = {betas}: want two numbers in [0, 1)")

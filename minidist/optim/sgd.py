@@ -3,31 +3,43 @@
 from collections.abc import Iterable
 from typing import Any
 
-from .optimizer import Optimizer, require_positive
+import numpy as np
+
+from ..kernels import descent
+from .optimizer import Optimizer, require_nonnegative
 
 
 class SGD(Optimizer):
-    """v ← μ v + (g + λ p);  p ← p - lr · v   (at first v ← g + λ p), as torch.optim.SGD."""
+    """torch.optim.SGD (μ momentum, τ dampening, λ weight decay).
+
+    g ← g + λ p;  b ← μ b + (1-τ) g, at first b ← g;
+    p ← p - lr · b, or with Nesterov (Sutskever et al. 2013) p ← p - lr · (g + μ b)
+    """
 
     def __init__(
-        self, params: Iterable[Any], lr: float = 1e-3, momentum: float = 0, weight_decay: float = 0
-    ):
-        for name, value in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)):
-            require_positive(name, value)
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self, params: Iterable[Any], lr: float = 1e-3, momentum: float = 0, dampening: float = 0,
+        weight_decay: float = 0, nesterov: bool = False, *, maximize: bool = False,
+    ):  # fmt: skip
+        require_nonnegative(lr=lr, momentum=momentum, weight_decay=weight_decay)
+        if nesterov and (momentum <= 0 or dampening != 0):
+            raise ValueError(
+                f"nesterov with momentum = {momentum}, dampening = {dampening}: it needs "
+                "momentum > 0 and dampening = 0"
+            )
+        super().__init__(
+            params,
+            {
+                "lr": lr, "momentum": momentum, "dampening": dampening,
+                "weight_decay": weight_decay, "nesterov": nesterov, "maximize": maximize,
+            },
+        )  # fmt: skip
 
-    def update(self, p, state, group):
-        g = p.grad.data
-        if group["weight_decay"]:
-            g = g + group["weight_decay"] * p.data
-        if group["momentum"]:
-            g = self._velocity(g, state, group["momentum"])
-        p.data -= group["lr"] * g
-
-    def _velocity(self, g, state, momentum):
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = g.copy()
-        else:
-            state["momentum_buffer"] *= momentum
-            state["momentum_buffer"] += g
-        return state["momentum_buffer"]
+    def update(self, p, g, state, group):
+        first = "momentum_buffer" not in state
+        if first and group["momentum"]:
+            state["momentum_buffer"] = np.empty_like(p)
+        descent.sgd_(
+            p, g, state["momentum_buffer"] if group["momentum"] else None, lr=group["lr"],
+            momentum=group["momentum"], dampening=group["dampening"], nesterov=group["nesterov"],
+            weight_decay=group["weight_decay"], first=first,
+        )  # fmt: skip

@@ -73,7 +73,7 @@ class Trainer:
         loss = total / (c.batch * c.seq)
         loss.backward()
         self.gradients.sum_gradients()
-        norm = clip_grad_norm_(self.model.parameters(), c.clip)
+        norm = clip_grad_norm_(self.model.parameters(), c.clip).item()
         lr = warmup_cosine(step, c.steps, c.warmup, c.lr, c.lr * c.final_lr)
         for group in self.optimizer.param_groups:
             group["lr"] = lr

@@ -1,0 +1,136 @@
+"""Steps of SGD, Adagrad, RMSprop and Lion: one pass over memory, in tiles that stay in cache.
+
+Each updates parameters p, and what it remembers of earlier gradients, in place, from the gradient
+g; arrays are contiguous and of one shape, and g is never written to.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from .tiles import flat_tiles
+
+ELEMENTS = 1 << 15  # few calls a tile, so each must do more: 128 KiB an array in float32
+Tile = np.ndarray
+
+
+def decayed(g: Tile, p: Tile, weight_decay: float, out: Tile) -> Tile:
+    """The gradient of the loss with weight_decay/2 · |p|² added: g itself if that is nothing."""
+    if not weight_decay:
+        return g
+    np.multiply(p, weight_decay, out=out)
+    out += g
+    return out
+
+
+def scratched(p: Tile, g: Tile, *memory: Tile | None) -> Iterator[tuple[Tile, ...]]:
+    """Tiles of p, g and each memory, and two scratch tiles; p stands in for a memory of None."""
+    s, t = np.empty_like(p, shape=(2, min(p.size, ELEMENTS)))
+    for tiles in flat_tiles(p, g, *(p if m is None else m for m in memory), elements=ELEMENTS):
+        n = tiles[0].size
+        yield *tiles, s[:n], t[:n]
+
+
+def naive_sgd(p, g, b, *, lr, momentum, dampening, nesterov, weight_decay, first):
+    """The formula, one temporary an operation; returns p, b."""
+    g = g + weight_decay * p
+    b = g if first else momentum * b + (1 - dampening) * g
+    return p - lr * (g + momentum * b if nesterov else b if momentum else g), b
+
+
+def sgd_(
+    p: Tile, g: Tile, b: Tile | None, *, lr: float, momentum: float, dampening: float,
+    nesterov: bool, weight_decay: float, first: bool,
+) -> None:  # fmt: skip
+    """b is the momentum buffer, filled by the first step; None without momentum."""
+    for pt, gt, bt, s, t in scratched(p, g, b):
+        d = decayed(gt, pt, weight_decay, out=s)
+        if b is not None:
+            if first:
+                bt[...] = d
+            else:
+                bt *= momentum
+                bt += np.multiply(d, 1 - dampening, out=t) if dampening else d
+            d = np.add(np.multiply(bt, momentum, out=t), d, out=t) if nesterov else bt
+        pt -= np.multiply(d, lr, out=t)
+
+
+def naive_adagrad(p, g, total, *, lr, eps, weight_decay):
+    """The formula; returns p, total."""
+    g = g + weight_decay * p
+    total = total + g * g
+    return p - lr * g / (np.sqrt(total) + eps), total
+
+
+def adagrad_(
+    p: Tile, g: Tile, total: Tile, *, lr: float, eps: float, weight_decay: float
+) -> None:  # fmt: skip
+    """total is the sum of all squared gradients."""
+    for pt, gt, vt, s, t in scratched(p, g, total):
+        d = decayed(gt, pt, weight_decay, out=s)
+        vt += np.multiply(d, d, out=t)
+        np.sqrt(vt, out=t)
+        t += eps
+        np.divide(d, t, out=t)
+        t *= lr
+        pt -= t
+
+
+def naive_rmsprop(p, g, v, a, b, *, lr, alpha, eps, weight_decay, momentum):
+    """The formula; returns p, v, a, b."""
+    g = g + weight_decay * p
+    v = alpha * v + (1 - alpha) * g * g
+    a = None if a is None else alpha * a + (1 - alpha) * g
+    d = g / (np.sqrt(v if a is None else v - a * a) + eps)
+    b = None if b is None else momentum * b + d
+    return p - lr * (d if b is None else b), v, a, b
+
+
+def rmsprop_(
+    p: Tile, g: Tile, v: Tile, a: Tile | None, b: Tile | None, *, lr: float, alpha: float,
+    eps: float, weight_decay: float, momentum: float,
+) -> None:  # fmt: skip
+    """v averages g², a averages g (None if not centred), b is momentum's (None without)."""
+    for pt, gt, vt, at, bt, s, t in scratched(p, g, v, a, b):
+        d = decayed(gt, pt, weight_decay, out=s)
+        np.multiply(d, d, out=t)
+        t *= 1 - alpha
+        vt *= alpha
+        vt += t
+        root = vt
+        if a is not None:
+            at *= alpha
+            at += np.multiply(d, 1 - alpha, out=t)
+            np.multiply(at, at, out=t)
+            root = np.subtract(vt, t, out=t)
+        np.sqrt(root, out=t)
+        t += eps
+        np.divide(d, t, out=t)
+        if b is not None:
+            bt *= momentum
+            bt += t
+            np.copyto(t, bt)
+        t *= lr
+        pt -= t
+
+
+def naive_lion(p, g, m, *, lr, beta1, beta2, weight_decay):
+    """The formula; returns p, m."""
+    c = np.sign(beta1 * m + (1 - beta1) * g)
+    return p - lr * (c + weight_decay * p), beta2 * m + (1 - beta2) * g
+
+
+def lion_(
+    p: Tile, g: Tile, m: Tile, *, lr: float, beta1: float, beta2: float, weight_decay: float
+) -> None:  # fmt: skip
+    """m averages g; the step is a sign, of one size for every parameter (none for nan)."""
+    for pt, gt, mt, s, t in scratched(p, g, m):
+        np.multiply(mt, beta1, out=t)
+        t += np.multiply(gt, 1 - beta1, out=s)
+        np.subtract((t > 0).view("i1"), (t < 0).view("i1"), out=t)  # np.sign branches: 5 × slower
+        t *= lr
+        if weight_decay:
+            pt *= 1 - lr * weight_decay
+        pt -= t
+        mt *= beta2
+        mt += np.multiply(gt, 1 - beta2, out=s)

@@ -1,0 +1,36 @@
+"""Newton-Schulz: the nearest (semi-)orthogonal matrix, about, by matrix products alone."""
+
+import numpy as np
+
+
+def naive(g: np.ndarray, coefficients: tuple[float, float, float], steps: int, eps: float):
+    """The same by singular values: each σ / |g| goes through the polynomial, U and V stay."""
+    u, sigma, vt = np.linalg.svd(g, full_matrices=False)
+    a, b, c = coefficients
+    x = sigma / max(np.linalg.norm(sigma), eps)
+    for _ in range(steps):
+        x = a * x + b * x**3 + c * x**5
+    return u * x @ vt
+
+
+def orthogonalized(
+    g: np.ndarray, coefficients: tuple[float, float, float], steps: int, eps: float
+) -> np.ndarray:
+    """Of (n, m): X ← g / |g|, then X ← a X + (b A + c A²) X with A = X Xᵀ, `steps` times.
+
+    Jordan et al. 2024 (Muon). Every step takes all singular values nearer to 1 at once.
+    """
+    a, b, c = coefficients
+    tall = g.shape[0] > g.shape[1]
+    x = g.T if tall else g  # X Xᵀ is the smaller of the two products
+    x = x / max(float(np.linalg.norm(x)), eps)
+    for _ in range(steps):
+        gram = x @ x.T
+        factor = gram @ gram
+        factor *= c
+        gram *= b
+        factor += gram
+        y = factor @ x
+        x *= a
+        x += y
+    return x.T if tall else x

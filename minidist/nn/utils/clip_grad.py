@@ -1,0 +1,49 @@
+"""Clipping gradients: by their global norm (Pascanu et al. 2013), or value by value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from ...kernels.vector_norm import vector_norm
+from ...tensor import Tensor
+
+
+def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[np.ndarray]:
+    parameters = [parameters] if isinstance(parameters, Tensor) else parameters
+    return [p.grad.data for p in parameters if p.grad is not None]
+
+
+def clip_grad_norm_(
+    parameters: Tensor | Iterable[Tensor], max_norm: float, norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+) -> Tensor:  # fmt: skip
+    """g ← g · min(1, max_norm / (norm + 1e-6)), norm over all gradients at once; returns norm.
+
+    norm_type is p > 0 of the p-norm, inf for the largest value. A norm that is not finite makes
+    gradients 0 and nan, unless error_if_nonfinite refuses it.
+    """
+    p = float(norm_type)
+    if not p > 0:
+        raise ValueError(f"clip_grad_norm_: norm_type = {norm_type}: want p > 0, or inf")
+    grads = _gradients(parameters)
+    norm = vector_norm(grads, p)
+    if error_if_nonfinite and not math.isfinite(norm):
+        raise RuntimeError(
+            f"clip_grad_norm_: the {norm_type}-norm of the gradients is {norm}: it cannot be "
+            "clipped; look for what overflowed, or pass error_if_nonfinite=False"
+        )
+    scale = max_norm / (norm + 1e-6)
+    if not scale >= 1:
+        with np.errstate(invalid="ignore"):  # inf · 0
+            for g in grads:
+                g *= scale
+    return Tensor(norm, dtype=np.result_type(*grads) if grads else None)
+
+
+def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
+    """Every value of every gradient, into [-clip_value, clip_value]."""
+    for g in _gradients(parameters):
+        np.clip(g, -clip_value, clip_value, out=g)
