@@ -3,6 +3,9 @@
 The scores of one tile (some heads, a block of queries, all the keys they may see) stay in cache
 from the first product to the last. A causal block never touches the keys after its last query,
 which saves almost half of the work. Probabilities are kept for backward: O(s²) memory.
+
+A mask is added to the scores (-inf hides; a query that sees nothing gives zeros). Dropout is an
+array that multiplies the probabilities after they are normalised.
 """
 
 from collections.abc import Iterator
@@ -45,32 +48,52 @@ def _hide_the_future(scores: np.ndarray, first: int) -> None:
     edge += np.triu(np.full(edge.shape[-2:], -np.inf, scores.dtype), 1)
 
 
+def _normalise(scores: np.ndarray, masked: bool) -> None:
+    """Softmax in place; a row of -inf becomes zeros (only a mask makes such rows)."""
+    top = scores.max(-1, keepdims=True)
+    if masked:
+        top[np.isneginf(top)] = 0
+    scores -= top
+    np.exp(scores, out=scores)
+    total = scores.sum(-1, keepdims=True)
+    if masked:
+        total[total == 0] = 1
+    scores /= total
+
+
 def forward(
-    q: np.ndarray, k: np.ndarray, v: np.ndarray, out: np.ndarray, causal: bool, scale: float
-) -> np.ndarray:
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, out: np.ndarray, causal: bool, scale: float,
+    mask: np.ndarray | None = None, drop: tuple[np.ndarray, float] | None = None,
+) -> np.ndarray:  # fmt: skip
     """q (b, a, s, d), k and v (b, a, t, d), any strides; fills out (b, a, s, d).
 
+    mask (b, a, s, t) is added to the scores; drop is (what is kept (b, a, s, t), 1/(1-p)).
     Returns the probabilities (b, a, s, t), unset where a causal query does not look.
     """
     p = np.empty_like(q, shape=(*q.shape[:3], k.shape[2]))
+    if not k.shape[2]:
+        out[...] = 0
+        return p
     for at, queries, keys in _tiles(q, k.shape[2], causal):
         tile = p[at][:, queries, keys]
         np.matmul(q[at][:, queries], k[at][:, keys].swapaxes(-1, -2), out=tile)
         tile *= scale
         if causal:
             _hide_the_future(tile, queries.start)
-        tile -= tile.max(-1, keepdims=True)
-        np.exp(tile, out=tile)
-        tile /= tile.sum(-1, keepdims=True)
-        np.matmul(tile, v[at][:, keys], out=out[at][:, queries])
+        if mask is not None:
+            tile += mask[at][:, queries, keys]
+        _normalise(tile, mask is not None)
+        seen = tile if drop is None else tile * (drop[0][at][:, queries, keys] * drop[1])
+        np.matmul(seen, v[at][:, keys], out=out[at][:, queries])
     return p
 
 
 def backward(
     g: np.ndarray, q: np.ndarray, k: np.ndarray, v: np.ndarray, out: np.ndarray, p: np.ndarray,
     dq: np.ndarray, dk: np.ndarray, dv: np.ndarray, causal: bool, scale: float,
+    drop: tuple[np.ndarray, float] | None = None, dmask: np.ndarray | None = None,
 ) -> None:  # fmt: skip
-    """Fills the cotangents dq, dk, dv from g, the cotangent of out; all (b, a, s or t, d)."""
+    """Fills the cotangents dq, dk, dv (and dmask) from g, the cotangent of out (b, a, s, d)."""
     length = q.shape[2]
     if not causal or length < k.shape[2]:
         dk[:, :, length if causal else 0 :] = 0  # keys that no query sees
@@ -78,13 +101,20 @@ def backward(
     for at, queries, keys in _tiles(q, k.shape[2], causal):
         gt, pt = g[at][:, queries], p[at][:, queries, keys]
         ds = np.matmul(gt, v[at][:, keys].swapaxes(-1, -2))
+        seen = pt
+        if drop is not None:
+            kept = drop[0][at][:, queries, keys] * drop[1]
+            ds *= kept
+            seen = pt * kept
         ds -= np.einsum("hqd,hqd->hq", gt, out[at][:, queries])[..., None]
         ds *= pt
+        if dmask is not None:
+            dmask[at][:, queries, keys] = ds
         ds *= scale
         np.matmul(ds, k[at][:, keys], out=dq[at][:, queries])
         fresh = queries.stop == length  # the last queries see every key: they come first
         _put(dk[at][:, keys], ds.swapaxes(-1, -2), q[at][:, queries], fresh)
-        _put(dv[at][:, keys], pt.swapaxes(-1, -2), gt, fresh)
+        _put(dv[at][:, keys], seen.swapaxes(-1, -2), gt, fresh)
 
 
 def _put(into: np.ndarray, a: np.ndarray, b: np.ndarray, fresh: bool) -> None:

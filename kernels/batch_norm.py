@@ -1,0 +1,74 @@
+"""Batch norm (Ioffe & Szegedy 2015), a few channels at a time while they are in cache."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from .tiles import row_tiles
+
+
+def naive(x, weight, bias, eps=1e-5):
+    """The formula: x (n, c, l), weight and bias (c,)."""
+    mean, variance = x.mean((0, 2), keepdims=True), x.var((0, 2), keepdims=True)
+    return (x - mean) / np.sqrt(variance + eps) * weight[:, None] + bias[:, None]
+
+
+def _tiles(*arrays: np.ndarray) -> Iterator[tuple]:
+    """(channels, a packed copy of each array's part) of arrays (n, c, l), a tile of channels.
+
+    The same channel of all samples lies at a stride that is often a power of two, where the
+    parts push each other out of the cache: passes over a packed copy take a third of the time.
+    """
+    n, c, length = arrays[0].shape
+    for channels in row_tiles(c, n * length):
+        yield channels, *(np.array(a[:, channels], order="C") for a in arrays)
+
+
+def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance (divided by the count) of each channel: (n, c, l) -> (c,) twice."""
+    mean, variance = (np.empty_like(x, shape=x.shape[1]) for _ in range(2))
+    for channels, xt in _tiles(x):
+        xt.mean((0, 2), out=mean[channels])
+        xt -= mean[channels, None]
+        np.square(xt, out=xt).mean((0, 2), out=variance[channels])
+    return mean, variance
+
+
+def forward(
+    x: np.ndarray, mean: np.ndarray, rstd: np.ndarray,
+    weight: np.ndarray | None, bias: np.ndarray | None,
+) -> np.ndarray:  # fmt: skip
+    """(x - mean) · rstd · weight + bias; x (n, c, l), all others (c,)."""
+    y = np.empty_like(x, order="C")
+    scale = rstd if weight is None else rstd * weight
+    for channels, xt in _tiles(x):
+        xt -= mean[channels, None]
+        xt *= scale[channels, None]
+        if bias is not None:
+            xt += bias[channels, None]
+        y[:, channels] = xt
+    return y
+
+
+def backward(
+    g: np.ndarray, x: np.ndarray, mean: np.ndarray, rstd: np.ndarray,
+    weight: np.ndarray | None, of_batch: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """Cotangents of x (n, c, l), weight (c,) and bias (c,).
+
+    of_batch: mean and rstd were the batch's own, so they move with x.
+    """
+    dx, dw, db = np.empty_like(x, order="C"), np.empty_like(rstd), np.empty_like(rstd)
+    count, scale = x.shape[0] * x.shape[2], rstd if weight is None else rstd * weight
+    for channels, gt, xt in _tiles(g, x):
+        xt -= mean[channels, None]
+        xt *= rstd[channels, None]
+        np.einsum("ncl,ncl->c", gt, xt, out=dw[channels])
+        gt.sum((0, 2), out=db[channels])
+        if of_batch:
+            xt *= (dw[channels] / count)[:, None]
+            xt += (db[channels] / count)[:, None]
+            gt -= xt
+        gt *= scale[channels, None]
+        dx[:, channels] = gt
+    return dx, dw, db

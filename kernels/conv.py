@@ -1,0 +1,148 @@
+"""Convolution as matrix products over columns of patches (Chellapilla et al. 2006), tile by tile.
+
+All patches of an input together (im2col) would take kh·kw times its memory. Here a few images, or
+a few rows of one, are unrolled into one buffer that stays in cache between the copy and the
+product. Every function takes any stride, padding, dilation and number of groups.
+"""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from .windows import Windows
+
+COLUMNS = 1 << 18  # elements of a tile of columns: 1 MiB in float32
+
+
+def naive(x, weight, bias, win: Windows, groups=1):
+    """The formula, one output pixel at a time: (n, c, h, w), (o, c/groups, kh, kw) -> (n, o, …)."""
+    (sh, sw), (dh, dw), (rh, rw) = win.stride, win.dilation, win.reach()
+    y = np.zeros((len(x), len(weight), *win.grid(x.shape[2:])), x.dtype)
+    x = np.pad(x, ((0, 0), (0, 0), *win.padding))
+    c, o = x.shape[1] // groups, len(weight) // groups
+    for g, i, j in np.ndindex(groups, *y.shape[2:]):
+        patch = x[:, g * c : (g + 1) * c, i * sh : i * sh + rh : dh, j * sw : j * sw + rw : dw]
+        rows = slice(g * o, (g + 1) * o)
+        y[:, rows, i, j] = np.einsum("ncij,ocij->no", patch, weight[rows])
+    return y if bias is None else y + bias[:, None, None]
+
+
+def _tiles(n: int, depth: int, size: tuple) -> Iterator[tuple[slice, list[slice]]]:
+    """(images, [output rows, …]): whole images if several fit, else rows of one, evenly cut."""
+    h, image = size[0], max(1, depth * size[0] * size[1])
+    images, cuts = max(1, COLUMNS // image), min(h, -(-image // COLUMNS))
+    edges = [h * i // cuts for i in range(cuts + 1)]
+    rows = [slice(*pair) for pair in pairwise(edges)]
+    for first in range(0, n, images):
+        yield slice(first, min(first + images, n)), rows
+
+
+def _columns(x: np.ndarray, win: Windows, count: tuple) -> Iterator[tuple]:
+    """(images, rows, columns (c, kh, kw, images, rows, wo)) a tile, in one buffer used again."""
+    (kh, kw), (sh, sw), (dh, dw) = win.kernel, win.stride, win.dilation
+    n, c, size = *x.shape[:2], x.shape[2:]
+    tiles = list(_tiles(n, c * kh * kw, count))
+    padded = win.padded(tiles[0][0].stop if n else 0, c, size, x.dtype)
+    patches = sliding_window_view(padded, win.reach(), (2, 3))[..., ::dh, ::dw]
+    patches = patches[:, :, ::sh, ::sw].transpose(1, 4, 5, 0, 2, 3)[..., : count[0], : count[1]]
+    inside, buffer = win.inside(padded, size), np.empty(0, x.dtype)
+    for images, cuts in tiles:
+        length = images.stop - images.start
+        inside[:length] = x[images]
+        for rows in cuts:
+            part = patches[:, :, :, :length, rows]
+            buffer = buffer if buffer.size >= part.size else np.empty(part.size, x.dtype)
+            columns = buffer[: part.size].reshape(part.shape)
+            columns[...] = part
+            yield images, rows, columns
+
+
+def forward(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, win: Windows, groups: int = 1,
+    count: tuple | None = None,
+) -> np.ndarray:  # fmt: skip
+    """x (n, c, h, w), weight (o, c/groups, kh, kw), bias (o,) -> (n, o, ho, wo).
+
+    (ho, wo) is `count`, or as many windows as there are.
+    """
+    o, width = len(weight), weight[0].size
+    matrix, shift = weight.reshape(groups, o // groups, width), 0 if bias is None else bias
+    y = np.empty((len(x), o, *(count or win.grid(x.shape[2:]))), x.dtype)
+    for images, rows, columns in _columns(x, win, y.shape[2:]):
+        pixels = columns[0, 0, 0]
+        part = np.matmul(matrix, columns.reshape(groups, width, pixels.size))
+        part = part.reshape(o, *pixels.shape).swapaxes(0, 1)
+        np.add(part, np.reshape(shift, (-1, 1, 1)), out=y[images, :, rows])
+    return y
+
+
+def _rows(g: np.ndarray, images: slice, rows: slice, groups: int) -> np.ndarray:
+    """One tile of g (n, o, ho, wo) as matrices (groups, o/groups, pixels)."""
+    gt = g[images, :, rows].swapaxes(0, 1)
+    return gt.reshape(groups, len(gt) // groups, gt[0].size)
+
+
+def backward_weight(
+    g: np.ndarray, x: np.ndarray, shape: tuple, win: Windows, groups: int = 1
+) -> np.ndarray:
+    """g (n, o, ho, wo), x (n, c, h, w) -> the weight's cotangent, of `shape`."""
+    o, width = shape[0], shape[1] * shape[2] * shape[3]
+    dw = np.zeros((groups, width, o // groups), x.dtype)
+    for images, rows, columns in _columns(x, win, g.shape[2:]):
+        gt = _rows(g, images, rows, groups).swapaxes(1, 2)
+        dw += np.matmul(columns.reshape(groups, width, gt.shape[1]), gt)
+    return dw.swapaxes(1, 2).reshape(shape)
+
+
+def backward_input(
+    g: np.ndarray, weight: np.ndarray, size: tuple, win: Windows, groups: int = 1
+) -> np.ndarray:
+    """g (n, o, ho, wo) -> the input's cotangent (n, c, *size).
+
+    With stride 1 it is itself a convolution, of g with the kernel turned round; in general
+    every patch's cotangent is added back where the patch came from (col2im).
+    """
+    before = [reach - 1 - pad[0] for reach, pad in zip(win.reach(), win.padding)]
+    after = [
+        n - m - b + reach - 1 for n, m, b, reach in zip(size, g.shape[2:], before, win.reach())
+    ]
+    few = size[0] * size[1] <= 2 * g.shape[2] * g.shape[3]  # else it would mostly multiply zeros
+    if win.stride != (1, 1) or min(before + after) < 0 or not few:
+        return _scatter(g, weight, size, win, groups)
+    (top, left), (bottom, right) = before, after
+    win = win._replace(padding=((top, bottom), (left, right)))
+    return forward(g, _turned_round(weight, groups), None, win, groups)
+
+
+def _turned_round(weight: np.ndarray, groups: int) -> np.ndarray:
+    """(o, c/groups, kh, kw) -> (c, o/groups, kh, kw), rows and columns reversed."""
+    o, c, *kernel = weight.shape
+    split = weight.reshape(groups, o // groups, c, *kernel)[..., ::-1, ::-1]
+    return split.swapaxes(1, 2).reshape(groups * c, o // groups, *kernel)
+
+
+def _scatter(
+    g: np.ndarray, weight: np.ndarray, size: tuple, win: Windows, groups: int
+) -> np.ndarray:
+    (kh, kw), (sh, sw), (dh, dw), wo = win.kernel, win.stride, win.dilation, g.shape[3]
+    n, c = len(g), weight.shape[1] * groups
+    matrix = weight.reshape(groups, len(weight) // groups, weight[0].size).swapaxes(1, 2)
+    dx = np.empty((n, c, *size), g.dtype)
+    for images, cuts in _tiles(n, c * kh * kw, g.shape[2:]):
+        padded = win.padded(images.stop - images.start, c, size, g.dtype)
+        for rows in cuts:
+            columns = np.matmul(matrix, _rows(g, images, rows, groups))
+            columns = columns.reshape(c, kh, kw, len(padded), rows.stop - rows.start, wo)
+            for i, j in np.ndindex(kh, kw):
+                down = slice(i * dh + sh * rows.start, i * dh + sh * (rows.stop - 1) + 1, sh)
+                across = slice(j * dw, j * dw + sw * (wo - 1) + 1, sw)
+                padded[:, :, down, across] += columns[:, i, j].swapaxes(0, 1)
+        dx[images] = win.inside(padded, size)
+    return dx
+
+
+def backward_bias(g: np.ndarray) -> np.ndarray:
+    """(n, o, ho, wo) -> (o,)."""
+    return g.sum((0, 2, 3))

@@ -1,0 +1,112 @@
+"""Pooling: the largest by strided views of whole planes, the mean as a product with two matrices.
+
+A mean over windows is linear, and rows and columns are apart: (down) x (across)ᵀ. A NaN or an
+infinity reaches all windows of its row and column that way.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from .tiles import row_tiles
+from .windows import Windows, fit
+
+
+def naive(x, win: Windows, size, reduce, fill):
+    """The formula, one output pixel at a time: x (p, h, w) -> (p, *size)."""
+    (sh, sw), (dh, dw), (rh, rw) = win.stride, win.dilation, win.reach()
+    whole, y = _padded(x, win, size, fill), np.empty((len(x), *size), x.dtype)
+    for i, j in np.ndindex(*size):
+        window = whole[:, i * sh : i * sh + rh : dh, j * sw : j * sw + rw : dw]
+        y[:, i, j] = reduce(window, (1, 2))
+    return y
+
+
+def _taps(win: Windows, size: tuple) -> Iterator[tuple[int, tuple]]:
+    """(number, index) for every place in the window: what all windows see there."""
+    for number, place in enumerate(np.ndindex(*win.kernel)):
+        parts = zip(place, win.dilation, win.stride, size)
+        yield number, (..., *(slice(k * d, k * d + s * (n - 1) + 1, s) for k, d, s, n in parts))
+
+
+def _padded(x: np.ndarray, win: Windows, size: tuple, fill: float) -> np.ndarray:
+    """Planes (p, h, w) as large as the windows reach; x itself where nothing is added."""
+    parts = zip(x.shape[1:], win.padding, win.reach(), win.stride, size)
+    h, w = (max(n + sum(pad), s * (m - 1) + reach) for n, pad, reach, s, m in parts)
+    if (h, w) == x.shape[1:]:
+        return x
+    whole = np.full((len(x), h, w), fill, x.dtype)
+    _inside(whole, win, x.shape)[...] = x
+    return whole
+
+
+def _inside(whole: np.ndarray, win: Windows, shape: tuple) -> np.ndarray:
+    (top, _), (left, _) = win.padding
+    return whole[:, top : top + shape[1], left : left + shape[2]]
+
+
+def max_forward(x: np.ndarray, win: Windows, size: tuple) -> tuple[np.ndarray, np.ndarray]:
+    """x (n, c, h, w) -> the largest (n, c, *size), and the number of its first place (planes)."""
+    shape, x = x.shape, x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
+    y = np.empty((len(x), *size), x.dtype)
+    which = np.zeros(y.shape, np.min_scalar_type(win.kernel[0] * win.kernel[1]))
+    for planes in row_tiles(len(x), x.shape[1] * x.shape[2]):
+        yt, wt = y[planes], which[planes]
+        whole = _padded(x[planes], win, size, -np.inf)
+        for number, at in _taps(win, size):
+            if number == 0:
+                yt[...] = whole[at]
+                continue
+            tap = np.array(whole[at], order="C")  # read twice: packed, both are faster
+            newer = tap > yt
+            np.maximum(wt, newer * wt.dtype.type(number), out=wt)  # the last of the newer ones
+            np.maximum(yt, tap, out=yt)
+    return y.reshape(*shape[:2], *size), which
+
+
+def max_backward(g: np.ndarray, which: np.ndarray, shape: tuple, win: Windows) -> np.ndarray:
+    """g (n, c, *size) -> the cotangent of x, of `shape`: each goes to what was largest."""
+    g, size = g.reshape(which.shape), which.shape[1:]
+    dx = np.zeros((len(g), *shape[2:]), g.dtype)
+    apart = win.dilation == (1, 1) and all(s >= k for s, k in zip(win.stride, win.kernel))
+    for planes in row_tiles(len(g), shape[2] * shape[3]):
+        whole = _padded(dx[planes], win, size, 0)
+        for number, at in _taps(win, size):
+            part = g[planes] * (which[planes] == number).astype(g.dtype)
+            whole[at] = part if apart else whole[at] + part
+        if whole.shape[1:] != dx.shape[1:]:
+            dx[planes] = _inside(whole, win, dx.shape)
+    return dx.reshape(shape)
+
+
+def mean_matrix(n: int, starts: np.ndarray, stops: np.ndarray, sizes: np.ndarray, dtype):
+    """(windows, n): row i has 1/sizes[i] from starts[i] to stops[i], and 0 elsewhere."""
+    place = np.arange(n)
+    inside = (place >= starts[:, None]) & (place < stops[:, None])
+    return (inside / sizes[:, None]).astype(dtype)
+
+
+def sliding(n: int, axis: int, win: Windows, ceil_mode: bool, include_pad: bool, divisor, dtype):
+    """The matrix of sliding means over an axis of n; a last window may leave the padding."""
+    low, high = win.padding[axis]
+    count = fit(n, win.kernel[axis], win.stride[axis], (low, high), ceil_mode)
+    starts = np.arange(count) * win.stride[axis] - low
+    stops = np.minimum(starts + win.kernel[axis], n + high)
+    seen = np.minimum(stops, n) - np.maximum(starts, 0)
+    sizes = np.full(len(starts), divisor) if divisor else stops - starts if include_pad else seen
+    return mean_matrix(n, starts, stops, sizes, dtype)
+
+
+def adaptive(n: int, count: int | None, dtype):
+    """The matrix of `count` (or n) means over windows that cover an axis of n evenly."""
+    count = n if count is None else count
+    i = np.arange(count)
+    starts, stops = i * n // max(count, 1), -((i + 1) * -n // max(count, 1))
+    return mean_matrix(n, starts, stops, stops - starts, dtype)
+
+
+def mean(x: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:
+    """x (n, c, h, w), down (ho, h), across (wo, w) -> down x acrossᵀ (n, c, ho, wo)."""
+    n, c, h, w = x.shape
+    narrow = np.matmul(x.reshape(n * c * h, w), across.T).reshape(n, c, h, len(across))
+    return np.matmul(down, narrow)
