@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -18,11 +21,14 @@ KNOWN = frozenset(DTYPES.values())
 float16, float32, float64 = DTYPES["float16"], DTYPES["float32"], DTYPES["float64"]
 int32, int64, bool_ = DTYPES["int32"], DTYPES["int64"], DTYPES["bool"]
 DEFAULT = float32
+_complex: ContextVar[bool] = ContextVar("complex", default=False)
 
 
 def dtype_of(dtype: DTypeLike) -> np.dtype:
     """The dtype behind a name such as 'float32'; a TypeError lists the names there are."""
     name = np.dtype(dtype).name if not isinstance(dtype, str) else dtype
+    if name == "complex128" and _complex.get():
+        return np.dtype(name)
     if name not in DTYPES:
         raise TypeError(f"no dtype {name!r} here: choose one of {', '.join(DTYPES)}")
     return DTYPES[name]
@@ -40,8 +46,19 @@ def as_array(data: Any, dtype: DTypeLike = None) -> np.ndarray:
     return array
 
 
+@contextlib.contextmanager
+def complex_numbers() -> Iterator[None]:
+    """Inside, tensors may hold complex numbers: for derivatives by a complex step alone."""
+    before = _complex.get()
+    _complex.set(True)
+    try:
+        yield
+    finally:
+        _complex.set(before)
+
+
 def is_floating(array: np.ndarray) -> bool:
-    return array.dtype.kind == "f"
+    return array.dtype.kind in "fc"  # complex: see complex_numbers
 
 
 def keep_heap() -> None:

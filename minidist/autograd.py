@@ -9,45 +9,54 @@ Conventions that the rest of the engine relies on:
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import heapq
-import itertools
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextvars import ContextVar
+from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import anomaly, modes, saved
+from .graph import behind, leading_to
+from .modes import detect_anomaly as detect_anomaly
+from .modes import enable_grad as enable_grad
+from .modes import is_grad_enabled as is_grad_enabled
+from .modes import no_grad as no_grad
+from .modes import set_detect_anomaly as set_detect_anomaly
+from .modes import set_grad_enabled as set_grad_enabled
+
 if TYPE_CHECKING:
+    from .hooks import Watch
     from .tensor import Tensor
 
 VJP = Callable[[np.ndarray], np.ndarray]
-
-_recording: ContextVar[bool] = ContextVar("recording", default=True)
-_order = itertools.count()
 
 
 class Node:
     """One recorded operation: the sources of its inputs, and a VJP for each of them."""
 
-    __slots__ = ("name", "order", "sources", "vjps")
+    __slots__ = ("__weakref__", "name", "order", "shape", "sources", "vjps", "watch", "where")
 
-    def __init__(self, name: str, sources: Sequence[Node | None], vjps: Sequence[VJP]):
-        self.name, self.sources = name, tuple(sources)
-        self.vjps: Sequence[VJP] | None = vjps
-        self.order = next(_order)
+    def __init__(self, name: str, sources: Sequence[Node | None], vjps: Any, shape: tuple = ()):
+        self.name, self.sources, self.shape = name, sources, shape
+        self.vjps: Any = vjps
+        self.watch: Watch | None = None  # hooks, if there are any
+        self.where = ""  # the line that called the operation, if anomalies are looked for
+        self.order = next(saved.clock)
 
-    def pull(self, cotangent: np.ndarray) -> list[np.ndarray | None]:
-        """The cotangents of the inputs; None for an input that needs none."""
+    def pull(self, cotangent: np.ndarray, wanted: Container[Node | None]) -> list:
+        """The cotangents of the inputs; None for an input whose source is not wanted."""
         if self.vjps is None:
             raise RuntimeError(
                 f"backward a second time through '{self.name}', whose saved arrays were freed "
                 "by the first: pass retain_graph=True to the first backward"
             )
+        if self.order < saved.last_change:
+            saved.refuse_changed(self.name, self.order, self.vjps)
         if isinstance(self.vjps[0], Joint):
             return self.vjps[0](cotangent)
-        return [vjp(cotangent) if s else None for s, vjp in zip(self.sources, self.vjps)]
+        return [vjp(cotangent) if s in wanted else None for s, vjp in zip(self.sources, self.vjps)]
 
     def free(self) -> None:
         """Let go of the saved arrays and of the way back."""
@@ -57,14 +66,8 @@ class Node:
         return f"<{self.name} #{self.order}>"
 
 
-class Joint:
+class Joint(functools.partial):
     """Marks one function that returns the cotangents of all inputs at once, as a list."""
-
-    def __init__(self, function: Callable[[np.ndarray], list[np.ndarray | None]]):
-        self.function = function
-
-    def __call__(self, cotangent: np.ndarray) -> Any:
-        return self.function(cotangent)
 
 
 class Leaf(Node):
@@ -73,7 +76,7 @@ class Leaf(Node):
     __slots__ = ("tensor",)
 
     def __init__(self, tensor: Tensor):
-        super().__init__("leaf", (), ())
+        super().__init__("leaf", (), (), tensor.shape)
         # The tensor holds this node: held in turn, it would wait for the garbage collector.
         self.tensor = weakref.ref(tensor)
 
@@ -81,29 +84,8 @@ class Leaf(Node):
         tensor = self.tensor()
         if tensor is not None:
             tensor.accumulate_grad(cotangent, owned)
-
-
-@contextlib.contextmanager
-def _recording_set_to(value: bool) -> Iterator[None]:
-    token = _recording.set(value)
-    try:
-        yield
-    finally:
-        _recording.reset(token)
-
-
-def no_grad() -> contextlib._GeneratorContextManager[None]:
-    """Record nothing inside (a context manager or decorator), as torch.no_grad."""
-    return _recording_set_to(False)
-
-
-def enable_grad() -> contextlib._GeneratorContextManager[None]:
-    """Record again inside a no_grad block, as torch.enable_grad."""
-    return _recording_set_to(True)
-
-
-def is_grad_enabled() -> bool:
-    return _recording.get()
+            if self.watch is not None:
+                self.watch.filled(tensor)
 
 
 def source(value: Any) -> Node | None:
@@ -117,25 +99,24 @@ def source(value: Any) -> Node | None:
 
 def record(name: str, output: Tensor, inputs: Sequence[Any], vjps: Sequence[VJP]) -> None:
     """Note on the tape how `output` was computed from `inputs`, if one of them wants gradients."""
-    if not _recording.get():
+    if modes.recording.get() is False:
         return
     sources = [source(x) for x in inputs]
-    if any(sources):
-        output.node, output.requires_grad = Node(name, sources, vjps), True
+    if any(sources) and vjps:
+        if len(vjps) > 1:  # what only an unwanted VJP keeps is free to go
+            vjps = [vjp if s else None for s, vjp in zip(sources, vjps)]  # type: ignore[misc]
+        output.node = note(name, sources, vjps, output.data.shape)
+        output.wants_grad = True
 
 
-def _count_uses(root: Node) -> dict[Node, int]:
-    """How often each node on the way back from `root` feeds another one on it."""
-    uses, stack = {root: 0}, [root]
-    while stack:
-        for node in stack.pop().sources:
-            if node is None:
-                continue
-            if node not in uses:
-                uses[node] = 0
-                stack.append(node)
-            uses[node] += 1
-    return uses
+def note(name: str, sources: Sequence[Node | None], vjps: Any, shape: tuple) -> Node:
+    """A new node, of which the recorder in whose block it arises is told."""
+    if len(vjps) < len(sources) and any(sources[len(vjps) :]) and not isinstance(vjps[0], Joint):
+        raise RuntimeError(f"'{name}' knows no gradient by some input: detach() that one first")
+    node, recorder = Node(name, sources, vjps, shape), modes.recording.get()
+    if recorder is not True and recorder is not False:
+        recorder.add(node)
+    return node
 
 
 class _Cotangents:
@@ -154,38 +135,60 @@ class _Cotangents:
         self.held[node] = np.asarray(np.add(old, new, out=out)), True
 
     def pop(self, node: Node) -> tuple[np.ndarray, bool]:
-        return self.held.pop(node)
+        """The finished sum, after the hooks of its tensor."""
+        held = self.held.pop(node)
+        return held if node.watch is None else node.watch.arrived(*held)
 
 
-def backward(root: Node, cotangent: np.ndarray, retain_graph: bool = False) -> None:
-    """Add to every leaf behind `root` its part of the cotangent, without recursion.
+def backward(
+    roots: Sequence[tuple[Node, np.ndarray]], retain_graph: bool = False,
+    targets: Sequence[Node] | None = None, capture: bool = False,
+) -> dict[Node, np.ndarray]:  # fmt: skip
+    """Walk back from `roots` without recursion, each node once, the last recorded first.
 
     A node is pulled when the last of its uses has been; a leaf is filled at that moment, so
     what waits for a finished gradient need not wait for the end. Saved arrays are freed on
-    the way unless `retain_graph`.
+    the way unless `retain_graph`. With `targets`, only what leads to them is walked; with
+    `capture`, what arrives there is returned instead of filling leaves.
     """
-    uses, cotangents, ready = _count_uses(root), _Cotangents(), [(-root.order, root)]
-    cotangents.add(root, cotangent, owned=False)
+    uses, goal, cotangents = behind(n for n, _ in roots), set(targets or ()), _Cotangents()
+    if targets is not None:
+        uses = leading_to(goal, uses)
+    pull = Node.pull if modes.anomaly.get() == "off" else anomaly.pull
+    found: dict[Node, np.ndarray] = {}
+    for root, cotangent in roots:
+        if root in uses:
+            cotangents.add(root, cotangent, owned=False)
+    ready = [(_turn(root), root) for root in cotangents.held if not uses[root]]
+    heapq.heapify(ready)
     while ready:
         node = heapq.heappop(ready)[1]
         upstream, owned = cotangents.pop(node)
+        if capture and node in goal:
+            found[node] = upstream if owned else upstream.copy()
         if isinstance(node, Leaf):
-            node.accumulate(upstream, owned)
+            if not capture:
+                node.accumulate(upstream, owned)
             continue
-        finished = []
-        for target, g in zip(node.sources, node.pull(upstream)):
-            if target is None:
+        if targets is not None and node.vjps is not None and not uses.keys() & node.sources:
+            continue  # the end of the part that is walked: its saved arrays stay
+        for target, g in zip(node.sources, pull(node, upstream, uses)):
+            if target not in uses:
                 continue
             assert g is not None, f"{node} gave no cotangent for an input that needs one"
             g = np.asarray(g)  # arithmetic on 0-d arrays gives scalars
             cotangents.add(target, g, owned=g.base is None and g is not upstream)
             uses[target] -= 1
             if not uses[target]:
-                finished.append(target)
+                heapq.heappush(ready, (_turn(target), target))
         if not retain_graph:
             node.free()
-        for target in finished:
-            if isinstance(target, Leaf):
-                target.accumulate(*cotangents.pop(target))
-            else:
-                heapq.heappush(ready, (-target.order, target))
+    return found
+
+
+def _turn(node: Node) -> int:
+    """Leaves at once, in the order of their first use; then what was recorded last."""
+    return node.order - (1 << 62) if isinstance(node, Leaf) else -node.order
+
+
+from .gradients import grad as grad  # noqa: E402  (it needs what is above)

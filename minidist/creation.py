@@ -21,10 +21,28 @@ def tensor(data: Any, dtype: DTypeLike = None, requires_grad: bool = False) -> T
     return Tensor(array.copy(), requires_grad)
 
 
-def full(size: Any, value: Any, dtype: DTypeLike = None, requires_grad: bool = False) -> Tensor:
+def as_tensor(data: Any, dtype: DTypeLike = None) -> Tensor:
+    """As tensor, but without a copy where none is needed."""
+    return data.to(data.dtype if dtype is None else dtype) if isinstance(data, Tensor) else Tensor(
+        data, dtype=dtype
+    )  # fmt: skip
+
+
+def from_numpy(array: np.ndarray) -> Tensor:
+    """A tensor that shares the array's memory."""
+    return Tensor(array)
+
+
+def full(
+    size: Any, fill_value: Any, dtype: DTypeLike = None, requires_grad: bool = False
+) -> Tensor:
     """A tensor of one value, whose dtype it takes unless another is given."""
-    array = as_array(value, dtype)
-    return Tensor(np.full(_sizes((size,)), array, array.dtype), requires_grad)
+    value = fill_value.item() if isinstance(fill_value, Tensor | np.generic) else fill_value
+    dtype = as_array(value, None).dtype if dtype is None else dtype_of(dtype)
+    shape = _sizes((size,))
+    if any(n < 0 for n in shape):
+        raise RuntimeError(f"a tensor of shape {shape}: sizes are 0 or more")
+    return Tensor(np.full(shape, value, dtype), requires_grad)
 
 
 def zeros(*size: Any, dtype: DTypeLike = DEFAULT, requires_grad: bool = False) -> Tensor:
@@ -35,28 +53,86 @@ def ones(*size: Any, dtype: DTypeLike = DEFAULT, requires_grad: bool = False) ->
     return full(_sizes(size), 1, dtype, requires_grad)
 
 
-def zeros_like(other: Tensor, requires_grad: bool = False) -> Tensor:
-    return full(other.shape, 0, other.dtype, requires_grad)
+def empty(*size: Any, dtype: DTypeLike = DEFAULT, requires_grad: bool = False) -> Tensor:
+    """Whatever is in the memory: for what is written to before it is read."""
+    return Tensor(np.empty(_sizes(size), dtype_of(dtype)), requires_grad)
 
 
-def ones_like(other: Tensor, requires_grad: bool = False) -> Tensor:
-    return full(other.shape, 1, other.dtype, requires_grad)
+def eye(
+    n: int, m: int | None = None, dtype: DTypeLike = DEFAULT, requires_grad: bool = False
+) -> Tensor:
+    """(n, m), or (n, n): ones on the diagonal, zeros elsewhere."""
+    if min(n, n if m is None else m) < 0:
+        raise RuntimeError(f"eye of sizes {n} and {m}: want 0 or more")
+    return Tensor(np.eye(n, m, dtype=dtype_of(dtype)), requires_grad)
 
 
-def arange(*bounds: Any, dtype: DTypeLike = None) -> Tensor:
-    """arange(stop), arange(start, stop) or arange(start, stop, step)."""
-    array = np.arange(*bounds)
+def arange(*bounds: Any, dtype: DTypeLike = None, requires_grad: bool = False) -> Tensor:
+    """arange(end), arange(start, end) or arange(start, end, step)."""
+    start, end, step = (0, *bounds, 1) if len(bounds) == 1 else (*bounds, 1)[:3]
+    if not step or (end - start) * step < 0:
+        raise RuntimeError(f"arange from {start} to {end} by {step}: it never arrives")
+    array = np.arange(start, end, step)
     default = DEFAULT if array.dtype.kind == "f" else array.dtype
-    return Tensor(array.astype(dtype_of(default if dtype is None else dtype)))
+    return Tensor(array.astype(dtype_of(default if dtype is None else dtype)), requires_grad)
+
+
+def linspace(
+    start: float, end: float, steps: int, dtype: DTypeLike = DEFAULT, requires_grad: bool = False
+) -> Tensor:
+    """So many numbers from start to end, both included, equally far apart."""
+    if steps < 0:
+        raise RuntimeError(f"linspace of {steps} steps: want 0 or more")
+    return Tensor(np.linspace(start, end, steps).astype(dtype_of(dtype)), requires_grad)
+
+
+def _drawn(array: np.ndarray, name: str, dtype: DTypeLike, requires_grad: bool) -> Tensor:
+    if dtype_of(dtype).kind != "f":
+        raise NotImplementedError(f"{name} of {dtype_of(dtype).name}: use randint")
+    return Tensor(array.astype(dtype_of(dtype)), requires_grad)
 
 
 def randn(*size: Any, dtype: DTypeLike = DEFAULT, requires_grad: bool = False) -> Tensor:
     """Standard normal numbers from the default stream."""
-    array = default_generator().standard_normal(_sizes(size))
-    return Tensor(array.astype(dtype_of(dtype)), requires_grad)
+    numbers = default_generator().standard_normal(_sizes(size))
+    return _drawn(numbers, "randn", dtype, requires_grad)
 
 
 def rand(*size: Any, dtype: DTypeLike = DEFAULT, requires_grad: bool = False) -> Tensor:
     """Uniform numbers in [0, 1) from the default stream."""
-    array = default_generator().random(_sizes(size))
-    return Tensor(array.astype(dtype_of(dtype)), requires_grad)
+    return _drawn(default_generator().random(_sizes(size)), "rand", dtype, requires_grad)
+
+
+def randint(low: int, high: Any, size: Any = None, dtype: DTypeLike = "int64") -> Tensor:
+    """Integers from low to high - 1; randint(high, size) draws from 0."""
+    low, high, size = (0, low, high) if size is None else (low, high, size)
+    if low >= high:
+        raise RuntimeError(f"randint from {low} to {high}: the second must be larger")
+    return Tensor(default_generator().integers(low, high, _sizes((size,))).astype(dtype_of(dtype)))
+
+
+def randperm(n: int, dtype: DTypeLike = "int64") -> Tensor:
+    """0 to n - 1 in random order."""
+    return Tensor(default_generator().permutation(n).astype(dtype_of(dtype)))
+
+
+# Of another tensor's shape, and of its dtype unless another is given
+
+
+def full_like(
+    input: Tensor, fill_value: Any, dtype: DTypeLike = None, requires_grad: bool = False
+) -> Tensor:
+    return full(input.shape, fill_value, input.dtype if dtype is None else dtype, requires_grad)
+
+
+def _like(create: Any) -> Any:
+    def of_shape(input: Tensor, dtype: DTypeLike = None, requires_grad: bool = False) -> Tensor:
+        dtype = input.dtype if dtype is None else dtype
+        return create(input.shape, dtype=dtype, requires_grad=requires_grad)
+
+    of_shape.__name__ = f"{create.__name__}_like"
+    return of_shape
+
+
+zeros_like, ones_like, empty_like = _like(zeros), _like(ones), _like(empty)
+rand_like, randn_like = _like(rand), _like(randn)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import math
 import operator
 from collections.abc import Iterator
@@ -42,19 +41,44 @@ class Place:
 
 _place: ContextVar[Place | None] = ContextVar("place", default=None)
 _seed: ContextVar[int] = ContextVar("seed", default=0)
-_calls = itertools.count()
+_calls: ContextVar[int] = ContextVar("calls", default=0)
 
 
 def manual_seed(seed: int) -> None:
     """Restart the default stream, as torch.manual_seed (the numbers are our own)."""
-    global _calls
     _seed.set(seed)
-    _calls = itertools.count()
+    _calls.set(0)
 
 
 def default_generator() -> np.random.Generator:
     """The next generator of the default stream: for weights and noise that name no place."""
-    return generator(_seed.get(), "default", next(_calls))
+    number = _calls.get()
+    _calls.set(number + 1)
+    return generator(_seed.get(), "default", number)
+
+
+State = tuple["Place | None", int, int]
+
+
+def get_state() -> State:
+    """Where randomness stands: the place, and the default stream's seed and position."""
+    return _place.get(), _seed.get(), _calls.get()
+
+
+def _set_state(state: State) -> None:
+    place, seed, number = state
+    _place.set(place), _seed.set(seed), _calls.set(number)
+
+
+@contextlib.contextmanager
+def replayed(state: State) -> Iterator[None]:
+    """Inside, the same numbers again as after get_state() gave `state`."""
+    before = get_state()
+    _set_state(state)
+    try:
+        yield
+    finally:
+        _set_state(before)
 
 
 @contextlib.contextmanager

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import autograd
-from .array import DTypeLike, as_array, dtype_of, is_floating
+from .array import DTypeLike, as_array, dtype_of
+from .gradients import Differentiable
 
 
-class Tensor:
+class Tensor(Differentiable):
     """An array that remembers how it was computed.
 
     `data` is the NumPy array itself (PyTorch's `.data` is a Tensor; ours is not). `grad` is a
     Tensor or None. Methods and operators have PyTorch's names and meanings.
     """
 
-    __slots__ = ("__weakref__", "data", "grad", "node", "requires_grad")
+    __slots__ = ("data",)
     __array_priority__ = 100  # array + tensor asks the tensor first
     data: np.ndarray
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: DTypeLike = None):
         self.data = as_array(data.data if isinstance(data, Tensor) else data, dtype)
-        self.grad: Tensor | None = None
-        self.node: autograd.Node | None = None
-        self.requires_grad = False
-        self.requires_grad_(requires_grad)
+        self._grad = self.node = self.alias = None
+        self.history, self.wants_grad = 0, False
+        if requires_grad:
+            self.requires_grad_()
 
     # What it is
 
@@ -43,14 +42,6 @@ class Tensor:
     @property
     def dtype(self) -> np.dtype:
         return self.data.dtype
-
-    @property
-    def is_leaf(self) -> bool:
-        return self.node is None or isinstance(self.node, autograd.Leaf)
-
-    @property
-    def grad_fn(self) -> autograd.Node | None:
-        return None if self.is_leaf else self.node
 
     def size(self, dim: int | None = None) -> Any:
         return self.shape if dim is None else self.shape[dim]
@@ -106,58 +97,6 @@ class Tensor:
     def __int__(self) -> int:
         return int(self.item())
 
-    # Gradients
-
-    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
-        if requires_grad and not is_floating(self.data):
-            raise RuntimeError(
-                f"only floating-point tensors have gradients, not {self.dtype.name}: "
-                "convert with .float() first"
-            )
-        if not requires_grad and not self.is_leaf:
-            raise RuntimeError("requires_grad_(False) on a computed tensor: use t.detach()")
-        self.requires_grad = requires_grad
-        return self
-
-    def detach(self) -> Tensor:
-        """The same data, off the tape."""
-        return Tensor(self.data)
-
-    def backward(self, gradient: Any = None, retain_graph: bool = False) -> None:
-        """Fill `grad` of every leaf this tensor was computed from, as torch.Tensor.backward.
-
-        `gradient` is the cotangent, of this tensor's shape; a single element needs none.
-        """
-        root = autograd.source(self)
-        if root is None:
-            raise RuntimeError(
-                "backward() on a tensor that does not require grad: none of the tensors it was "
-                "computed from does, or it was computed inside no_grad()"
-            )
-        autograd.backward(root, self._cotangent(gradient), retain_graph)
-
-    def _cotangent(self, gradient: Any) -> np.ndarray:
-        if gradient is None:
-            if self.numel() != 1:
-                raise RuntimeError(
-                    f"backward() without a gradient needs one element, not shape {self.shape}: "
-                    "pass gradient=, or sum first"
-                )
-            return np.ones_like(self.data)
-        array = np.asarray(gradient.data if isinstance(gradient, Tensor) else gradient)
-        if array.shape != self.shape:
-            raise RuntimeError(
-                f"gradient of shape {array.shape} for a tensor of shape {self.shape}"
-            )
-        return array.astype(self.dtype, copy=False)
-
-    def accumulate_grad(self, cotangent: np.ndarray, owned: bool) -> None:
-        """Add an array to `grad`; one that something else holds too is copied first."""
-        if self.grad is None:
-            self.grad = Tensor(cotangent if owned else cotangent.copy())
-        else:
-            self.grad.data += cotangent
-
     # Other types
 
     def to(self, dtype: DTypeLike) -> Tensor:
@@ -182,6 +121,7 @@ class Tensor:
     __neg__: Any
     __getitem__: Any
     T: Any
+    mT: Any
 
     if TYPE_CHECKING:
 
@@ -190,32 +130,46 @@ class Tensor:
 
 def _compare(function: Any, a: Tensor, b: Any) -> Any:
     """Elementwise, as in PyTorch; hash and dict keys go by identity all the same."""
-    other = b.data if isinstance(b, Tensor) else b
-    if not isinstance(other, np.ndarray | np.generic | bool | int | float):
-        return NotImplemented
-    return Tensor(function(a.data, other))
+    numbers = Tensor | np.ndarray | np.generic | bool | int | float
+    return function(a, b) if isinstance(b, numbers) else NotImplemented
 
 
-from . import ops  # noqa: E402  (ops needs the class above)
+from . import inplace, ops  # noqa: E402  (they need the class above)
 
-METHODS = (
-    "clone", "exp", "log", "sqrt", "tanh", "pow", "sum", "mean", "amax", "reshape", "view",
-    "flatten", "transpose", "permute", "squeeze", "unsqueeze", "expand", "matmul", "softmax",
-    "gelu", "relu",
-)  # fmt: skip
+METHODS = """
+    abs acos add all allclose amax amin any argmax argmin argsort asin atan atan2 bitwise_and
+    bitwise_not bitwise_or bitwise_xor bmm ceil chunk clamp clone contiguous cos cosh cumsum
+    diagonal div dot eq equal erf exp expand expm1 flatten flip floor floor_divide gather ge
+    gelu gt index_select isfinite isinf isnan le log log10 log1p log2 log_softmax
+    logical_and logical_not logical_or logical_xor logsumexp lt masked_fill masked_select matmul
+    max maximum mean min minimum mm mul ne neg nonzero norm outer permute pow prod
+    reciprocal relu remainder repeat reshape roll round rsqrt scatter_add
+    sigmoid sign sin sinh softmax sort split sqrt square squeeze std sub sum t tan tanh topk
+    transpose tril triu trunc unbind unsqueeze var view
+""".split()  # noqa: SIM905
+RENAMED = {"clip": "clamp", "swapaxes": "transpose", "__neg__": "neg", "__abs__": "abs",
+           "__invert__": "bitwise_not", "__getitem__": "getitem"}  # fmt: skip
 OPERATORS = {
-    "add": "add", "sub": "sub", "mul": "mul", "truediv": "div", "matmul": "matmul", "pow": "pow",
+    "add": "add", "sub": "sub", "mul": "mul", "truediv": "div", "floordiv": "floor_divide",
+    "mod": "remainder", "matmul": "matmul", "pow": "pow", "and": "bitwise_and",
+    "or": "bitwise_or", "xor": "bitwise_xor",
 }  # fmt: skip
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
+CASTS = {"half": "float16", "int": "int32", "bool": "bool"}
 
 for _name in METHODS:
     setattr(Tensor, _name, getattr(ops, _name))
+for _name, _operation in RENAMED.items():
+    setattr(Tensor, _name, getattr(ops, _operation))
 for _name, _operation in OPERATORS.items():
     _function = getattr(ops, _operation)
     setattr(Tensor, f"__{_name}__", _function)
     setattr(Tensor, f"__r{_name}__", lambda self, other, f=_function: f(other, self))
 for _name in COMPARISONS:
-    _function = getattr(operator, _name)
+    _function = getattr(ops, _name)
     setattr(Tensor, f"__{_name}__", lambda self, other, f=_function: _compare(f, self, other))
-Tensor.__neg__, Tensor.__getitem__ = ops.neg, ops.getitem
+for _name, _dtype in CASTS.items():
+    setattr(Tensor, _name, lambda self, dtype=_dtype: self.to(dtype))
 Tensor.T = property(lambda self: ops.permute(self, *reversed(range(self.ndim))))
+Tensor.mT = property(lambda self: ops.transpose(self, -2, -1))
+inplace.attach(ops)

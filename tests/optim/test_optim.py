@@ -151,6 +151,18 @@ def test_a_closure_is_called_first_and_gradients_can_be_zeroed():
     assert p.grad.data is array and array.tolist() == [0, 0]
 
 
+def test_backward_after_a_step_is_refused():
+    """The loss was computed from parameters that are no more, as PyTorch says too."""
+    p = nn.Parameter([1.0, 2.0])
+    optimizer = optim.SGD([p], lr=0.5)
+    loss = (p * p).sum()
+    loss.backward(retain_graph=True)
+    optimizer.step()
+    with pytest.raises(RuntimeError, match=r"inplace operation since \('SGD.step'"):
+        loss.backward()
+    (p * p).sum().backward()
+
+
 def test_muon_refuses_what_is_no_matrix_and_stays_as_it_was():
     a, b = parameters((2, 3), (4,))
     optimizer = optim.Muon([a])

@@ -1,0 +1,158 @@
+"""Changes in place: x[index] = value, and an operation's result written over its first argument."""
+
+import numpy as np
+
+from . import modes, saved, views
+from .autograd import note, source
+from .ops.op import unbroadcast
+from .tensor import Tensor
+
+BASIC = int | np.integer | slice | type(None) | type(...)
+
+
+def setitem(x, index, value, name="setitem"):
+    """x[index] = value, for every index that getitem knows; of repeated places the last wins."""
+    index = tuple(map(_plain, index)) if isinstance(index, tuple) else _plain(index)
+    views.refuse_leaf(x, name)
+    sources = [source(x), source(value)] if modes.is_grad_enabled() else [None]
+    _write(x, index, _plain(value), name)
+    if any(sources):
+        shape, dtype = np.shape(_plain(value)), getattr(value, "dtype", None)
+        vjps = _rest(index), _written(x.shape, index, shape, dtype)
+        views.rewrite_history(x, note(name, sources, vjps, x.shape))
+    return x
+
+
+def _plain(part):
+    return part.data if isinstance(part, Tensor) else part
+
+
+def _write(x, index, array, name):
+    try:
+        x.data[index] = array
+    except ValueError as error:
+        why = f"into {x.shape}: {error}" if x.data.flags.writeable else (
+            "more than one element of it refers to a single memory location (expand), or the "
+            "memory is read-only: clone() it first"
+        )  # fmt: skip
+        raise RuntimeError(f"{name}: {why}") from None
+    except IndexError as error:
+        raise IndexError(f"{name}: {error} (into a tensor of shape {x.shape})") from None
+    saved.mark_changed(x.data, name)
+
+
+def _rest(index):
+    """The cotangent of what is not written over."""
+
+    def vjp(g):
+        g = g.copy()
+        g[index] = 0
+        return g
+
+    return vjp
+
+
+def _written(shape, index, value_shape, dtype):
+    """The cotangent of the value: what was written and then stayed, summed where it broadcast."""
+    basic = all(isinstance(p, BASIC) for p in (index if isinstance(index, tuple) else (index,)))
+
+    def vjp(g):
+        part = np.asarray(g[index])
+        if not basic:
+            order, last = np.arange(part.size).reshape(part.shape), np.empty(shape, int)
+            last[index] = order
+            part = part * (last[index] == order)
+        kept = value_shape[max(0, len(value_shape) - part.ndim) :]  # leading 1s may be too many
+        return unbroadcast(part, kept).reshape(value_shape).astype(dtype, copy=False)
+
+    return vjp
+
+
+def in_place(operation, name):
+    """operation(x, ...) as x.name(...), which writes the result into x and returns x."""
+
+    def method(x, *args, **options):
+        views.refuse_leaf(x, name)
+        tracked = modes.is_grad_enabled() and any(map(source, (x, *args)))
+        y = operation(*(_apart(a, x) if tracked else a for a in (x, *args)), **options)
+        if y.shape != x.shape:
+            raise RuntimeError(
+                f"{name}: output with shape {x.shape} doesn't match the broadcast shape {y.shape}"
+            )
+        if not np.can_cast(y.dtype, x.dtype, "same_kind"):
+            raise RuntimeError(
+                f"{name}: result type {y.dtype.name} can't be cast to {x.dtype.name}, that of "
+                "the tensor that is written to"
+            )
+        if tracked and not y.requires_grad:
+            return setitem(x, ..., y, name)
+        y = y.to(x.dtype)
+        _write(x, ..., y.data, name)
+        if tracked and y.node is not x.node:
+            y.node.name = name
+            views.rewrite_history(x, y.node)
+        return x
+
+    method.__name__, method.__doc__ = name, f"{operation.__name__}, written into the tensor."
+    return method
+
+
+def _apart(argument, x):
+    """The argument, its values copied if they are about to be written over."""
+    if not isinstance(argument, Tensor) or saved.owner(argument.data) is not saved.owner(x.data):
+        return argument
+    copy = Tensor(argument.data.copy())
+    copy.node, copy.wants_grad = source(argument), argument.requires_grad
+    return copy
+
+
+def fill_(x, value):
+    """Every element becomes value, a number or a tensor without dimensions."""
+    if np.ndim(_plain(value)):
+        raise RuntimeError(f"fill_: a value of shape {np.shape(_plain(value))}: want one number")
+    return setitem(x, ..., value, "fill_")
+
+
+def zero_(x):
+    return setitem(x, ..., 0, "zero_")
+
+
+def copy_(x, source):
+    """The values of another tensor, broadcast, in x's own dtype."""
+    return setitem(x, ..., source, "copy_")
+
+
+def masked_fill_(x, mask, value):
+    """value where the mask, which broadcasts to x, is True."""
+    if mask.dtype != bool:
+        raise RuntimeError(f"masked_fill_: the mask is {mask.dtype.name}: want bool")
+    if np.ndim(_plain(value)):
+        raise RuntimeError(f"masked_fill_: a value of shape {value.shape}: want one number")
+    try:
+        where = np.broadcast_to(_plain(mask), x.shape)
+    except ValueError:
+        raise RuntimeError(
+            f"masked_fill_: mask {mask.shape} does not broadcast to {x.shape}"
+        ) from None
+    return setitem(x, where, value, "masked_fill_")
+
+
+WRITES = {"fill_": fill_, "zero_": zero_, "copy_": copy_, "masked_fill_": masked_fill_}
+OPERATIONS = """
+    abs add ceil clamp cos div erf exp expm1 floor floor_divide gelu log log1p mul neg pow
+    reciprocal relu remainder round rsqrt scatter_add sigmoid silu sin sqrt square sub tan tanh
+    trunc
+""".split()  # noqa: SIM905
+OPERATORS = {
+    "__iadd__": "add", "__isub__": "sub", "__imul__": "mul", "__itruediv__": "div",
+    "__ifloordiv__": "floor_divide", "__imod__": "remainder", "__ipow__": "pow",
+}  # fmt: skip
+
+
+def attach(ops):
+    """Give Tensor its methods that end in an underscore, and its operators that end in =."""
+    own = {f"{n}_": in_place(getattr(ops, n), f"{n}_") for n in OPERATIONS}
+    own["clip_"] = own["clamp_"]
+    spelled = {n: own[f"{op}_"] for n, op in OPERATORS.items()}
+    for name, method in {**WRITES, **own, **spelled, "__setitem__": setitem}.items():
+        setattr(Tensor, name, method)
