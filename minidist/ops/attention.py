@@ -6,35 +6,123 @@ import numpy as np
 
 from ..autograd import Joint
 from ..kernels import attention as kernel
-from .op import differentiable
+from ..random import keep_mask
+from .op import differentiable, unbroadcast, want_one_dtype
+from .shape import expand, reshape, unsqueeze
+
+
+def _bias(mask, like, lead, s, t):
+    """What to add to the scores (lead, s, t) for a mask that broadcasts to them, or None."""
+    if mask is None:
+        return None
+    if mask.dtype == bool:
+        mask = np.where(mask, 0, -np.inf).astype(like.dtype)
+    return _four(np.broadcast_to(mask, (*lead, s, t)))
+
+
+def _four(x):
+    """(..., heads, s, d) as (b, heads, s, d)."""
+    heads = x.shape[-3:-2] or (1,)
+    return x.reshape(math.prod(x.shape[:-3]), *heads, *x.shape[-2:])
 
 
 @differentiable
-def _attention(q, k, v, causal, scale):
-    out = np.empty((*q.shape[:-1], v.shape[-1]), q.dtype)
-    p = kernel.forward(q, k, v, out, causal, scale)
+def _attention(q, k, v, mask, causal, scale, drop, need_mask):
+    """Leading sizes of q, k and v are equal."""
+    out, lead = np.empty((*q.shape[:-1], v.shape[-1]), q.dtype), q.shape[:-2]
+    q4, k4, v4 = map(_four, (q, k, v))
+    bias = _bias(mask, q, lead, q.shape[-2], k.shape[-2])
+    p = kernel.forward(q4, k4, v4, _four(out), causal, scale, bias, drop)
 
     def vjp(g):
         dq, dk, dv = (np.empty(x.shape, x.dtype) for x in (q, k, v))
-        kernel.backward(g, q, k, v, out, p, dq, dk, dv, causal, scale)
-        return [dq, dk, dv]
+        dmask = np.empty(p.shape, p.dtype) if need_mask else None
+        into = *map(_four, (dq, dk, dv)), causal, scale, drop, dmask
+        kernel.backward(_four(g), q4, k4, v4, _four(out), p, *into)
+        if dmask is not None:
+            dmask = unbroadcast(dmask.reshape(*lead, *p.shape[2:]), mask.shape)
+        return [dq, dk, dv, dmask]
 
     return out, Joint(vjp)
 
 
-def scaled_dot_product_attention(query, key, value, *, is_causal=False, scale=None):
-    """softmax(q kᵀ · scale) v: (b, heads, s, d), (b, heads, t, d) twice -> (b, heads, s, d).
+def _drop(p, shape, dtype, name):
+    """(what is kept, its factor) for probabilities (samples, ..., s, t); None if p is 0."""
+    if not 0 <= p <= 1:
+        raise RuntimeError(f"attention: dropout_p = {p}: want 0 <= dropout_p <= 1")
+    if not p:
+        return None
+    keep = keep_mask(name, shape if len(shape) > 2 else (1, *shape), 1 - p)
+    return _four(keep), dtype.type(1 / (1 - p) if p < 1 else 0)
 
-    With is_causal, query i sees keys 0..i. The default scale is 1/sqrt(d).
+
+def _check_mask(mask, scores, dtype, causal):
+    if mask is None:
+        return
+    if causal:
+        raise RuntimeError("attention: attn_mask with is_causal=True: give one of them")
+    if mask.dtype not in (bool, dtype):
+        raise RuntimeError(f"attention: attn_mask is {mask.dtype.name}: want bool or {dtype.name}")
+    try:
+        fits = mask.ndim > 1 and np.broadcast_shapes(mask.shape, scores) == scores
+    except ValueError:
+        fits = False
+    if not fits:
+        raise RuntimeError(f"attention: attn_mask {mask.shape} does not broadcast to {scores}")
+
+
+def scaled_dot_product_attention(
+    query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None,
+    enable_gqa=False, *, name="attention",
+):  # fmt: skip
+    """softmax(q kᵀ · scale + mask) v: (..., s, d), (..., t, d), (..., t, e) -> (..., s, e).
+
+    Leading sizes broadcast. attn_mask (..., s, t) is True where a query may look, or floats that
+    are added; with is_causal, query i sees keys 0..i instead. The default scale is 1/sqrt(d).
+    With enable_gqa, each group of query heads (dimension -3) shares a head of keys and values
+    (Ainslie et al. 2023). Dropout falls on the probabilities, by masks under `name`.
     """
     q, k, v = query.shape, key.shape, value.shape
-    if len(q) != 4 or len(k) != 4 or k[:3] != v[:3] or q[:2] != k[:2] or q[3] != k[3]:
-        raise RuntimeError(f"attention: query {q}, key {k}, value {v}: want (b, heads, length, d)")
-    return _attention(query, key, value, is_causal, 1 / math.sqrt(q[3]) if scale is None else scale)
+    if min(map(len, (q, k, v))) < 2 or q[-1] != k[-1] or k[-2] != v[-2]:
+        raise RuntimeError(f"attention: query {q}, key {k}, value {v}: want (..., length, d)")
+    want_one_dtype("attention", query, key, value)
+    if enable_gqa:
+        return _grouped(query, key, value, attn_mask, dropout_p, is_causal, scale, name=name)
+    try:
+        lead = np.broadcast_shapes(q[:-2], k[:-2], v[:-2])
+    except ValueError:
+        raise RuntimeError(
+            f"attention: leading sizes of query {q}, key {k}, value {v} do not broadcast (groups "
+            "of heads: enable_gqa=True)"
+        ) from None
+    scores = (*lead, q[-2], k[-2])
+    _check_mask(attn_mask, scores, query.dtype, is_causal)
+    drop = _drop(dropout_p, scores, query.dtype, name)
+    scale = 1 / math.sqrt(q[-1]) if scale is None else scale
+    need_mask = getattr(attn_mask, "requires_grad", False)
+    whole = lambda x: x if x.shape[:-2] == lead else expand(x, *lead, *x.shape[-2:])
+    qkv = map(whole, (query, key, value))
+    return _attention(*qkv, attn_mask, is_causal, scale, drop, need_mask)
+
+
+def _grouped(query, key, value, mask, *options, name):
+    """Heads (a, s, d) as (groups, a / groups, s, d), along which keys and values broadcast."""
+    q, k, v = query.shape, key.shape, value.shape
+    if min(map(len, (q, k, v))) < 3 or k[-3] != v[-3] or not k[-3] or q[-3] % k[-3]:
+        raise RuntimeError(
+            f"attention: query {q}, key {k}, value {v}: with enable_gqa, heads (dimension -3) of "
+            "key and value must be equal and divide the query's"
+        )
+    split = lambda x: reshape(x, *x.shape[:-3], k[-3], q[-3] // k[-3], *x.shape[-2:])
+    if mask is not None and mask.ndim > 2:
+        mask = split(mask) if mask.shape[-3] == q[-3] else unsqueeze(mask, -3)
+    key, value = unsqueeze(key, -3), unsqueeze(value, -3)
+    y = scaled_dot_product_attention(split(query), key, value, mask, *options, name=name)
+    return reshape(y, *y.shape[:-4], q[-3], *y.shape[-2:])
 
 
 @differentiable
-def _packed(qkv, heads, causal):
+def _packed(qkv, mask, heads, causal, drop, need_mask):
     b, s, width = qkv.shape
     d = width // 3 // heads
     scale = 1 / math.sqrt(d)
@@ -43,19 +131,21 @@ def _packed(qkv, heads, causal):
     merge = lambda x: x.reshape(b, s, heads, d).transpose(0, 2, 1, 3)
     q, k, v = split(np.ascontiguousarray(qkv))
     y = np.empty((b, s, heads * d), qkv.dtype)
-    p = kernel.forward(q, k, v, merge(y), causal, scale)
+    p = kernel.forward(q, k, v, merge(y), causal, scale, _bias(mask, q, (b, heads), s, s), drop)
 
     def vjp(g):
         dqkv = np.empty((b, s, width), qkv.dtype)
-        kernel.backward(
-            merge(np.ascontiguousarray(g)), q, k, v, merge(y), p, *split(dqkv), causal, scale
-        )
-        return [dqkv]
+        dmask = np.empty(p.shape, p.dtype) if need_mask else None
+        into = *split(dqkv), causal, scale, drop, dmask
+        kernel.backward(merge(np.ascontiguousarray(g)), q, k, v, merge(y), p, *into)
+        return [dqkv, None if dmask is None else unbroadcast(dmask, mask.shape)]
 
     return y, Joint(vjp)
 
 
-def packed_attention(qkv, heads, is_causal=False):
+def packed_attention(
+    qkv, heads, is_causal=False, attn_mask=None, dropout_p=0.0, *, name="attention"
+):
     """Multi-head attention on one projection: q, k, v in (b, s, 3·heads·d) -> (b, s, heads·d).
 
     Equal to splitting, scaled_dot_product_attention and merging the heads, without the copies.
@@ -64,4 +154,8 @@ def packed_attention(qkv, heads, is_causal=False):
         raise RuntimeError(
             f"packed_attention: input {qkv.shape} with {heads} heads: want (b, s, 3·heads·d)"
         )
-    return _packed(qkv, heads, is_causal)
+    b, s, _ = qkv.shape
+    _check_mask(attn_mask, (b, heads, s, s), qkv.dtype, is_causal)
+    drop = _drop(dropout_p, (b, heads, s, s), qkv.dtype, name)
+    need_mask = getattr(attn_mask, "requires_grad", False)
+    return _packed(qkv, attn_mask, heads, is_causal, drop, need_mask)

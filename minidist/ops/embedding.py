@@ -7,14 +7,23 @@ from .op import differentiable
 
 
 @differentiable
-def _embedding(weight, index):
-    rows, width = weight.shape
-    flat = index.reshape(-1)
-    return weight[index], lambda g: kernel.backward(g.reshape(len(flat), width), flat, rows)
+def _embedding(weight, index, padding_idx):
+    (rows, width), flat = weight.shape, index.reshape(-1)
+
+    def vjp(g):
+        table = kernel.backward(g.reshape(len(flat), width), flat, rows)
+        if padding_idx is not None:
+            table[padding_idx] = 0
+        return table
+
+    return weight[index], vjp
 
 
-def embedding(input, weight):
-    """weight[input]: integers (...) into a table (rows, width) -> (..., width)."""
+def embedding(input, weight, padding_idx=None):
+    """weight[input]: integers (...) into a table (rows, width) -> (..., width).
+
+    Row padding_idx gets no gradient.
+    """
     index = np.asarray(input.data)
     if weight.ndim != 2:
         raise RuntimeError(f"embedding: a table has 2 dimensions, not shape {weight.shape}")
@@ -25,4 +34,8 @@ def embedding(input, weight):
             f"embedding: indices from {index.min()} to {index.max()} into a table of "
             f"{len(weight)} rows"
         )
-    return _embedding(weight, index)
+    rows = len(weight)
+    assert padding_idx is None or -rows <= padding_idx < rows, (
+        f"padding_idx {padding_idx} of {rows}"
+    )
+    return _embedding(weight, index, padding_idx)

@@ -1,11 +1,114 @@
-"""Losses: softmax cross-entropy, fused with the gradient of its logits."""
+"""Losses: a number an element (or a row) from a formula or a kernel, then a reduction."""
+
+import math
+import warnings
 
 import numpy as np
 
+from ..array import is_floating
 from ..kernels import cross_entropy as kernel
-from .op import differentiable
+from ..kernels import ctc
+from ..tensor import Tensor
+from .activation import softplus
+from .elementwise import abs, square
+from .op import differentiable, elementwise
+from .shape import permute, reshape
 
-REDUCTIONS = ("mean", "sum", "none")
+
+def _reduced(losses, reduction, total=None):
+    """The losses, or their sum, or that over `total` (by default the number of losses)."""
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"reduction {reduction!r} is not 'mean', 'sum' or 'none'")
+    if reduction != "mean":
+        return losses if reduction == "none" else losses.sum()
+    total = losses.numel() if total is None else total
+    return losses.sum() / total if total else losses.sum() * 0 + math.nan  # 0/0 moves nothing
+
+
+# Of elements
+
+
+@elementwise
+def _huber(d, delta):
+    size, slope = np.abs(d), np.clip(d, -delta, delta)
+    y = np.where(size < delta, 0.5 * d * d, delta * (size - 0.5 * delta))
+    return y, lambda g: g * slope
+
+
+def _difference(x, target):
+    if x.shape != target.shape:
+        text = f"a loss between {x.shape} and {target.shape}, which broadcast: is that meant?"
+        warnings.warn(text, stacklevel=3)
+    return x - target
+
+
+def mse_loss(input, target, *, reduction="mean"):
+    """(x - t)²."""
+    return _reduced(square(_difference(input, target)), reduction)
+
+
+def l1_loss(input, target, *, reduction="mean"):
+    """|x - t|."""
+    return _reduced(abs(_difference(input, target)), reduction)
+
+
+def huber_loss(input, target, reduction="mean", delta=1.0):
+    """d²/2 where |d| = |x - t| < delta, else delta·(|d| - delta/2) (Huber 1964)."""
+    if delta <= 0:
+        raise RuntimeError(f"huber_loss: delta {delta}: want more than 0")
+    return _reduced(_huber(_difference(input, target), delta), reduction)
+
+
+@elementwise
+def _bce(x, t):
+    with np.errstate(divide="ignore"):
+        yes, no = (np.maximum(np.log(p), -100) for p in (x, 1 - x))
+    flat = np.maximum(x * (1 - x), 1e-12)
+    return -(t * yes + (1 - t) * no), lambda g: g * (x - t) / flat, lambda g: g * (no - yes)
+
+
+def _binary(name, loss, x, target, weight, reduction):
+    if x.shape != target.shape:
+        raise ValueError(f"{name}: input {x.shape}, target {target.shape}: want equal shapes")
+    losses = loss(x, target)
+    return _reduced(losses if weight is None else losses * weight, reduction)
+
+
+def binary_cross_entropy(input, target, weight=None, *, reduction="mean"):
+    """-t·log p - (1 - t)·log(1 - p) of probabilities p, each logarithm at least -100."""
+    if input.numel() and not (input.data.min() >= 0 and input.data.max() <= 1):
+        raise RuntimeError("binary_cross_entropy: probabilities outside 0 to 1: sigmoid first")
+    return _binary("binary_cross_entropy", _bce, input, target, weight, reduction)
+
+
+def binary_cross_entropy_with_logits(
+    input, target, weight=None, *, reduction="mean", pos_weight=None
+):
+    """binary_cross_entropy of sigmoid(input), without overflow; pos_weight scales t's term."""
+
+    def loss(x, t):
+        if pos_weight is None:
+            return softplus(x, 1.0, math.inf) - x * t
+        negative = (1 - t) * softplus(x, 1.0, math.inf)
+        return negative + pos_weight * t * softplus(-x, 1.0, math.inf)
+
+    return _binary("binary_cross_entropy_with_logits", loss, input, target, weight, reduction)
+
+
+@elementwise
+def _x_log_x(x):
+    log = np.log(np.where(x > 0, x, 1))
+    return x * log, lambda g: g * (log + 1) * (x > 0)
+
+
+def kl_div(input, target, *, reduction="mean", log_target=False):
+    """t·(log t - x) of log-probabilities x; 'batchmean' divides the sum by the first size."""
+    logs = target.exp() * (target - input) if log_target else _x_log_x(target) - target * input
+    mean = reduction == "batchmean"
+    return logs.sum() / input.shape[0] if mean else _reduced(logs, reduction)
+
+
+# Of classes
 
 
 @differentiable
@@ -14,21 +117,104 @@ def _cross_entropy(logits, target):
     return losses, lambda g: kernel.backward(g, e, total, target)
 
 
-def cross_entropy(input, target, *, reduction="mean"):
-    """-log softmax(input)[target] in nats: logits (n, V), classes (n,) -> a number, or (n,)."""
-    classes = np.asarray(target.data)
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"cross_entropy: reduction {reduction!r} is not one of {REDUCTIONS}")
-    if input.ndim != 2 or classes.shape != input.shape[:1]:
-        raise RuntimeError(
-            f"cross_entropy: logits {input.shape} and targets {classes.shape}: want (n, V) and (n,)"
-        )
-    if classes.dtype.kind not in "iu":
-        raise RuntimeError(f"cross_entropy: targets are class numbers, not {classes.dtype.name}")
-    if classes.size and not (classes.min() >= 0 and classes.max() < input.shape[1]):
-        raise IndexError(
-            f"cross_entropy: targets from {classes.min()} to {classes.max()} "
-            f"for {input.shape[1]} classes"
-        )
-    losses = _cross_entropy(input, classes)
-    return losses if reduction == "none" else getattr(losses, reduction)()
+@differentiable
+def _soft_cross_entropy(logits, q):
+    losses, lse = kernel.soft_forward(logits, q)
+    return (
+        losses,
+        lambda g: kernel.soft_backward(g, logits, q, lse),
+        lambda g: kernel.soft_backward_target(g, logits, lse),
+    )
+
+
+@differentiable
+def _picked(rows, target):
+    y, classes = rows[np.arange(len(target)), target], rows.shape[1]
+    return y, lambda g: kernel.one_hot(target, g, classes)
+
+
+def _rows(x):
+    """Classes last and all else before: (n, C, …) or (C,) -> (rows, C)."""
+    if x.ndim == 2:
+        return x
+    y = permute(x, 0, *range(2, x.ndim), 1) if x.ndim > 2 else x
+    return reshape(y, math.prod(y.shape[:-1]), y.shape[-1])
+
+
+def _weighed(losses, target, classes, keep, weight, reduction):
+    """Each row's loss by its weight (0 if ignored); the mean is over the sum of the weights."""
+    shape, total = np.shape(target.data), None
+    if weight is not None or not keep.all():
+        each = keep.astype(losses.dtype) if weight is None else weight.data[classes] * keep
+        losses, total = losses * Tensor(each), each.sum().item()
+    return _reduced(losses if losses.shape == shape else losses.reshape(shape), reduction, total)
+
+
+def nll_loss(input, target, weight=None, *, ignore_index=-100, reduction="mean"):
+    """-input[target]: log-probabilities (n, C, …) or (C,), classes (n, …), as cross_entropy."""
+    scale, given = weight if weight is None else weight.data, np.asarray(target.data)
+    classes, keep = kernel.check("nll_loss", input.shape, given, scale, ignore_index)
+    return _weighed(-_picked(_rows(input), classes), target, classes, keep, weight, reduction)
+
+
+def cross_entropy(
+    input, target, weight=None, *, ignore_index=-100, reduction="mean", label_smoothing=0.0
+):
+    """-log softmax(input)[target] in nats: logits (n, C, …) or (C,), classes (n, …) or one.
+
+    weight (C,) scales each class; the mean is over the weights of the rows that are not
+    ignored. Targets of the logits' shape are probabilities. Label smoothing mixes the target
+    with the uniform distribution (Szegedy et al. 2016).
+    """
+    if not 0 <= label_smoothing <= 1:
+        raise RuntimeError(f"cross_entropy: label_smoothing {label_smoothing}: want 0 to 1")
+    scale, given = weight if weight is None else weight.data, np.asarray(target.data)
+    if input.ndim and input.shape == given.shape and is_floating(given):
+        return _of_probabilities(input, target, weight, reduction, label_smoothing)
+    classes, keep = kernel.check("cross_entropy", input.shape, given, scale, ignore_index)
+    rows = _rows(input)
+    if not label_smoothing:
+        return _weighed(_cross_entropy(rows, classes), given, classes, keep, weight, reduction)
+    scale = np.ones(rows.shape[1], rows.dtype) if scale is None else scale
+    losses = _soft_cross_entropy(rows, kernel.smoothed(classes, keep, scale, label_smoothing))
+    return _reduced(losses.reshape(given.shape), reduction, (scale[classes] * keep).sum().item())
+
+
+def _of_probabilities(x, target, weight, reduction, smoothing):
+    rows, q = _rows(x), _rows(target).to(x.dtype)
+    q = q * (1 - smoothing) + smoothing / rows.shape[1] if smoothing else q
+    losses = _soft_cross_entropy(rows, q if weight is None else q * weight)
+    return _reduced(losses.reshape(x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()), reduction)
+
+
+# Of sequences
+
+
+@differentiable
+def _ctc(log_probs, labels, lengths, sizes, blank, zero_infinity):
+    losses, p, alpha = ctc.forward(log_probs, labels, lengths, sizes, blank)
+    if zero_infinity:
+        losses[np.isinf(losses)] = 0
+    saved, classes = (losses, p, alpha, labels, lengths, sizes, blank), log_probs.shape[2]
+    return losses.copy(), lambda g: ctc.backward(g, *saved, classes)
+
+
+def ctc_loss(
+    log_probs, targets, input_lengths, target_lengths, blank=0, reduction="mean",
+    zero_infinity=False,
+):  # fmt: skip
+    """-log Σ p(path) over the paths that spell each target (Graves et al. 2006).
+
+    log_probs (t, n, C) or (t, C), targets (n, s) or one after the other in (Σ s,). The mean is
+    of losses over target lengths. The gradient is that of log_probs themselves; PyTorch's adds
+    exp(log_probs), which a log_softmax before it takes off again.
+    """
+    x = log_probs.unsqueeze(1) if log_probs.ndim == 2 else log_probs
+    given = (np.asarray(getattr(v, "data", v)) for v in (targets, input_lengths, target_lengths))
+    labels, lengths, sizes = (np.atleast_1d(v) for v in given)
+    ctc.check(x.shape, labels, lengths, sizes, blank)
+    labels = ctc.padded(labels, sizes, blank)
+    losses = _ctc(x, labels, lengths, sizes, blank, zero_infinity)
+    if reduction == "mean":
+        losses = losses / Tensor(np.maximum(sizes, 1).astype(losses.dtype))
+    return _reduced(losses.reshape(log_probs.shape[1:-1]), reduction)

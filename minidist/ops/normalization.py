@@ -1,11 +1,13 @@
-"""Layer norm: values and VJPs come from the kernel."""
+"""Layer, RMS, group and batch norm: values and VJPs come from the kernels."""
 
 import math
 
 import numpy as np
 
 from ..autograd import Joint
+from ..kernels import batch_norm as batch
 from ..kernels import layer_norm as kernel
+from ..kernels import rms_norm as rms
 from .op import differentiable, want_one_dtype
 
 
@@ -24,13 +26,98 @@ def _layer_norm(x, weight, bias, width, eps):
     return y.reshape(shape), Joint(vjp)
 
 
-def layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5):
-    """(x - mean) / sqrt(var + eps) over the last dimensions, times weight, plus bias."""
+def _normalized(name, x, normalized_shape, **affine):
+    """The number of elements that are normalised together, after all shapes are checked."""
     shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-    if x.shape[x.ndim - len(shape) :] != shape:
-        raise RuntimeError(f"layer_norm over {shape}: input {x.shape} does not end with it")
-    for name, a in (("weight", weight), ("bias", bias)):
+    if not shape or x.shape[x.ndim - len(shape) :] != shape:
+        raise RuntimeError(f"{name} over {shape}: input {x.shape} does not end with it")
+    for key, a in affine.items():
         if a is not None and a.shape != shape:
-            raise RuntimeError(f"layer_norm over {shape}: its {name} has shape {a.shape}")
-    want_one_dtype("layer_norm", x, weight, bias)
-    return _layer_norm(x, weight, bias, math.prod(shape), eps)
+            raise RuntimeError(f"{name} over {shape}: its {key} has shape {a.shape}")
+    want_one_dtype(name, x, *affine.values())
+    return math.prod(shape)
+
+
+def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
+    """(x - mean) / sqrt(var + eps) over the last dimensions, times weight, plus bias."""
+    width = _normalized("layer_norm", input, normalized_shape, weight=weight, bias=bias)
+    return _layer_norm(input, weight, bias, width, eps)
+
+
+@differentiable
+def _rms_norm(x, weight, width, eps):
+    n, shape = x.size // max(width, 1), x.shape
+    rows = np.ascontiguousarray(x).reshape(n, width)
+    scale = None if weight is None else weight.reshape(-1)
+    y, rstd = rms.forward(rows, scale, eps)
+
+    def vjp(g):
+        dx, dw = rms.backward(g.reshape(n, width), rows, scale, rstd)
+        return [dx.reshape(shape), None if weight is None else dw.reshape(weight.shape)]
+
+    return y.reshape(shape), Joint(vjp)
+
+
+def rms_norm(input, normalized_shape, weight=None, eps=None):
+    """x / sqrt(mean(x²) + eps) over the last dimensions, times weight; eps None: the dtype's."""
+    width = _normalized("rms_norm", input, normalized_shape, weight=weight)
+    return _rms_norm(input, weight, width, np.finfo(input.dtype).eps if eps is None else eps)
+
+
+def _channels(name, x, *affine):
+    """(n, c, l) of an input (n, c, …), whose affine arrays must be (c,)."""
+    if x.ndim < 2 or any(a is not None and a.shape != x.shape[1:2] for a in affine):
+        shapes = ", ".join(str(None if a is None else a.shape) for a in affine)
+        raise RuntimeError(f"{name}: input {x.shape}, with {shapes}: want (n, c, …), each (c,)")
+    want_one_dtype(name, x, *affine)
+    return *x.shape[:2], math.prod(x.shape[2:])
+
+
+def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5):
+    """Layer norm of each group of channels (Wu & He 2018), then weight and bias by channel."""
+    n, c, length = _channels("group_norm", input, weight, bias)
+    if c % num_groups:
+        raise RuntimeError(f"group_norm: {num_groups} groups do not divide {c} channels")
+    rows = input.reshape(n * num_groups, c // num_groups * length)
+    y = _layer_norm(rows, None, None, rows.shape[1], eps).reshape(input.shape)
+    by_channel = (-1, *(1,) * (input.ndim - 2))
+    y = y if weight is None else y * weight.reshape(by_channel)
+    return y if bias is None else y + bias.reshape(by_channel)
+
+
+@differentiable
+def _batch_norm(x, weight, bias, mean, var, eps, size, of_batch):
+    rows, rstd = np.ascontiguousarray(x).reshape(size), (1 / np.sqrt(var + eps)).astype(x.dtype)
+    shape, mean = x.shape, mean.astype(x.dtype)  # a copy: running statistics move
+
+    def vjp(g):
+        dx, *affine = batch.backward(g.reshape(size), rows, mean, rstd, weight, of_batch)
+        return [dx.reshape(shape), *affine]
+
+    return batch.forward(rows, mean, rstd, weight, bias).reshape(shape), Joint(vjp)
+
+
+def batch_norm(
+    input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1,
+    eps=1e-5,
+):  # fmt: skip
+    """(x - mean) / sqrt(var + eps) by channel: (n, c, …), over the batch while training.
+
+    Then running_mean and running_var, if given, move by momentum towards the batch's mean and
+    unbiased variance; otherwise they are what is taken off.
+    """
+    size = _channels("batch_norm", input, weight, bias, running_mean, running_var)
+    if not training:
+        if running_mean is None or running_var is None:
+            raise RuntimeError("batch_norm: without training it needs running_mean and running_var")
+        mean, var = running_mean.data, running_var.data
+        return _batch_norm(input, weight, bias, mean, var, eps, size, False)
+    count = size[0] * size[2]
+    if count <= 1:
+        raise ValueError(f"batch_norm: {count} values a channel in {input.shape}: want 2 or more")
+    mean, var = batch.moments(input.data.reshape(size))
+    unbiased = var * (count / (count - 1))
+    for running, new in ((running_mean, mean), (running_var, unbiased)):
+        if running is not None:
+            running.data += momentum * (new - running.data)
+    return _batch_norm(input, weight, bias, mean, var, eps, size, True)

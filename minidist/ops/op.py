@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from .. import anomaly, modes
 from ..array import DEFAULT, bool_, float64, int64, is_floating
 from ..autograd import VJP, record
 from ..tensor import Tensor
+from ..views import note_view
 
-KINDS = {"b": 0, "i": 1, "u": 1, "f": 2}
+KINDS = {"b": 0, "i": 1, "u": 1, "f": 2, "c": 3}
 NUMBERS = {bool: bool_, int: int64, float: DEFAULT}
 
 
@@ -36,12 +38,20 @@ def differentiable(function: Callable[..., tuple]) -> Callable[..., Tensor]:
     never Tensors), or one Joint. Arguments that are no Tensor are passed on as they are.
     """
 
+    name = function.__name__.strip("_")
+
     @functools.wraps(function)
     def operation(*args: Any, **options: Any) -> Tensor:
-        value, *vjps = function(*map(_data, args), **options)
-        output = Tensor(np.asarray(value))
-        if is_floating(output.data):
-            record(function.__name__.strip("_"), output, args, vjps)
+        arrays = [a.data if isinstance(a, Tensor) else a for a in args]
+        value, *vjps = function(*arrays, **options)
+        value = np.asarray(value)
+        output = Tensor(value)
+        if is_floating(value):
+            record(name, output, args, vjps)
+            if modes.anomaly.get() != "off":
+                anomaly.check_forward(name, value, arrays, output.node)
+            if value.base is not None or value is arrays[0]:
+                note_view(output, args, arrays, options, function, operation)
         return output
 
     return operation
@@ -59,7 +69,7 @@ def elementwise(function: Callable[..., tuple]) -> Callable[..., Tensor]:
         dtype = result_dtype(arrays)
         try:
             value, *vjps = function(*(_meet(a, dtype) for a in arrays))
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise _refused(function.__name__.strip("_"), arrays, error) from None
         value = np.asarray(value)
         if value.dtype == float64 and dtype != float64:  # of integers: 1/2, exp(1)
@@ -67,10 +77,6 @@ def elementwise(function: Callable[..., tuple]) -> Callable[..., Tensor]:
         return value, *(_fit(vjp, a) for vjp, a in zip(vjps, arrays))
 
     return differentiable(fitted)
-
-
-def _data(argument: Any) -> Any:
-    return argument.data if isinstance(argument, Tensor) else argument
 
 
 def _fit(vjp: VJP, x: Any) -> VJP | None:
@@ -87,8 +93,14 @@ def result_dtype(operands: tuple) -> np.dtype:
     over those that have none, and arrays over numbers.
     """
     first = getattr(operands[0], "dtype", None)
-    if all(isinstance(a, np.ndarray) and a.dtype == first for a in operands):
-        return operands[0].dtype
+    for a in operands:  # the usual cases, quickly: equal dtypes, and floats with numbers
+        if isinstance(a, np.ndarray):
+            if a.dtype != first:
+                break
+        elif first is None or first.kind != "f" or type(a) not in NUMBERS:
+            break
+    else:
+        return first  # type: ignore[return-value]
     ranked = [_rank(a) for a in operands]
     top = max(rank for rank, _ in ranked)
     return np.result_type(*(dtype for rank, dtype in ranked if rank == top))
@@ -106,7 +118,7 @@ def _rank(operand: Any) -> tuple[tuple[int, int], np.dtype]:
 
 def _meet(operand: Any, dtype: np.dtype) -> Any:
     if isinstance(operand, np.ndarray):
-        return operand.astype(dtype, copy=False)
+        return operand if operand.dtype == dtype else operand.astype(dtype)
     return operand.item() if isinstance(operand, np.generic) else operand
 
 
@@ -131,7 +143,7 @@ def axes_of(dim: Any, ndim: int) -> tuple[int, ...]:
     return found if ndim else ()
 
 
-def _refused(name: str, arrays: tuple, error: ValueError) -> RuntimeError:
+def _refused(name: str, arrays: tuple, error: Exception) -> RuntimeError:
     try:
         np.broadcast_shapes(*map(np.shape, arrays))
     except ValueError:

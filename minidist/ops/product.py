@@ -28,18 +28,51 @@ def _matmul(a, b):
 
 def matmul(a, b):
     """a @ b as torch.matmul: vectors are rows on the left and columns on the right."""
-    from .shape import squeeze, unsqueeze
-
     if a.ndim == 0 or b.ndim == 0 or a.shape[-1] != b.shape[max(b.ndim - 2, 0)]:
         raise RuntimeError(
             f"matmul: shapes {a.shape} and {b.shape}: the last size of the first must equal "
             "the last but one of the second (the only one, if it is a vector)"
         )
     want_one_dtype("matmul", a, b)
+    if a.ndim > 2 and b.ndim == 2:  # one product of all rows, and one for each gradient
+        rows = _matmul(a.reshape(math.prod(a.shape[:-1]), a.shape[-1]), b)
+        return rows.reshape(*a.shape[:-1], b.shape[1])
     row, column = a.ndim == 1, b.ndim == 1
-    y = _matmul(unsqueeze(a, 0) if row else a, unsqueeze(b, 1) if column else b)
-    y = squeeze(y, -1) if column else y
-    return squeeze(y, -1 if column else -2) if row else y
+    y = _matmul(a.unsqueeze(0) if row else a, b.unsqueeze(1) if column else b)
+    y = y.squeeze(-1) if column else y
+    return y.squeeze(-1 if column else -2) if row else y
+
+
+def _of_ranks(name, ranks, *tensors):
+    if [x.ndim for x in tensors] != ranks:
+        shapes = " and ".join(str(x.shape) for x in tensors)
+        raise RuntimeError(f"{name} of shapes {shapes}: want {ranks} dimensions")
+
+
+def mm(input, mat2):
+    """(n, k) @ (k, m) -> (n, m)."""
+    _of_ranks("mm", [2, 2], input, mat2)
+    return matmul(input, mat2)
+
+
+def bmm(input, mat2):
+    """(b, n, k) @ (b, k, m) -> (b, n, m)."""
+    _of_ranks("bmm", [3, 3], input, mat2)
+    if len(input) != len(mat2):
+        raise RuntimeError(f"bmm: {len(input)} matrices and {len(mat2)}: matmul broadcasts")
+    return matmul(input, mat2)
+
+
+def dot(input, tensor):
+    """Σ x·y of two vectors."""
+    _of_ranks("dot", [1, 1], input, tensor)
+    return matmul(input, tensor)
+
+
+def outer(input, vec2):
+    """(n), (m) -> (n, m): each element times each."""
+    _of_ranks("outer", [1, 1], input, vec2)
+    return input.unsqueeze(1) * vec2
 
 
 @differentiable

@@ -1,65 +1,203 @@
-"""Reductions: sum, mean, amax and softmax, with PyTorch's dim and keepdim."""
+"""Reductions over one dimension, several or all, with PyTorch's dim and keepdim."""
 
 import math
 
 import numpy as np
 
-from ..array import int64, is_floating
+from ..array import dtype_of, int64, is_floating
+from ..tensor import Tensor
 from .op import axes_of, differentiable
 
 
-@differentiable
-def _sum(x, axes, keepdim):
-    shape, kept = x.shape, tuple(1 if i in axes else n for i, n in enumerate(x.shape))
-    dtype = x.dtype if is_floating(x) else int64  # of bytes NumPy would make uint64
-    y = x.sum(axes, dtype, keepdims=keepdim)
-    return y, lambda g: np.broadcast_to(g.reshape(kept), shape)
-
-
-def sum(x, dim=None, keepdim=False):
-    """The sum over dim (one, several, or all)."""
-    return _sum(x, axes_of(dim, x.ndim), keepdim)
-
-
-def mean(x, dim=None, keepdim=False):
-    """The mean over dim (one, several, or all)."""
-    _want_floating("mean", x)
-    axes = axes_of(dim, x.ndim)
-    return _sum(x, axes, keepdim) / math.prod(x.shape[a] for a in axes)
-
-
-@differentiable
-def _amax(x, axes, keepdim):
-    y = x.max(axes, keepdims=True)
-    hit = x == y
-
-    def vjp(g):  # equal maxima share the cotangent, as PyTorch's amax
-        return hit * (g.reshape(y.shape) / hit.sum(axes, keepdims=True)).astype(g.dtype)
-
-    return y if keepdim else y.squeeze(axes), vjp
-
-
-def amax(x, dim=None, keepdim=False):
-    """The largest value over dim; equal ones share the gradient."""
-    axes = axes_of(dim, x.ndim)
-    if any(x.shape[a] == 0 for a in axes):
-        raise IndexError(f"amax over {axes} of shape {x.shape}: nothing to choose from")
-    return _amax(x, axes, keepdim)
-
-
-@differentiable
-def _softmax(x, axes):
-    e = np.exp(x - x.max(axes, keepdims=True, initial=-np.inf))
-    y = e / e.sum(axes, keepdims=True)
-    return y, lambda g: y * (g - (g * y).sum(axes, keepdims=True))
-
-
-def softmax(x, dim):
-    """exp(x) / sum(exp(x)) along dim, with the maximum taken off first."""
-    _want_floating("softmax", x)
-    return _softmax(x, axes_of((dim,), x.ndim))
+def _kept(shape, axes):
+    return tuple(1 if i in axes else n for i, n in enumerate(shape))
 
 
 def _want_floating(name, x):
     if not is_floating(x.data):
         raise RuntimeError(f"{name} of {x.dtype.name}: convert with .float() first")
+
+
+def want_elements(name, x, dim, error=RuntimeError):
+    """The axes of dim, of which none may be empty: there would be nothing to choose from."""
+    axes = axes_of(dim, x.ndim)
+    if any_empty := [a for a in axes if x.shape[a] == 0]:
+        error = error if dim is None else IndexError
+        raise error(f"{name} over {any_empty} of shape {x.shape}: nothing to choose from")
+    return axes
+
+
+def _total_dtype(x, dtype):
+    """Of a sum or product: the one asked for, or of integers int64 (NumPy's uint64 of bytes)."""
+    return dtype_of(dtype) if dtype is not None else x.dtype if is_floating(x.data) else int64
+
+
+@differentiable
+def _sum(x, axes, keepdim):
+    shape, kept = x.shape, _kept(x.shape, axes)
+    y = x.sum(axes, x.dtype, keepdims=keepdim)
+    return y, lambda g: np.broadcast_to(g.reshape(kept), shape)
+
+
+def sum(input, dim=None, keepdim=False, *, dtype=None):
+    """The sum over dim (one, several, or all)."""
+    return _sum(input.to(_total_dtype(input, dtype)), axes_of(dim, input.ndim), keepdim)
+
+
+def mean(input, dim=None, keepdim=False, *, dtype=None):
+    """The mean over dim (one, several, or all)."""
+    x = input if dtype is None else input.to(dtype)
+    _want_floating("mean", x)
+    axes = axes_of(dim, x.ndim)
+    return _sum(x, axes, keepdim) / (math.prod(x.shape[a] for a in axes) or math.nan)
+
+
+@differentiable
+def _var(x, axes, keepdim, correction, root):
+    shape, kept = x.shape, _kept(x.shape, axes)
+    n = math.prod(shape[a] for a in axes)
+    d, free = x - x.sum(axes, keepdims=True) / (n or math.nan), max(n - correction, 0) or math.nan
+    y = (d * d).sum(axes, keepdims=True) / free
+    y = np.sqrt(y) if root else y
+
+    def vjp(g):  # of a root of 0 none, as PyTorch's
+        g = g.reshape(kept)
+        return g / (free * np.where(y == 0, np.inf, y)) * d if root else g * (2 / free) * d
+
+    return y if keepdim else y.squeeze(axes), vjp
+
+
+def _spread(name, x, dim, unbiased, keepdim, correction, root=False):
+    _want_floating(name, x)
+    correction = int(unbiased) if correction is None else correction
+    return _var(x, axes_of(dim, x.ndim), keepdim, correction, root)
+
+
+def var(input, dim=None, unbiased=True, keepdim=False, *, correction=None):
+    """Σ (x - mean)² / (n - correction); correction is 1, or 0 if not unbiased."""
+    return _spread("var", input, dim, unbiased, keepdim, correction)
+
+
+def std(input, dim=None, unbiased=True, keepdim=False, *, correction=None):
+    """The square root of var."""
+    return _spread("std", input, dim, unbiased, keepdim, correction, root=True)
+
+
+@differentiable
+def _prod(x):
+    """Over the last dimension."""
+
+    y = x.prod(-1)
+
+    def vjp(g):  # the product of all others
+        if x.all():
+            return (g * y)[..., None] / x
+        ones = np.ones_like(x[..., :1])
+        before = np.concatenate([ones, x[..., :-1]], -1).cumprod(-1)
+        behind = np.concatenate([ones, x[..., :0:-1]], -1).cumprod(-1)[..., ::-1]
+        return g[..., None] * (before * behind)
+
+    return y, vjp
+
+
+def prod(input, dim=None, keepdim=False, *, dtype=None):
+    """The product over one dimension, or over all."""
+    x = input.to(_total_dtype(input, dtype))
+    if dim is None or not x.ndim:
+        return _prod(x.reshape(-1 if x.numel() else 0))
+    at = axes_of((dim,), x.ndim)[0]
+    y = _prod(x.unsqueeze(-1).transpose(at, -1))
+    return y if keepdim else y.squeeze(at)
+
+
+@differentiable
+def _extreme(x, axes, keepdim, choose):
+    y = choose(x, axes, keepdims=True)
+    hit = x == y
+
+    def vjp(g):  # equal ones share the cotangent
+        return hit * (g.reshape(y.shape) / hit.sum(axes, keepdims=True)).astype(g.dtype)
+
+    return y if keepdim else y.squeeze(axes), vjp
+
+
+def amax(input, dim=None, keepdim=False):
+    """The largest value over dim; equal ones share the gradient."""
+    return _extreme(input, want_elements("amax", input, dim), keepdim, np.max)
+
+
+def amin(input, dim=None, keepdim=False):
+    """The smallest value over dim; equal ones share the gradient."""
+    return _extreme(input, want_elements("amin", input, dim), keepdim, np.min)
+
+
+def _truth(function, x, dim, keepdim):
+    axes = () if dim == () else axes_of(dim, x.ndim)  # PyTorch's () means none here, not all
+    y = Tensor(function(x.data, axis=axes, keepdims=keepdim))
+    return y.to(x.dtype) if x.dtype == np.uint8 else y
+
+
+def any(input, dim=None, keepdim=False):
+    """Whether any element over dim is not 0."""
+    return _truth(np.any, input, dim, keepdim)
+
+
+def all(input, dim=None, keepdim=False):
+    """Whether all elements over dim are not 0."""
+    return _truth(np.all, input, dim, keepdim)
+
+
+@differentiable
+def _norm(x, p, axes, keepdim):
+    kept, size = _kept(x.shape, axes), np.abs(x)
+    y = (size**p).sum(axes, keepdims=True) ** (1 / p)
+
+    def vjp(g):  # sign(0) is 0: at 0 there is no slope
+        if p == 2:
+            return g.reshape(kept) * (x / np.where(y == 0, 1, y))
+        ratio = np.where(x == 0, 1, size) / np.where(y == 0, 1, y)
+        return g.reshape(kept) * np.sign(x) * ratio ** (p - 1)
+
+    return y if keepdim else y.squeeze(axes), vjp
+
+
+def norm(input, p="fro", dim=None, keepdim=False, dtype=None):
+    """The vector norm (Σ |x|^p)^(1/p) over dim: p a number (0 counts), inf, -inf or "fro" (2)."""
+    x = input if dtype is None else input.to(dtype)
+    _want_floating("norm", x)
+    if isinstance(p, str) and p != "fro":
+        raise ValueError(f"norm: p is a number or 'fro', not {p!r}: no singular values here")
+    p = 2 if p == "fro" else p
+    if p == 0:
+        return sum((x != 0).to(x.dtype), dim, keepdim)
+    if math.isinf(p):
+        return (amax if p > 0 else amin)(x.abs(), dim, keepdim)
+    return _norm(x, p, axes_of(dim, x.ndim), keepdim)
+
+
+@differentiable
+def _logsumexp(x, axes, keepdim):
+    top = x.max(axes, keepdims=True, initial=-np.inf)
+    top = np.where(np.isfinite(top), top, 0)
+    e = np.exp(x - top)
+    total = e.sum(axes, keepdims=True)
+    with np.errstate(divide="ignore"):  # of nothing, or of -inf alone: -inf
+        y = np.log(total) + top
+    return y if keepdim else y.squeeze(axes), lambda g: g.reshape(y.shape) / total * e
+
+
+def logsumexp(input, dim, keepdim=False):
+    """log(Σ exp(x)) over dim, with the maximum taken off first."""
+    x = input if is_floating(input.data) else input.float()
+    return _logsumexp(x, axes_of(dim, x.ndim), keepdim)
+
+
+@differentiable
+def _cumsum(x, axis):
+    return x.cumsum(axis, x.dtype), lambda g: np.flip(np.flip(g, axis).cumsum(axis), axis)
+
+
+def cumsum(input, dim, *, dtype=None):
+    """Each element and all before it along dim, summed."""
+    x, axes = input.to(_total_dtype(input, dtype)), axes_of((dim,), input.ndim)
+    return _cumsum(x, axes[0]) if axes else x.clone()

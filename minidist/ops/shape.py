@@ -1,10 +1,12 @@
 """Operations that rearrange: their VJPs rearrange back."""
 
+import itertools
 import math
 
 import numpy as np
 
 from ..autograd import Joint
+from .index import getitem
 from .op import axes_of, differentiable, result_dtype, unbroadcast
 
 
@@ -79,6 +81,18 @@ def unsqueeze(x, dim):
     return _reshape(x, (*x.shape[:at], 1, *x.shape[at:]))
 
 
+def t(input):
+    """The transpose of a matrix; vectors and numbers stay."""
+    if input.ndim > 2:
+        raise RuntimeError(f"t() of {input.ndim} dimensions: use .mT, transpose or permute")
+    return input.T
+
+
+def contiguous(input):
+    """The same tensor, copied if its elements do not follow one another in memory."""
+    return input if input.data.flags.c_contiguous else input.clone()
+
+
 @differentiable
 def _expand(x, shape):
     before = x.shape
@@ -97,36 +111,6 @@ def expand(x, *shape):
     if len(sizes) < x.ndim or None in sizes:
         raise RuntimeError(f"expand: {x.shape} to {shape}: a new dimension needs a size")
     return _expand(x, sizes)
-
-
-@differentiable
-def _getitem(x, index):
-    shape, dtype, basic = x.shape, x.dtype, _is_basic(index)
-
-    def vjp(g):
-        whole = np.zeros(shape, dtype)
-        if basic:
-            whole[index] = g
-        else:  # an element picked twice gets both cotangents
-            np.add.at(whole, index, g)
-        return whole
-
-    return x[index], vjp
-
-
-def _is_basic(index) -> bool:
-    parts = index if isinstance(index, tuple) else (index,)
-    return all(isinstance(p, int | np.integer | slice | type(None) | type(...)) for p in parts)
-
-
-def getitem(x, index):
-    """x[index]: ints, slices, None, ellipsis, arrays, boolean masks."""
-    parts = index if isinstance(index, tuple) else (index,)
-    plain = tuple(getattr(p, "data", p) if hasattr(p, "node") else p for p in parts)
-    try:
-        return _getitem(x, plain if isinstance(index, tuple) else plain[0])
-    except IndexError as error:
-        raise IndexError(f"{error} (indexing a tensor of shape {x.shape})") from None
 
 
 @differentiable
@@ -151,3 +135,154 @@ def cat(tensors, dim=0):
     if len({(len(s), s[:at], s[at + 1 :]) for s in shapes}) > 1:
         raise RuntimeError(f"cat along {dim}: sizes differ elsewhere too: {shapes}")
     return _cat(*tensors, dim=at)
+
+
+def stack(tensors, dim=0):
+    """Tensors of one shape side by side along a new dimension."""
+    shapes = [x.shape for x in tensors]
+    if not shapes or len(set(shapes)) > 1:
+        raise RuntimeError(f"stack: shapes {shapes}: want one or more, all equal")
+    return cat([unsqueeze(x, dim) for x in tensors], dim)
+
+
+# Into pieces
+
+
+def _size(name, input, dim, error):
+    if not input.ndim:
+        raise error(f"{name} of a 0-d tensor: it has no dimension")
+    return input.shape[axes_of((dim,), input.ndim)[0]]
+
+
+def _slices(input, dim, parts):
+    at = axes_of((dim,), input.ndim)[0]
+    return tuple(getitem(input, (slice(None),) * at + (part,)) for part in parts)
+
+
+def split(input, split_size_or_sections, dim=0):
+    """Pieces of one size along dim (the last may be smaller), or of the sizes in a list."""
+    sizes, n = split_size_or_sections, _size("split", input, dim, RuntimeError)
+    if isinstance(sizes, int):
+        if sizes < 0 or (n and not sizes):
+            raise RuntimeError(f"split: size {sizes} for {n} along {dim}: want 1 or more")
+        sizes = [max(min(sizes, n - i), 0) for i in range(0, max(n, 1), max(sizes, 1))]
+    if sum(sizes) != n or min(sizes, default=0) < 0:
+        raise RuntimeError(f"split: sizes {sizes} do not add up to {n} along {dim}")
+    ends = itertools.accumulate(sizes)
+    return _slices(input, dim, [slice(end - size, end) for size, end in zip(sizes, ends)])
+
+
+def chunk(input, chunks, dim=0):
+    """At most so many pieces of one size along dim; the last may be smaller."""
+    n = _size("chunk", input, dim, RuntimeError)
+    if chunks < 1:
+        raise RuntimeError(f"chunk into {chunks}: want 1 or more")
+    return split(input, -(-n // chunks) if n else [0] * chunks, dim)
+
+
+def unbind(input, dim=0):
+    """The slices along dim, without it."""
+    return _slices(input, dim, range(_size("unbind", input, dim, IndexError)))
+
+
+# More of the same, in another order, or less
+
+
+def repeat(input, *sizes):
+    """Copies side by side, sizes[i] of them along dimension i; more sizes are new dimensions."""
+    sizes = _sizes(sizes)
+    shape = (1,) * (len(sizes) - input.ndim) + input.shape
+    if len(shape) > len(sizes) or any(r < 0 for r in sizes):
+        raise RuntimeError(f"repeat: {sizes} for {input.shape}: want a number >= 0 a dimension")
+    if set(sizes) <= {1}:
+        return _reshape(input, shape).clone()
+    apart = _reshape(input, tuple(n for m in shape for n in (1, m)))
+    spread = _expand(apart, tuple(n for pair in zip(sizes, shape) for n in pair))
+    return _reshape(spread, tuple(r * m for r, m in zip(sizes, shape)))
+
+
+@differentiable
+def _flip(x, axes):
+    return np.flip(x, axes).copy(), lambda g: np.flip(g, axes)
+
+
+def flip(input, *dims):
+    """Backwards along dims."""
+    dims = _sizes(dims)
+    return _flip(input, axes_of(dims, input.ndim) if dims else ())
+
+
+@differentiable
+def _roll(x, shifts, axes):
+    return np.roll(x, shifts, axes), lambda g: np.roll(g, np.negative(shifts), axes)
+
+
+def roll(input, shifts, dims=None):
+    """Shifted along dims, or all elements in a row; what falls off the end comes in in front."""
+    axes = None if dims is None else axes_of(dims, input.ndim)
+    if np.size(shifts) != (1 if dims is None else np.size(dims)):
+        raise RuntimeError(f"roll: shifts {shifts} for dims {dims}: want as many")
+    return _roll(input, shifts, axes)
+
+
+@differentiable
+def _pad(x, inner, shape, value):
+    y = np.full(shape, value, x.dtype)
+    y[inner] = x
+    return y, lambda g: g[inner]
+
+
+def pad(input, pad, mode="constant", value=None):
+    """Add pad = (before, after) of the last dimension, then of the last but one, …; < 0 cuts."""
+    if mode != "constant":
+        raise NotImplementedError(f"pad: mode {mode!r}: there is only 'constant' here")
+    if len(pad) % 2 or len(pad) > 2 * input.ndim:
+        raise RuntimeError(f"pad {pad} for {input.shape}: want two numbers for each dimension")
+    rest = input.ndim - len(pad) // 2
+    pairs = [(0, 0)] * rest + list(zip(pad[::2], pad[1::2]))[::-1]
+    shape = tuple(n + a + b for n, (a, b) in zip(input.shape, pairs))
+    if min(shape, default=0) < 0:
+        raise RuntimeError(f"pad {pad} for {input.shape}: it cuts off more than there is")
+    cut = [slice(max(-a, 0), n - max(-b, 0)) for n, (a, b) in zip(input.shape, pairs)]
+    inner = [slice(max(a, 0), n - max(b, 0)) for n, (a, b) in zip(shape, pairs)]
+    if min(pad, default=0) < 0:
+        input = getitem(input, tuple(cut))
+    return _pad(input, tuple(inner), shape, 0 if value is None else value)
+
+
+@differentiable
+def _triangle(x, keep, diagonal):
+    if x.ndim < 2:
+        raise RuntimeError(f"{keep.__name__} of shape {x.shape}: want two dimensions or more")
+    return keep(x, diagonal), lambda g: keep(g, diagonal)
+
+
+def tril(input, diagonal=0):
+    """The lower triangle of each matrix, zeros above the diagonal."""
+    return _triangle(input, np.tril, diagonal)
+
+
+def triu(input, diagonal=0):
+    """The upper triangle of each matrix, zeros below the diagonal."""
+    return _triangle(input, np.triu, diagonal)
+
+
+@differentiable
+def _diagonal(x, offset, axes):
+    shape, dtype = x.shape, x.dtype
+
+    def vjp(g):
+        whole = np.zeros(shape, dtype)
+        on_it = np.moveaxis(whole, axes, (-2, -1))
+        i = np.arange(g.shape[-1])
+        on_it[..., i - min(offset, 0), i + max(offset, 0)] = g
+        return whole
+
+    y = x.diagonal(offset, *axes)
+    y.flags.writeable = x.flags.writeable
+    return y, vjp
+
+
+def diagonal(input, offset=0, dim1=0, dim2=1):
+    """The elements at (i, i + offset) of dimensions dim1 and dim2, as the last dimension."""
+    return _diagonal(input, offset, axes_of((dim1, dim2), input.ndim))

@@ -91,12 +91,110 @@ def test_a_mask_shifted_by_one_is_killed(monkeypatch):
     assert np.abs(y - kernel.naive(q, q, q, True, 1 / math.sqrt(2))).max() > 0.01
 
 
+# Masks, groups of heads, dropout
+
+
+def masks(kind: str, shape: tuple, seed: int) -> np.ndarray:
+    """Of kind "bool" or "float"; one row in four hides all keys, unless there is one."""
+    rng = np.random.default_rng(seed)
+    seen = (rng.random(shape) < 0.6) & (rng.random((*shape[:-1], 1)) < 0.75)
+    return seen if kind == "bool" else np.where(seen, rng.standard_normal(shape), -np.inf)
+
+
+@BLOCKS
+@pytest.mark.parametrize("shape", [(4, 5), (1, 5), (4, 1), (2, 4, 5), (3, 1, 1, 5), (3, 2, 4, 5)])
+def test_gradients_under_masks(queries, shape):
+    q, k, v = (numbers((3, 2, n, 2), i) for i, n in enumerate((4, 5, 5)))
+    hidden, added = masks("bool", shape, 0), numbers(shape, 3)
+    attend = ops.scaled_dot_product_attention
+    with tiny_tiles(8, queries):
+        gradcheck(lambda q, k, v: attend(q, k, v, md.Tensor(hidden)), [q, k, v])
+        gradcheck(attend, [q, k, v, added])
+
+
+@pytest.mark.parametrize("lead", [(), (2,), (2, 3), (2, 1, 2), ((2, 1), (1, 3), (1, 3))])
+def test_gradients_with_any_leading_sizes(lead):
+    leads = lead if lead and isinstance(lead[0], tuple) else (lead,) * 3
+    q, k, v = (numbers((*a, n, 2), i) for i, (a, n) in enumerate(zip(leads, (3, 4, 4))))
+    gradcheck(ops.scaled_dot_product_attention, [q, k, v])
+    gradcheck(lambda *x: ops.scaled_dot_product_attention(*x, is_causal=True), [q, k, v])
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("mask", [None, (3, 3), (1, 3, 3), (4, 3, 3), (2, 4, 1, 3)])
+def test_grouped_heads_are_repeated_keys(groups, mask):
+    q, k, v = (numbers((2, a, 3, 2), i) for i, a in enumerate((4, groups, groups)))
+    given = [] if mask is None else [numbers(mask, 5)]
+    attend = ops.scaled_dot_product_attention
+    gradcheck(lambda *x: attend(*x, enable_gqa=True), [q, k, v, *given])
+    many = (md.Tensor(np.repeat(x, 4 // groups, 1)) for x in (k, v))
+    few = attend(*map(md.Tensor, (q, k, v, *given)), enable_gqa=True)
+    whole = attend(md.Tensor(q), *many, *map(md.Tensor, given))
+    np.testing.assert_allclose(few.data, whole.data, rtol=1e-13)
+    if groups == 2:  # the control: heads dealt out in turn are another grouping
+        dealt = (md.Tensor(np.tile(x, (1, 2, 1, 1))) for x in (k, v))
+        other = attend(md.Tensor(q), *dealt, *map(md.Tensor, given))
+        assert np.abs(few.data - other.data).max() > 0.01
+
+
+@BLOCKS
+@pytest.mark.parametrize("causal", [False, True])
+def test_gradients_through_dropout(queries, causal):
+    q, k, v = (numbers((2, 2, 5, 2), i) for i in range(3))
+    qkv = numbers((2, 5, 12), 4)
+    with tiny_tiles(8, queries), md.random.at(seed=0, step=0, first_sample=0):
+        options = {"dropout_p": 0.4, "is_causal": causal}
+        gradcheck(lambda *x: ops.scaled_dot_product_attention(*x, **options), [q, k, v])
+        gradcheck(lambda x: ops.packed_attention(x, 2, **options), [qkv])
+
+
+def test_gradients_of_packed_attention_under_masks():
+    qkv, padding = numbers((2, 4, 12), 0), md.Tensor(masks("bool", (2, 1, 1, 4), 3))
+    gradcheck(lambda x: ops.packed_attention(x, 2, attn_mask=padding), [qkv])
+    gradcheck(lambda x, m: ops.packed_attention(x, 2, attn_mask=m), [qkv, numbers((2, 4, 4), 1)])
+
+
+def test_dropout_keeps_the_mean_and_belongs_to_samples():
+    q, k, v = (md.Tensor(numbers((4, 2, 50, 8), i, "float32")) for i in range(3))
+    attend = lambda *x, **options: ops.scaled_dot_product_attention(*x, **options).data
+    with md.random.at(seed=0, step=3, first_sample=8):
+        whole = attend(q, k, v, dropout_p=0.5)
+    with md.random.at(seed=0, step=3, first_sample=10):
+        part = attend(q[2:], k[2:], v[2:], dropout_p=0.5)
+        other = attend(q[2:], k[2:], v[2:], dropout_p=0.5, name="other")
+    np.testing.assert_allclose(whole[2:], part, rtol=1e-6)
+    assert whole.dtype == "float32" and np.abs(part - other).max() > 0.1
+    weights = attend(q, k, md.Tensor(np.eye(50, dtype="f")), dropout_p=0.5)
+    plain = attend(q, k, md.Tensor(np.eye(50, dtype="f")))
+    kept = weights != 0
+    assert abs(kept.mean() - 0.5) < 0.01
+    np.testing.assert_allclose(weights[kept], 2 * plain[kept], rtol=1e-6)
+
+
+@BLOCKS
+@pytest.mark.parametrize("kind", ["bool", "float"])
+def test_a_query_that_sees_nothing_gets_zeros(queries, kind):
+    q, k, v = (md.Tensor(numbers((1, 1, 3, 2), i), requires_grad=True) for i in range(3))
+    mask = np.array([[True] * 3, [False] * 3, [True, False, True]])
+    mask = mask if kind == "bool" else np.where(mask, 0, -np.inf)
+    with tiny_tiles(3, queries):
+        y = ops.scaled_dot_product_attention(q, k, v, md.Tensor(mask))
+        y.sum().backward()
+    assert not y.data[0, 0, 1].any() and y.data[0, 0, ::2].all()
+    assert not q.grad.data[0, 0, 1].any()
+    assert all(np.isfinite(x.grad.data).all() for x in (q, k, v))
+
+
 def test_shapes_that_do_not_fit():
     q = md.ones(2, 2, 3, 4)
-    for k, v in ((md.ones(2, 2, 5, 3), md.ones(2, 2, 5, 4)), (md.ones(2, 2, 5, 4), q), (q[0], q)):
+    for k, v in ((md.ones(2, 2, 5, 3), md.ones(2, 2, 5, 4)), (md.ones(2, 2, 5, 4), q)):
         with pytest.raises(RuntimeError, match=r"attention: query \(2, 2, 3, 4\), key"):
             ops.scaled_dot_product_attention(q, k, v)
     with pytest.raises(RuntimeError, match=r"input \(2, 5, 8\) with 2 heads"):
         ops.packed_attention(md.ones(2, 5, 8), 2)
-    with pytest.raises(TypeError):  # the fourth in PyTorch is a mask, which is not taken
-        ops.scaled_dot_product_attention(q, q, q, md.ones(3, 3))
+    with pytest.raises(
+        RuntimeError, match=r"attn_mask \(3, 2\) does not broadcast to \(2, 2, 3, 3"
+    ):
+        ops.scaled_dot_product_attention(q, q, q, md.ones(3, 2))
+    with pytest.raises(RuntimeError, match="enable_gqa=True"):
+        ops.scaled_dot_product_attention(q, q[:, :, None][:, [0, 0, 0], 0], q)

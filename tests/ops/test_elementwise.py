@@ -25,9 +25,28 @@ UNARY = {
     "gelu": ops.gelu,
     "gelu tanh": lambda x: ops.gelu(x, "tanh"),
     "there and back": lambda x: ops.cast(x, "float64"),
+    "clamp": lambda x: x.clamp(-1.05, 1.05),
+    "at least": lambda x: x.clamp(min=0.1),
+    "where": lambda x: ops.where(x > 0, x, 2.0) + ops.where(x > 1, 0.0, x),
+    "masked_fill": lambda x: x.masked_fill(x > 0, 3.0),
+    "asin": lambda x: ops.asin(x / 2.5),
+    "acos": lambda x: ops.acos(x / 2.5),
+    "of nothing": lambda x: x.isnan() * x + x.sign() * x + x.logical_not() * x,
 }
-POSITIVE = {"log": ops.log, "sqrt": ops.sqrt, "root": lambda x: x**0.5, "x^-1.5": lambda x: x**-1.5}
-BINARY = {"add": ops.add, "sub": ops.sub, "mul": ops.mul, "div": ops.div}
+UNARY |= {
+    name: getattr(ops, name)
+    for name in """abs atan cos cosh erf expm1 floor ceil reciprocal round sign sin sinh square
+    trunc""".split()  # noqa: SIM905
+}
+UNARY["tan"] = lambda x: ops.tan(x / 2)  # away from its poles
+POSITIVE = {"root": lambda x: x**0.5, "x^-1.5": lambda x: x**-1.5}
+POSITIVE |= {
+    name: getattr(ops, name) for name in ("log", "log2", "log10", "log1p", "sqrt", "rsqrt")
+}
+BINARY = {"add": ops.add, "sub": ops.sub, "mul": ops.mul, "div": ops.div, "atan2": ops.atan2,
+          "maximum": ops.maximum, "minimum": ops.minimum,
+          "where": lambda a, b: ops.where(a > 0, a * 2, b), "add alpha": lambda a, b: ops.add(
+              a, b, alpha=3)}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", UNARY)
@@ -60,6 +79,16 @@ def test_gradients_of_two_arguments_that_broadcast(name, data, shapes):
 def test_gradients_of_a_power_of_tensors(data, shapes):
     a, b = data.draw(arrays(shapes[0], positive=True)), data.draw(arrays(shapes[1]))
     gradcheck(ops.pow, [a, b])
+
+
+@given(data=st.data(), shapes=broadcast_shapes())
+@settings(max_examples=25)
+def test_gradients_of_a_remainder_and_of_clamping_by_tensors(data, shapes):
+    a, b = data.draw(arrays(shapes[0])), data.draw(arrays(shapes[1], positive=True))
+    quotient = np.divide(*np.broadcast_arrays(a, b))
+    if np.abs(quotient - np.round(quotient)).min(initial=1) > 1e-4:  # else on a jump
+        gradcheck(ops.remainder, [a, b])
+    gradcheck(lambda a, b: a.clamp(-b - 0.013, b + 0.017), [a, b])
 
 
 @given(x=arrays())

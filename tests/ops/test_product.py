@@ -73,3 +73,50 @@ def test_what_does_not_multiply():
         ops.linear(x, md.ones(2, 3), md.ones(3))
     with pytest.raises(RuntimeError, match="linear: dtypes float32 and float64"):
         ops.linear(x, md.ones(2, 3), md.ones(2, dtype="float64"))
+
+
+# Einsum: letters drawn at random
+
+LETTERS = "abcd"
+
+
+@st.composite
+def equations(draw):
+    """An equation of up to three operands, and their shapes: repeats and sizes of 1 among them."""
+    sizes = {c: draw(st.integers(0, 3)) for c in LETTERS}
+    terms = draw(st.lists(st.text(LETTERS, max_size=3), min_size=1, max_size=3))
+    every = sorted(set("".join(terms)))
+    output = "".join(draw(st.lists(st.sampled_from(every), unique=True))) if every else ""
+    shapes = []
+    for term in terms:
+        one = draw(st.sampled_from([None, *term])) if term else None
+        shapes.append(tuple(1 if c == one else sizes[c] for c in term))
+    return ",".join(terms) + draw(st.sampled_from(["", f"->{output}"])), shapes
+
+
+@given(drawn=equations())
+@settings(max_examples=80)
+def test_gradients_of_einsum(drawn):
+    equation, shapes = drawn
+    operands = [numbers(s, i) for i, s in enumerate(shapes)]
+    full = {c: max(n, 0) for t, s in zip(equation.split("->")[0].split(","), shapes)
+            for c, n in sorted(zip(t, s), key=lambda pair: pair[1] != 1, reverse=True)}  # fmt: skip
+    for term, x in zip(equation.split("->")[0].split(","), operands):
+        for c, n in zip(term, x.shape):
+            full[c] = n if full[c] == 1 else full[c]
+    wide = [np.broadcast_to(x, [full[c] for c in t])
+            for t, x in zip(equation.split("->")[0].split(","), operands)]  # fmt: skip
+    expected = np.einsum(equation, *wide)
+    np.testing.assert_allclose(md.einsum(equation, *map(md.Tensor, operands)).data, expected,
+                               rtol=1e-10, atol=1e-12)  # fmt: skip
+    gradcheck(lambda *x: md.einsum(equation, *x), operands)
+
+
+def test_einsum_says_what_does_not_fit():
+    x = md.ones(2, 3)
+    with pytest.raises(RuntimeError, match=r"'ij,jk': sizes 3 and 2 for 'j'"):
+        md.einsum("ij,jk", x, x)
+    with pytest.raises(RuntimeError, match=r"subscripts 'ijk' for shape \(2, 3\)"):
+        md.einsum("ijk", x)
+    with pytest.raises(RuntimeError, match="each output letter once, and in some operand"):
+        md.einsum("ij->ik", x)

@@ -22,13 +22,67 @@ def dims(draw, ndim: int):
     return tuple(d - ndim if draw(st.booleans()) else d for d in chosen)
 
 
-@pytest.mark.parametrize("operation", [ops.sum, ops.mean, ops.amax])
+OPERATIONS = {
+    "sum": ops.sum,
+    "mean": ops.mean,
+    "amax": ops.amax,
+    "amin": ops.amin,
+    "var": lambda x, dim, keepdim: ops.var(x, dim, False, keepdim),
+    "var of more": lambda x, dim, keepdim: ops.var(x, dim, keepdim=keepdim, correction=-1),
+    "std": lambda x, dim, keepdim: ops.std(x, dim, False, keepdim),
+    "norm": lambda x, dim, keepdim: ops.norm(x + 1, "fro", dim, keepdim),
+    "norm 1": lambda x, dim, keepdim: ops.norm(x + 1, 1, dim, keepdim),
+    "norm 3": lambda x, dim, keepdim: ops.norm(x - 4.5, 3.5, dim, keepdim),
+    "norm inf": lambda x, dim, keepdim: ops.norm(x + 1, np.inf, dim, keepdim),
+    "norm -inf": lambda x, dim, keepdim: ops.norm(x + 1, -np.inf, dim, keepdim),
+    "logsumexp": ops.logsumexp,
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
 @given(data=st.data(), keepdim=st.booleans())
-@settings(max_examples=25)
-def test_gradients(operation, data, keepdim):
+@settings(max_examples=15)
+def test_gradients(name, data, keepdim):
     x = data.draw(distinct())
     dim = data.draw(dims(x.ndim))
-    gradcheck(lambda x: operation(x, dim, keepdim), [x])
+    if name == "std" and math.prod(x.shape[d] for d in _axes(dim, x.ndim)) < 2:
+        return  # 0, and its root has no slope
+    gradcheck(lambda x: OPERATIONS[name](x, dim, keepdim), [x])
+
+
+def _axes(dim, ndim):
+    axes = range(ndim) if dim in (None, ()) else dim if isinstance(dim, tuple) else (dim,)
+    return [d for d in axes if ndim]
+
+
+@given(data=st.data(), x=arrays(), zeros=st.booleans(), keepdim=st.booleans())
+@settings(max_examples=30)
+def test_gradients_of_prod_and_cumsum(data, x, zeros, keepdim):
+    dim = data.draw(st.integers(-max(x.ndim, 1), max(x.ndim, 1) - 1))
+    x = x * (np.abs(x) > 0.7) if zeros else x
+    gradcheck(lambda x: x.prod(dim, keepdim), [x])
+    gradcheck(lambda x: x.prod(), [x])
+    gradcheck(lambda x: x.cumsum(dim), [x])
+
+
+def test_roots_of_zero_have_no_slope():
+    for operation in (ops.std, ops.norm, lambda x: ops.norm(x, 3), lambda x: ops.norm(x, 0.5)):
+        x = md.zeros(3, requires_grad=True)
+        operation(x).backward()
+        assert x.grad.tolist() == [0, 0, 0]
+
+
+def test_of_nothing_and_of_infinities():
+    assert math.isnan(md.ones(0).mean().item()) and math.isnan(md.ones(1).var().item())
+    inf = math.inf
+    assert md.ones(0).logsumexp(0).item() == md.tensor([-inf, -inf]).logsumexp(0).item() == -inf
+    assert md.tensor([inf, 1.0]).logsumexp(0).item() == inf
+    assert md.tensor([1e30, 1e30], "float64").logsumexp(0).item() == 1e30
+
+
+def test_no_singular_values():
+    with pytest.raises(ValueError, match="a number or 'fro', not 'nuc'"):
+        md.ones(2, 2).norm("nuc")
 
 
 @given(data=st.data(), x=arrays())

@@ -1,0 +1,98 @@
+"""Activations: each value beside its VJP, both formulas that the kernel works through in tiles."""
+
+import numpy as np
+
+from ..array import is_floating
+from ..kernels import pointwise as k
+from ..kernels import softmax as rows
+from ..kernels.pointwise import tiled
+from .op import axes_of, differentiable, elementwise
+
+
+@differentiable
+def _sigmoid(x):
+    y = tiled(k.sigmoid, x)
+    return y, lambda g: tiled(k.sigmoid_slope, g, y)
+
+
+def sigmoid(input):
+    """1 / (1 + exp(-x))."""
+    return _sigmoid(input if is_floating(input.data) else input.float())
+
+
+@differentiable
+def logsigmoid(input):
+    """log(sigmoid(x)), to the last digit far from 0 too."""
+    return tiled(k.log_sigmoid, input), lambda g: tiled(k.log_sigmoid_slope, g, input)
+
+
+@differentiable
+def softplus(input, beta=1.0, threshold=20.0):
+    """log(1 + exp(beta·x)) / beta, and x itself where beta·x is above the threshold."""
+    by = beta, threshold
+    return tiled(k.softplus, input, *by), lambda g: tiled(k.softplus_slope, g, input, *by)
+
+
+@differentiable
+def silu(input):
+    """x·sigmoid(x) (Elfwing et al. 2017)."""
+    return tiled(k.silu, input), lambda g: tiled(k.silu_slope, g, input)
+
+
+@differentiable
+def leaky_relu(input, negative_slope=0.01):
+    """x where it is positive, negative_slope·x elsewhere."""
+    by = negative_slope
+    return tiled(k.leaky_relu, input, by), lambda g: tiled(k.leaky_relu_slope, g, input, by)
+
+
+@differentiable
+def elu(input, alpha=1.0):
+    """x where it is positive, alpha·(exp(x) - 1) elsewhere (Clevert et al. 2015)."""
+    return tiled(k.elu, input, alpha), lambda g: tiled(k.elu_slope, g, input, alpha)
+
+
+@elementwise
+def _prelu(x, weight):
+    return (
+        np.where(x > 0, x, weight * x),
+        lambda g: np.where(x > 0, g, weight * g),
+        lambda g: g * np.minimum(x, 0),
+    )
+
+
+def prelu(input, weight):
+    """x where it is positive, weight·x elsewhere: one weight, or one for each of dimension 1."""
+    channels = input.shape[1] if input.ndim > 1 else 1
+    if weight.ndim > 1 or weight.numel() not in (1, channels):
+        raise RuntimeError(f"prelu: weight {weight.shape} for input {input.shape}: one a channel")
+    return _prelu(input, weight.reshape((-1,) + (1,) * (input.ndim - 2)) if input.ndim else weight)
+
+
+@differentiable
+def _softmax(x, axis):
+    y = rows.forward(x, axis)
+    return y, lambda g: rows.backward(g, y, axis)
+
+
+@differentiable
+def _log_softmax(x, axis):
+    y = rows.log_forward(x, axis)
+    return y, lambda g: rows.log_backward(g, y, axis)
+
+
+def _along(function, x, dim, dtype):
+    x = x if dtype is None else x.to(dtype)
+    if not is_floating(x.data):
+        raise NotImplementedError(f"softmax of {x.dtype.name}: convert with .float() first")
+    return function(x, axes_of((dim,), max(x.ndim, 1))[0])
+
+
+def softmax(input, dim, dtype=None):
+    """exp(x) / sum(exp(x)) along dim, with the maximum taken off first."""
+    return _along(_softmax, input, dim, dtype)
+
+
+def log_softmax(input, dim, dtype=None):
+    """x - log(sum(exp(x))) along dim."""
+    return _along(_log_softmax, input, dim, dtype)

@@ -1,0 +1,126 @@
+"""Einstein summation: subscripts are read, then operands meet in pairs, each a matrix product."""
+
+import string
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..tensor import Tensor
+from .op import differentiable, want_one_dtype
+
+LETTERS = string.ascii_uppercase + string.ascii_lowercase
+
+
+def einsum(equation: str, *operands: Any) -> Tensor:
+    """Products of operands, summed over the letters that the output lacks, as torch.einsum.
+
+    "bij,bjk->bik"; without "->" the output has the letters that stand once, in alphabetic order;
+    "..." is all other dimensions; "ii" is a diagonal; sizes of 1 broadcast.
+    """
+    if len(operands) == 1 and isinstance(operands[0], Sequence):
+        operands = tuple(operands[0])
+    terms, output = _read(equation.replace(" ", ""), operands)
+    pairs = list(map(_diagonals, operands, terms))
+    sizes = _sizes(equation, pairs)
+    pairs = [_without_broadcast(x, term, sizes) for x, term in pairs]
+    x, term = pairs[0]
+    x, term = _alone(x, term, output + "".join(t for _, t in pairs[1:]))
+    for i, (y, other) in enumerate(pairs[1:], 2):
+        later = output + "".join(t for _, t in pairs[i:])
+        y, other = _alone(y, other, term + later)
+        want_one_dtype("einsum", x, y)
+        meet = "".join(dict.fromkeys(c for c in term + other if c in later))
+        x, term = _contract(x, y, term, other, meet), meet
+    return x.permute(*map(term.index, output))
+
+
+# Reading
+
+
+def _read(equation, operands):
+    """The letters of each operand's dimensions and of the output's; "..." becomes other letters."""
+    left, arrow, output = equation.partition("->")
+    terms = left.split(",")
+    bad = set(equation.replace("...", "").replace("->", "")) - set(LETTERS + ",")
+    if bad or any(t.count("...") > 1 for t in (*terms, output)):
+        raise RuntimeError(f"einsum '{equation}': letters, one '...' a term, commas and one '->'")
+    if len(terms) != len(operands):
+        raise RuntimeError(f"einsum '{equation}': {len(terms)} terms for {len(operands)} operands")
+    other = "".join(c for c in map(chr, range(0x3B1, 0x3FF)))  # Greek: nobody's subscripts
+    hidden = [x.ndim - len(t.replace("...", "")) for x, t in zip(operands, terms)]
+    for x, term, n in zip(operands, terms, hidden):
+        if n < 0 or (n and "..." not in term):
+            raise RuntimeError(f"einsum '{equation}': subscripts '{term}' for shape {x.shape}")
+    most = max((n for n, t in zip(hidden, terms) if "..." in t), default=0)
+    terms = [t.replace("...", other[most - n : most]) for n, t in zip(hidden, terms)]
+    every = "".join(terms)
+    if not arrow:
+        once = sorted(c for c in set(every) if every.count(c) == 1 and c in LETTERS)
+        return terms, other[:most] + "".join(once)
+    output = output.replace("...", other[:most])
+    if len(set(output)) < len(output) or not set(output) <= set(every):
+        raise RuntimeError(f"einsum '{equation}': each output letter once, and in some operand")
+    return terms, output
+
+
+def _sizes(equation, pairs):
+    """The size of each letter; sizes of 1 give way."""
+    sizes: dict[str, int] = {}
+    for x, term in pairs:
+        for c, n in zip(term, x.shape):
+            if n != sizes.setdefault(c, n) and 1 not in (n, sizes[c]):
+                raise RuntimeError(f"einsum '{equation}': sizes {sizes[c]} and {n} for '{c}'")
+            sizes[c] = n if sizes[c] == 1 else sizes[c]
+    return sizes
+
+
+# Each operand by itself
+
+
+def _diagonals(x, term):
+    """x with each letter once: what stood twice is a diagonal."""
+    for c in dict.fromkeys(term):
+        while term.count(c) > 1:
+            i = term.index(c)
+            j = term.index(c, i + 1)
+            if x.shape[i] != x.shape[j]:
+                raise RuntimeError(f"einsum: '{c}' twice in '{term}' for shape {x.shape}")
+            x, term = x.diagonal(0, i, j), term[:i] + term[i + 1 : j] + term[j + 1 :] + c
+    return x, term
+
+
+def _without_broadcast(x, term, sizes):
+    """x without its dimensions of size 1 that are longer elsewhere: a product broadcasts them."""
+    gone = [i for i, (c, n) in enumerate(zip(term, x.shape)) if n != sizes[c]]
+    return x.squeeze(gone) if gone else x, "".join(c for i, c in enumerate(term) if i not in gone)
+
+
+def _alone(x, term, others):
+    """x summed over the letters that nothing else has."""
+    gone = [i for i, c in enumerate(term) if c not in others]
+    return x.sum(gone) if gone else x, "".join(c for c in term if c in others)
+
+
+# Two operands
+
+
+@differentiable
+def _contract(x, y, a, b, out):
+    """Its VJPs are contractions again: of the cotangent and the other operand."""
+    z = contract(x, y, a, b, out)
+    return z, lambda g: contract(g, y, out, b, a), lambda g: contract(g, x, out, a, b)
+
+
+def contract(x, y, a, b, out):
+    """x with letters a, y with b -> letters out: batches of matrix products."""
+    batch = [c for c in a if c in b and c in out]
+    inner = [c for c in a if c in b and c not in out]
+    left, right = [c for c in a if c not in b], [c for c in b if c not in a]
+    size = dict(zip(a + b, x.shape + y.shape))
+    count = lambda letters: int(np.prod([size[c] for c in letters]))
+    lead, k = [size[c] for c in batch], count(inner)
+    x = x.transpose([a.index(c) for c in batch + left + inner]).reshape(*lead, count(left), k)
+    y = y.transpose([b.index(c) for c in batch + inner + right]).reshape(*lead, k, count(right))
+    z = (x @ y if inner else x * y).reshape([size[c] for c in batch + left + right])
+    return z.transpose([(batch + left + right).index(c) for c in out])

@@ -1,0 +1,160 @@
+"""Picking elements by index, and putting them back where they were: each is the other's VJP."""
+
+import numpy as np
+
+from ..tensor import Tensor
+from .op import axes_of, differentiable, want_one_dtype
+
+
+@differentiable
+def _getitem(x, index):
+    shape, dtype, once = x.shape, x.dtype, all(map(_picks_once, index))
+
+    def vjp(g):
+        whole = np.zeros(shape, dtype)
+        if once:
+            whole[index] = g
+        else:  # an element picked twice gets both cotangents
+            np.add.at(whole, index, g)
+        return whole
+
+    return x[index], vjp
+
+
+def _picks_once(part) -> bool:
+    return not isinstance(part, np.ndarray) or part.dtype == bool
+
+
+def _plain(part):
+    """An index without Tensors and lists: an int, a slice, None, an ellipsis or an array."""
+    part = part.data if isinstance(part, Tensor) else part
+    if isinstance(part, list | tuple | range):
+        part = np.asarray(part, None if len(part) else np.int64)
+    elif isinstance(part, bool | np.bool_):
+        part = np.asarray(part)  # x[True] is x[None]
+    if not isinstance(part, np.ndarray):
+        return part
+    if part.dtype.kind not in "bi":
+        raise IndexError(f"an index of {part.dtype.name}: convert with .long(), or .bool() a mask")
+    return int(part) if part.dtype != bool and not part.ndim else part
+
+
+def getitem(input, index):
+    """input[index]: ints, slices, None, an ellipsis, integer arrays and boolean masks.
+
+    As in PyTorch, ints and slices choose first: x[0, :, [1, 2]] is x[0][:, [1, 2]].
+    """
+    parts = [_plain(p) for p in (index if isinstance(index, tuple) else (index,))]
+    arrays = [isinstance(p, np.ndarray) for p in parts]
+    try:
+        if not any(arrays):
+            return _getitem(input, tuple(parts))
+        first, then = [], []
+        for part, is_array in zip(parts, arrays):
+            if is_array:
+                first += [slice(None)] * (part.ndim if part.dtype == bool else 1)
+            else:
+                first.append(part)
+            if not isinstance(part, int | np.integer):
+                then.append(part if is_array or part is ... else slice(None))
+        if sum(p is not None for p in first) > input.ndim:  # an ellipsis for no dimension
+            then = [p for p in then if p is not ...]
+        if any(p is not ... and p != slice(None) for p in first):
+            input = _getitem(input, tuple(first))
+        return _getitem(input, tuple(then))
+    except IndexError as error:
+        raise IndexError(f"{error} (indexing a tensor of shape {input.shape})") from None
+
+
+# Along one dimension
+
+
+def _grid(axis, index):
+    """The fancy index of the elements that an index array names along an axis."""
+    grid = list(np.ogrid[tuple(map(slice, index.shape))])
+    grid[axis] = index
+    return tuple(grid)
+
+
+def pick(x, axis, index):
+    """x's elements at an index array along an axis, without checks; x may be 0-d."""
+    return _getitem(x, _grid(axis, index)) if x.ndim else x.reshape(index.shape)
+
+
+def _checked(name, x, dim, index, *sources):
+    """The axis, after the index is found fit to gather from x and to scatter the sources there."""
+    axis = axes_of((dim,), x.ndim)[0]
+    if index.dtype.kind != "i":
+        raise RuntimeError(f"{name}: an index of {index.dtype.name}: convert with .long()")
+    for other in (x, *sources):
+        free = axis if other is x else None
+        wide = (n > m and d != free for d, (n, m) in enumerate(zip(index.shape, other.shape)))
+        if index.ndim != other.ndim or any(wide):
+            raise RuntimeError(
+                f"{name} along {dim}: index {index.shape} for {other.shape}: want as many "
+                "dimensions, and none larger (but dim itself)"
+            )
+    if index.size and (index.min() < 0 or index.max() >= x.shape[axis]):
+        raise RuntimeError(
+            f"{name}: index {index.min()} to {index.max()}, but {x.shape[axis]} along {dim}"
+        )
+    return axis
+
+
+def gather(input, dim, index):
+    """For dim 1: y[i, j] = x[i, index[i, j]], of index's shape."""
+    if not input.ndim:
+        return gather(input.reshape(1), dim, index.reshape(-1)).reshape(index.shape)
+    return pick(input, _checked("gather", input, dim, index.data), index.data)
+
+
+@differentiable
+def _add_at(x, source, grid):
+    y = x.copy()
+    np.add.at(y, grid, source)
+    return y, lambda g: g, lambda g: g[grid]
+
+
+def scatter_add(input, dim, index, src):
+    """For dim 1: y = x, then y[i, index[i, j]] += src[i, j]."""
+    if not input.ndim:
+        rows = input.reshape(1), dim, index.reshape(-1), src.reshape(-1)
+        return scatter_add(*rows).reshape(())
+    want_one_dtype("scatter_add", input, src)
+    grid = _grid(_checked("scatter_add", input, dim, index.data, src), index.data)
+    return _add_at(input, _getitem(src, tuple(map(slice, index.shape))), grid)
+
+
+def index_select(input, dim, index):
+    """The slices of input along dim that a vector of indices names."""
+    axis = axes_of((dim,), input.ndim)
+    i, size = index.data.reshape(-1), input.shape[axis[0]] if axis else 1
+    if i.dtype.kind != "i":
+        raise RuntimeError(f"index_select: an index of {i.dtype.name}: convert with .long()")
+    if index.ndim > 1 or (i.size and (i.min() < 0 or i.max() >= size)):
+        raise IndexError(f"index_select: {index} for size {size}: want a vector of 0 to {size - 1}")
+    return _getitem(input, (slice(None),) * axis[0] + (i,)) if axis else input.clone()
+
+
+def masked_select(input, mask):
+    """The elements where the mask is true, in one row; both broadcast."""
+    if mask.dtype != bool:
+        raise RuntimeError(f"masked_select: a mask of {mask.dtype.name}: want bool")
+    shape = np.broadcast_shapes(input.shape, mask.shape)
+    return _getitem(input.expand(shape), (np.broadcast_to(mask.data, shape),))
+
+
+def nonzero(input):
+    """The indices of what is not 0, one row an element."""
+    return Tensor(np.argwhere(input.data))
+
+
+def one_hot(tensor, num_classes=-1):
+    """(...) class numbers -> (..., num_classes): 1 at the number, 0 elsewhere."""
+    i = tensor.data
+    if i.dtype != np.int64 or (num_classes < 0 and not i.size):
+        raise RuntimeError(f"one_hot of {i.dtype.name} {i.shape}: want int64, or give num_classes")
+    count = int(i.max()) + 1 if num_classes < 0 else num_classes
+    if i.size and (i.min() < 0 or i.max() >= count):
+        raise RuntimeError(f"one_hot: {i.min()} to {i.max()} are not classes 0 to {count - 1}")
+    return Tensor((i[..., None] == np.arange(count)).astype(np.int64))

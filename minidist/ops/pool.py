@@ -1,0 +1,90 @@
+"""Pooling over windows of one and two dimensions."""
+
+from ..kernels import pool as kernel
+from ..kernels.windows import adaptive_sizes, pool_windows
+from .conv import on_planes
+from .op import differentiable
+
+
+@differentiable
+def _max_pool(x, win, count):
+    y, which = kernel.max_forward(x, win, count)
+    return y, lambda g: kernel.max_backward(g, which, x.shape, win)
+
+
+@differentiable
+def _mean_pool(x, down, across):
+    return kernel.mean(x, down, across), lambda g: kernel.mean(g, down.T, across.T)
+
+
+def _max(dims, x, kernel_size, stride, padding, dilation, ceil_mode):
+    name = f"max_pool{dims}d"
+    win = pool_windows(name, dims, kernel_size, stride, padding, dilation)
+    return on_planes(name, dims, x, lambda x: _max_pool(x, win, win.grid(x.shape[2:], ceil_mode)))
+
+
+def max_pool1d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
+    """The largest of each window: (n, c, l) -> (n, c, l'), as max_pool2d."""
+    return _max(1, input, kernel_size, stride, padding, dilation, ceil_mode)
+
+
+def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
+    """The largest of each window: (n, c, h, w) -> (n, c, h', w'); stride is kernel_size if None.
+
+    Padding counts as -inf; of equal values the first gets the gradient.
+    """
+    return _max(2, input, kernel_size, stride, padding, dilation, ceil_mode)
+
+
+def _mean(dims, x, kernel_size, stride, padding, ceil_mode, include_pad, divisor=None):
+    name = f"avg_pool{dims}d"
+    win = pool_windows(name, dims, kernel_size, stride, padding)
+    if divisor == 0:
+        raise RuntimeError(f"{name}: divisor_override 0")
+
+    def apply(x):
+        win.grid(x.shape[2:], ceil_mode)  # there is one
+        each = zip(x.shape[2:], (0, 1), (divisor, divisor and 1))
+        make = kernel.sliding
+        return _mean_pool(
+            x, *(make(n, i, win, ceil_mode, include_pad, d, x.dtype) for n, i, d in each)
+        )
+
+    return on_planes(name, dims, x, apply)
+
+
+def avg_pool1d(input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True):
+    """The mean of each window: (n, c, l) -> (n, c, l'), as avg_pool2d."""
+    return _mean(1, input, kernel_size, stride, padding, ceil_mode, count_include_pad)
+
+
+def avg_pool2d(
+    input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True,
+    divisor_override=None,
+):  # fmt: skip
+    """The mean of each window: (n, c, h, w) -> (n, c, h', w'); padding counts as 0 or not at all.
+
+    A NaN or an infinity reaches all the windows of its row and column.
+    """
+    divisor = divisor_override
+    return _mean(2, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor)
+
+
+def _adaptive(dims, x, output_size):
+    name = f"adaptive_avg_pool{dims}d"
+    wanted = adaptive_sizes(name, dims, output_size)
+
+    def apply(x):
+        return _mean_pool(x, *(kernel.adaptive(n, m, x.dtype) for n, m in zip(x.shape[2:], wanted)))
+
+    return on_planes(name, dims, x, apply)
+
+
+def adaptive_avg_pool1d(input, output_size):
+    """Means over output_size windows that cover the input evenly: (n, c, l) -> (n, c, l')."""
+    return _adaptive(1, input, output_size)
+
+
+def adaptive_avg_pool2d(input, output_size):
+    """Means over windows that cover rows and columns evenly; None keeps a size."""
+    return _adaptive(2, input, output_size)

@@ -1,0 +1,54 @@
+"""Recurrent layers over packed rows: a whole sequence is one operation."""
+
+import numpy as np
+
+from ..autograd import Joint
+from ..kernels import recurrent as kernel
+from .op import differentiable, want_one_dtype
+
+
+@differentiable
+def _recurrent(x, h0, c0, w_ih, w_hh, b_ih, b_hh, kind, sizes, need_x):
+    rows = np.ascontiguousarray(x)
+    states, saved = kernel.forward(kind, rows, h0, c0, w_ih, w_hh, b_ih, b_hh, sizes)
+    return states, Joint(lambda g: kernel.backward(g, saved, need_x))
+
+
+def recurrent(kind, x, h0, c0, w_ih, w_hh, b_ih=None, b_hh=None, *, sizes):
+    """One layer, one direction: rows x (n, in) -> states (n, h), the last h (b, h) and c (b, h).
+
+    kind is RNN_TANH, RNN_RELU, LSTM or GRU; h0, c0 (b, h) or None for zeros. Step t holds a row
+    for each of sizes[t] sequences, longest first; n = sum(sizes), b = sizes[0].
+    """
+    want_one_dtype(kind, x, h0, c0, w_ih, w_hh, b_ih, b_hh)
+    value = _recurrent(x, h0, c0, w_ih, w_hh, b_ih, b_hh, kind, tuple(sizes), x.requires_grad)
+    n, b = x.shape[0], sizes[0]
+    y = value[:n] if kind == "LSTM" else value
+    last = y[n - b :] if sizes[-1] == b else take_rows(y, kernel.ends(sizes))
+    return y, last, value[n:] if kind == "LSTM" else None
+
+
+def backwards(x, sizes):
+    """Rows x (n, ...) with every sequence from its end to its start."""
+    return take_rows(x, kernel.reversal(sizes))
+
+
+@differentiable
+def take_rows(x, index):
+    """x[index] for rows that are all different: index (m,), x (n, ...) -> (m, ...)."""
+    shape, dtype = x.shape, x.dtype
+
+    def vjp(g):
+        whole = np.zeros(shape, dtype)
+        whole[index] = g
+        return whole
+
+    return x[index], vjp
+
+
+@differentiable
+def put_rows(x, index, n, value):
+    """The transpose of take_rows: x (m, ...) at rows `index` of (n, ...), `value` elsewhere."""
+    whole = np.full_like(x, value, shape=(n, *x.shape[1:]))
+    whole[index] = x
+    return whole, lambda g: g[index]

@@ -1,0 +1,38 @@
+"""Rotary position embedding: the adjoint of a rotation is the rotation back."""
+
+import numpy as np
+
+from ..kernels import rotary as kernel
+from ..tensor import Tensor
+from .op import differentiable
+
+
+@differentiable
+def _rotary(x, turn, interleaved):
+    back = turn.conj()
+    return kernel.rotate(x, turn, interleaved), lambda g: kernel.rotate(g, back, interleaved)
+
+
+def rotary_embedding(x, positions=None, base=10000.0, interleaved=True):
+    """Turn each pair of features by position · base^(-2i/d): x (..., s, d) -> (..., s, d).
+
+    Apply it to queries and keys alike: their product then depends on distances alone (Su et al.
+    2021, RoFormer, 3.2.2). positions broadcast to (..., s), 0 to s-1 unless given. Pairs are
+    (0, 1), (2, 3), … if interleaved, as in the paper; else (0, d/2), (1, d/2 + 1), …, as Llama's.
+    """
+    if x.ndim < 2 or x.shape[-1] % 2 or x.dtype not in ("float32", "float64"):
+        raise RuntimeError(
+            f"rotary_embedding: input {x.shape} of {x.dtype.name}: want (..., s, d), d even, of "
+            "float32 or float64"
+        )
+    where = np.arange(x.shape[-2]) if positions is None else positions
+    where = where.data if isinstance(where, Tensor) else np.asarray(where)
+    try:
+        fits = np.broadcast_shapes(where.shape, x.shape[:-1]) == x.shape[:-1]
+    except ValueError:
+        fits = False
+    if not fits:
+        raise RuntimeError(f"rotary_embedding: positions {where.shape} for input {x.shape}")
+    angles = kernel.angles(where, x.shape[-1], base)
+    turn = np.exp(1j * angles).astype(np.result_type(x.dtype, np.complex64))
+    return _rotary(x, turn, interleaved)
