@@ -9,8 +9,8 @@ import numpy as np
 
 from .. import nn, random
 from ..autograd import no_grad
+from ..nn import Dropout, Embedding, LayerNorm, Linear
 from ..nn import functional as F
-from ..nn.layers import Dropout, Embedding, LayerNorm, Linear
 from ..tensor import Tensor
 
 

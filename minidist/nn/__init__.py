@@ -1,20 +1,26 @@
 """Modules: PyTorch's names, arguments and state_dict layout."""
 
-from . import functional
-from .containers import ModuleList, Sequential
-from .layers import GELU, Dropout, Embedding, LayerNorm, Linear, ReLU
+# ruff: noqa: F401, I001
+# fmt: off
+from . import functional, init, utils
+from .activation import (
+    ELU, GELU, LeakyReLU, LogSigmoid, LogSoftmax, PReLU, ReLU, Sigmoid, SiLU, Softmax, Softplus,
+    Tanh,
+)
+from .attention import (
+    MultiheadAttention, TransformerDecoder, TransformerDecoderLayer, TransformerEncoder,
+    TransformerEncoderLayer,
+)
+from .containers import ModuleDict, ModuleList, Sequential
+from .conv import Conv1d, Conv2d, ConvTranspose2d
+from .layers import Dropout, Embedding, Flatten, Identity, Linear
+from .loss import (
+    BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, CTCLoss, HuberLoss, KLDivLoss, L1Loss, MSELoss,
+    NLLLoss,
+)
 from .module import Module, Parameter
-
-__all__ = [
-    "GELU",
-    "Dropout",
-    "Embedding",
-    "LayerNorm",
-    "Linear",
-    "Module",
-    "ModuleList",
-    "Parameter",
-    "ReLU",
-    "Sequential",
-    "functional",
-]
+from .norm import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, RMSNorm
+from .pool import (
+    AdaptiveAvgPool1d, AdaptiveAvgPool2d, AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d,
+)
+from .recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell

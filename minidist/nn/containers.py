@@ -8,34 +8,100 @@ from typing import Any
 from .module import Module
 
 
+class ModuleDict(Module):
+    """Modules by name."""
+
+    def __init__(self, modules: Any = ()):
+        self.update(modules)
+
+    def update(self, modules: Any) -> None:
+        for name, module in dict(modules).items():
+            self[name] = module
+
+    def _held(self) -> dict[str, Module]:
+        return {k: v for k, v in vars(self).items() if isinstance(v, Module)}
+
+    def __setitem__(self, name: str, module: Module) -> None:
+        if not isinstance(module, Module):
+            raise TypeError(f"{type(module).__name__} is not a Module")
+        if not name or "." in name or (hasattr(self, name) and name not in self._held()):
+            raise KeyError(f"a module cannot be named '{name}': choose a plain, unused name")
+        setattr(self, name, module)
+
+    def __getitem__(self, name: str) -> Module:
+        return self._held()[name]
+
+    def __delitem__(self, name: str) -> None:
+        delattr(self, name)
+
+    def __len__(self) -> int:
+        return len(self._held())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._held())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._held()
+
+    def keys(self) -> Iterable[str]:
+        return self._held().keys()
+
+    def values(self) -> Iterable[Module]:
+        return self._held().values()
+
+    def items(self) -> Iterable[tuple[str, Module]]:
+        return self._held().items()
+
+
 class ModuleList(Module):
     """A list of modules, named 0, 1, 2, …"""
 
     def __init__(self, modules: Iterable[Module] = ()):
-        for m in modules:
-            self.append(m)
+        self.extend(modules)
+
+    def extend(self, modules: Iterable[Module]) -> ModuleList:
+        for module in modules:
+            self.append(module)
+        return self
 
     def append(self, module: Module) -> ModuleList:
+        if not isinstance(module, Module):
+            raise TypeError(f"{type(module).__name__} is not a Module")
         setattr(self, str(len(self)), module)
         return self
 
+    def _names(self) -> list[str]:
+        return [k for k, v in vars(self).items() if isinstance(v, Module)]
+
     def __len__(self) -> int:
-        return sum(1 for _ in self.named_children())
+        return len(self._names())
 
     def __iter__(self) -> Iterator[Module]:
-        return (m for _, m in self.named_children())
+        return iter([vars(self)[name] for name in self._names()])
 
-    def __getitem__(self, index: int) -> Module:
-        return list(self)[index]
+    def __getitem__(self, index: Any) -> Any:
+        if not isinstance(index, slice):
+            return vars(self)[self._names()[index]]
+        part = type(self)()
+        for name in self._names()[index]:
+            setattr(part, name, vars(self)[name])
+        return part if isinstance(self, Sequential) else part.__class__(part)
+
+    def __setitem__(self, index: int, module: Module) -> None:
+        setattr(self, self._names()[index], module)
 
 
 class Sequential(ModuleList):
-    """Modules applied one after the other."""
+    """Modules applied one after the other, named 0, 1, 2, … or by an OrderedDict's keys."""
 
-    def __init__(self, *modules: Module):
-        super().__init__(modules)
+    def __init__(self, *modules: Any):
+        if len(modules) == 1 and isinstance(modules[0], dict):
+            for name, module in modules[0].items():
+                setattr(self, name, module)
+        else:
+            self.extend(modules)
 
-    def forward(self, x: Any) -> Any:
-        for m in self:
-            x = m(x)
-        return x
+    def forward(self, input: Any) -> Any:
+        for module in self:
+            input = module(input)
+        return input

@@ -1,83 +1,78 @@
-"""Layers: PyTorch's names, arguments, parameter shapes and initial distributions."""
+"""Linear, Embedding, Dropout, Flatten, Identity: PyTorch's names, arguments and parameters."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from .. import creation
 from ..array import DEFAULT, DTypeLike
 from ..tensor import Tensor
 from . import functional as F
+from . import init
 from .module import Module, Parameter
 
 
-def _uniform(shape: tuple[int, ...], bound: float, dtype: DTypeLike) -> Parameter:
-    return Parameter((creation.rand(shape, dtype=dtype).data * 2 - 1) * bound)
+def refuse_inplace(inplace: bool) -> None:
+    if inplace:
+        raise ValueError("inplace=True: layers here never write into their input: leave it out")
+
+
+def empty(*size: int, dtype: DTypeLike) -> Parameter:
+    """A parameter that reset_parameters fills."""
+    return Parameter(creation.zeros(*size, dtype=dtype))
 
 
 class Linear(Module):
     """y = x Wᵀ + b, weight (out, in), bias (out,), both uniform in ±1/sqrt(in) at first."""
 
-    def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, dtype: DTypeLike = DEFAULT
-    ):
-        bound = 1 / math.sqrt(in_features) if in_features else 0.0
-        self.weight = _uniform((out_features, in_features), bound, dtype)
-        self.bias = _uniform((out_features,), bound, dtype) if bias else None
+    shown = ("in_features", "out_features")
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, *, dtype: DTypeLike = DEFAULT
+    ):
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = empty(out_features, in_features, dtype=dtype)
+        self.bias = empty(out_features, dtype=dtype) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        init.default_(self.weight, self.bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input, self.weight, self.bias)
 
     def extra_repr(self) -> str:
-        out, into = self.weight.shape
-        return f"in_features={into}, out_features={out}, bias={self.bias is not None}"
+        return f"{super().extra_repr()}, bias={self.bias is not None}"
 
 
 class Embedding(Module):
-    """A table of vectors, weight (num_embeddings, embedding_dim), standard normal at first."""
+    """A table of vectors, weight (num_embeddings, embedding_dim), standard normal at first.
 
-    def __init__(self, num_embeddings: int, embedding_dim: int, dtype: DTypeLike = DEFAULT):
-        self.weight = Parameter(creation.randn(num_embeddings, embedding_dim, dtype=dtype))
+    Row padding_idx starts at 0 and gets no gradient.
+    """
 
-    def forward(self, index: Tensor) -> Tensor:
-        return F.embedding(index, self.weight)
+    shown = ("*num_embeddings", "*embedding_dim", "padding_idx")
 
-    def extra_repr(self) -> str:
-        return f"{self.weight.shape[0]}, {self.weight.shape[1]}"
+    def __init__(
+        self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, *,
+        dtype: DTypeLike = DEFAULT,
+    ):  # fmt: skip
+        if padding_idx is not None:
+            n = num_embeddings
+            assert -n <= padding_idx < n, f"padding_idx {padding_idx} of {n} rows"
+            padding_idx %= n
+        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
+        self.padding_idx = padding_idx
+        self.weight = empty(num_embeddings, embedding_dim, dtype=dtype)
+        self.reset_parameters()
 
+    def reset_parameters(self) -> None:
+        init.normal_(self.weight)
+        if self.padding_idx is not None:
+            self.weight.data[self.padding_idx] = 0
 
-class LayerNorm(Module):
-    """Layer norm over the last dimensions (Ba et al. 2016), weight 1 and bias 0 at first."""
-
-    def __init__(self, normalized_shape: Any, eps: float = 1e-5, dtype: DTypeLike = DEFAULT):
-        shape = (normalized_shape,) if isinstance(normalized_shape, int) else normalized_shape
-        self.normalized_shape, self.eps = tuple(shape), eps
-        self.weight = Parameter(creation.ones(self.normalized_shape, dtype=dtype))
-        self.bias = Parameter(creation.zeros(self.normalized_shape, dtype=dtype))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
-
-    def extra_repr(self) -> str:
-        return f"{self.normalized_shape}, eps={self.eps}"
-
-
-class GELU(Module):
-    """x·Φ(x), exact or approximate='tanh'."""
-
-    def __init__(self, approximate: str = "none"):
-        self.approximate = approximate
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.gelu(x, self.approximate)
-
-
-class ReLU(Module):
-    """max(x, 0)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x)
+    def forward(self, input: Tensor) -> Tensor:
+        return F.embedding(input, self.weight, self.padding_idx)
 
 
 class Dropout(Module):
@@ -87,11 +82,33 @@ class Dropout(Module):
     of one model need two names.
     """
 
-    def __init__(self, p: float = 0.5, name: str = "dropout"):
-        self.p, self.name = p, name
+    shown = ("p", "inplace")
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.p, self.training, self.name)
+    def __init__(self, p: float = 0.5, inplace: bool = False, *, name: str = "dropout"):
+        refuse_inplace(inplace)
+        self.p, self.inplace, self.name = p, inplace, name
 
-    def extra_repr(self) -> str:
-        return f"p={self.p}"
+    def forward(self, input: Tensor) -> Tensor:
+        return F.dropout(input, self.p, self.training, self.name)
+
+
+class Flatten(Module):
+    """Merge the dimensions from start_dim to end_dim: all but the batch's by default."""
+
+    shown = ("start_dim", "end_dim")
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1):
+        self.start_dim, self.end_dim = start_dim, end_dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input.flatten(self.start_dim, self.end_dim)
+
+
+class Identity(Module):
+    """Its input; takes any arguments and forgets them."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        pass
+
+    def forward(self, input: Any) -> Any:
+        return input

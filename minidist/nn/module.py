@@ -1,12 +1,13 @@
-"""Module and Parameter: a tree of named parameters, as in PyTorch."""
+"""Module and Parameter: a tree of named parameters and buffers, as in PyTorch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..array import is_floating
 from ..tensor import Tensor
 
 
@@ -19,71 +20,188 @@ class Parameter(Tensor):
         super().__init__(data, requires_grad)
         self.data = np.asarray(self.data, order="C")  # optimisers go through it tile by tile
 
+    def __deepcopy__(self, memo: dict) -> Parameter:
+        memo[id(self)] = copy = Parameter(self.data.copy(), self.requires_grad)
+        return copy
+
     def __repr__(self) -> str:
         return "Parameter containing:\n" + super().__repr__()
+
+
+class RemovableHandle:
+    """What registering a hook returns: remove() it, or leave a `with` block."""
+
+    def __init__(self, module: Module, kind: str, hook: Callable):
+        self.module, self.kind = module, kind
+        setattr(module, kind, {**getattr(module, kind), self: hook})  # of this module alone
+
+    def remove(self) -> None:
+        hooks = getattr(self.module, self.kind)
+        setattr(self.module, self.kind, {k: h for k, h in hooks.items() if k is not self})
+
+    def __enter__(self) -> RemovableHandle:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.remove()
+
+
+class Mismatch(NamedTuple):
+    """What load_state_dict returns: the names that only one of the two sides had."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
 
 
 class Module:
     """A function with parameters: subclasses set attributes in __init__ and define forward."""
 
     training = True
+    shown: tuple[str, ...] = ()  # the attributes that repr() tells
+    _buffers: dict[str, bool] = {}  # name -> persistent
+    _pre_hooks: dict[RemovableHandle, Callable] = {}
+    _hooks: dict[RemovableHandle, Callable] = {}
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} defines no forward()")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.forward(*args, **kwargs)
+        for hook in self._pre_hooks.values():
+            new = hook(self, args)
+            args = args if new is None else new if isinstance(new, tuple) else (new,)
+        output = self.forward(*args, **kwargs)
+        for hook in self._hooks.values():
+            new = hook(self, args, output)
+            output = output if new is None else new
+        return output
+
+    def register_forward_pre_hook(self, hook: Callable) -> RemovableHandle:
+        """Call hook(module, args) before forward; what it returns, if not None, are the args."""
+        return RemovableHandle(self, "_pre_hooks", hook)
+
+    def register_forward_hook(self, hook: Callable) -> RemovableHandle:
+        """Call hook(module, args, output) after forward; what it returns replaces the output."""
+        return RemovableHandle(self, "_hooks", hook)
 
     # The tree
 
-    def named_children(self) -> Iterator[tuple[str, Module]]:
-        return ((k, v) for k, v in vars(self).items() if isinstance(v, Module))
+    def __setattr__(self, name: str, value: Any) -> None:
+        here = vars(self).get(name)
+        if isinstance(here, Parameter) and not isinstance(value, Parameter | None):
+            raise TypeError(
+                f"{name} is a parameter, and {type(value).__name__} is none: assign a Parameter, "
+                f"or change the numbers with {name}.data[...] = …"
+            )
+        super().__setattr__(name, value)
 
-    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """This module and all below, with dotted names."""
+    def register_parameter(self, name: str, param: Parameter | None) -> None:
+        setattr(self, name, param)
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """A tensor that is state but is not trained; if persistent, state_dict has it."""
+        if name in vars(self) and name not in self._buffers:
+            raise KeyError(f"attribute '{name}' already exists")
+        self._buffers = {**self._buffers, name: persistent}
+        setattr(self, name, tensor)
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """The modules set on this one; one that has two names comes once."""
+        found = {id(v): (k, v) for k, v in reversed(vars(self).items()) if isinstance(v, Module)}
+        return reversed(found.values())
+
+    def children(self) -> Iterator[Module]:
+        return (m for _, m in self.named_children())
+
+    def named_modules(
+        self, memo: set[Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Module]]:
+        """This module and all below, with dotted names; one that is shared comes once."""
+        memo = set() if memo is None else memo
+        if remove_duplicate and self in memo:
+            return
+        memo.add(self)
         yield prefix, self
-        for name, child in self.named_children():
-            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+        for name, child in list(vars(self).items()):
+            if isinstance(child, Module):
+                below = f"{prefix}.{name}" if prefix else name
+                yield from child.named_modules(memo, below, remove_duplicate)
 
     def modules(self) -> Iterator[Module]:
         return (m for _, m in self.named_modules())
 
-    def named_parameters(self, remove_duplicate: bool = True) -> Iterator[tuple[str, Parameter]]:
-        """Every parameter with its dotted name; one that is shared comes once, by its first."""
+    def _named(self, kind: str, prefix: str, recurse: bool, once: bool) -> Iterator:
+        """(name, tensor) of parameters or buffers, each module's own before its children's."""
         seen: set[int] = set()
-        for prefix, module in self.named_modules():
-            for name, value in vars(module).items():
-                if isinstance(value, Parameter) and not (remove_duplicate and id(value) in seen):
+        for path, m in self.named_modules(None, prefix, once) if recurse else [(prefix, self)]:
+            for name, value in list(vars(m).items()):
+                is_one = name in m._buffers if kind == "buffer" else isinstance(value, Parameter)
+                if is_one and value is not None and not (once and id(value) in seen):
                     seen.add(id(value))
-                    yield f"{prefix}.{name}" if prefix else name, value
+                    yield f"{path}.{name}" if path else name, value
 
-    def parameters(self) -> Iterator[Parameter]:
-        return (p for _, p in self.named_parameters())
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Parameter]]:
+        """Every parameter with its dotted name; one that is shared comes once, by its first."""
+        return self._named("parameter", prefix, recurse, remove_duplicate)
+
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Tensor]]:
+        return self._named("buffer", prefix, recurse, remove_duplicate)
+
+    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+        return (p for _, p in self.named_parameters(recurse=recurse))
+
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        return (b for _, b in self.named_buffers(recurse=recurse))
+
+    def apply(self, fn: Callable[[Module], Any]) -> Module:
+        """Call fn on every module below, then on this one."""
+        for child in self.children():
+            child.apply(fn)
+        fn(self)
+        return self
 
     # State
 
+    def _state(self) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for path, m in self.named_modules(remove_duplicate=False):
+            for tensors in m.named_parameters("", False, False), m.named_buffers("", False, False):
+                kept = (item for item in tensors if m._buffers.get(item[0], True))
+                found |= {f"{path}.{k}" if path else k: v for k, v in kept}
+        return found
+
     def state_dict(self) -> dict[str, np.ndarray]:
-        """The parameters' arrays by name (shared, not copied)."""
-        return {name: p.data for name, p in self.named_parameters(remove_duplicate=False)}
+        """Arrays of parameters and persistent buffers by name, shared and in PyTorch's order."""
+        return {name: tensor.data for name, tensor in self._state().items()}
 
-    def load_state_dict(self, state: dict[str, Any], strict: bool = True) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any], strict: bool = True) -> Mismatch:
         """Copy arrays in by name; with strict, names must match exactly. Shapes always must."""
-        own = dict(self.named_parameters(remove_duplicate=False))
-        missing, unexpected = sorted(own.keys() - state), sorted(state.keys() - own)
-        if strict and (missing or unexpected):
-            raise RuntimeError(f"load_state_dict: missing {missing}, unexpected {unexpected}")
-        arrays = {k: np.asarray(getattr(v, "data", v)) for k, v in state.items() if k in own}
-        for name, array in arrays.items():
-            if array.shape != own[name].shape:
-                raise RuntimeError(
-                    f"load_state_dict: {name} is {own[name].shape}, got {array.shape}"
-                )
-        for name, array in arrays.items():
-            own[name].data[...] = array
+        own = self._state()
+        arrays = {k: np.asarray(getattr(v, "data", v)) for k, v in state_dict.items()}
+        missing = [k for k in own if k not in arrays]
+        unexpected = [k for k in arrays if k not in own]
+        wrong = [f"missing {missing}, unexpected {unexpected}"]
+        wrong *= strict and bool(missing or unexpected)
+        wrong += [
+            f"{k} is {v.shape}, got {arrays[k].shape}"
+            for k, v in own.items()
+            if k in arrays and arrays[k].shape != v.shape
+        ]
+        if wrong:
+            raise RuntimeError(f"load_state_dict of {type(self).__name__}: " + "; ".join(wrong))
+        for name in own.keys() & arrays.keys():
+            own[name].data[...] = arrays[name]
+        return Mismatch(missing, unexpected)
 
-    def zero_grad(self) -> None:
+    def zero_grad(self, set_to_none: bool = True) -> None:
         for p in self.parameters():
-            p.grad = None
+            if set_to_none:
+                p.grad = None
+            elif p.grad is not None:
+                p.grad.data[...] = 0
 
     def train(self, mode: bool = True) -> Module:
         for m in self.modules():
@@ -99,18 +217,28 @@ class Module:
         return self
 
     def to(self, dtype: Any) -> Module:
-        """Convert every parameter, in place."""
-        for p in self.parameters():
-            p.data, p.grad = Tensor(p.data, dtype=dtype).data, None
+        """Convert every floating parameter, gradient and buffer, in place."""
+        for t in (*self.parameters(), *self.buffers()):
+            for tensor in (t, t.grad):
+                if tensor is not None and is_floating(tensor.data):
+                    tensor.data = Tensor(tensor.data, dtype=dtype).data
         return self
+
+    def float(self) -> Module:
+        return self.to("float32")
 
     def double(self) -> Module:
         return self.to("float64")
 
     def __repr__(self) -> str:
-        rows = [f"  ({k}): " + repr(v).replace("\n", "\n  ") for k, v in self.named_children()]
-        inside = "\n" + "\n".join(rows) + "\n" if rows else self.extra_repr()
-        return f"{type(self).__name__}({inside})"
+        inside = [self.extra_repr()] if self.extra_repr() else []
+        children = ((k, v) for k, v in vars(self).items() if isinstance(v, Module))
+        rows = [f"({k}): " + repr(v).replace("\n", "\n  ") for k, v in children]
+        if not rows:
+            return f"{type(self).__name__}({''.join(inside)})"
+        return f"{type(self).__name__}(\n  " + "\n  ".join(inside + rows) + "\n)"
 
     def extra_repr(self) -> str:
-        return ""
+        """The attributes that `shown` names, those with a star by their value alone."""
+        values = ((name, repr(getattr(self, name.strip("*")))) for name in self.shown)
+        return ", ".join(v if name.startswith("*") else f"{name}={v}" for name, v in values)

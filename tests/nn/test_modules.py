@@ -1,5 +1,7 @@
 """Modules: the tree of parameters, its state, and the layers."""
 
+import copy
+
 import numpy as np
 import pytest
 from cases import numbers
@@ -107,27 +109,31 @@ def test_requires_grad_freezes():
     assert model.requires_grad_()(md.tensor([0])).requires_grad
 
 
-def test_conversion_keeps_ties_and_drops_gradients():
+def test_conversion_keeps_ties_and_takes_gradients_and_buffers_along():
     model = Tied()
+    model.register_buffer("mean", md.ones(2))
+    model.register_buffer("count", md.tensor(3))
     model(md.tensor([1])).sum().backward()
     assert model.double() is model
     assert {p.dtype.name for p in model.parameters()} == {"float64"}
-    assert model.head.weight is model.embedding.weight and model.scale.grad is None
+    assert model.head.weight is model.embedding.weight and model.scale.grad.dtype == md.float64
+    assert model.mean.dtype == md.float64 and model.count.dtype == md.int64
     assert model(md.tensor([0])).dtype == md.float64
 
 
 def test_repr():
-    model = nn.Sequential(nn.Linear(2, 3), nn.ModuleList([nn.LayerNorm(3), nn.Embedding(4, 3)]))
+    model = nn.Sequential(nn.Linear(2, 3), nn.ModuleList([nn.LayerNorm(3), nn.ReLU()]))
     assert repr(model) == (
         "Sequential(\n"
         "  (0): Linear(in_features=2, out_features=3, bias=True)\n"
         "  (1): ModuleList(\n"
-        "    (0): LayerNorm((3,), eps=1e-05)\n"
-        "    (1): Embedding(4, 3)\n"
+        "    (0): LayerNorm((3,), eps=1e-05, elementwise_affine=True)\n"
+        "    (1): ReLU()\n"
         "  )\n"
         ")"
     )
-    assert repr(nn.Dropout(0.25)) == "Dropout(p=0.25)" and repr(nn.GELU()) == "GELU()"
+    assert repr(nn.Dropout(0.25)) == "Dropout(p=0.25, inplace=False)"
+    assert repr(nn.GELU()) == "GELU(approximate='none')"
     assert repr(nn.Parameter([1.0])).startswith("Parameter containing:\ntensor([1.]")
 
 
@@ -147,6 +153,145 @@ def test_a_parameter_is_contiguous_whatever_it_was_made_of():
     assert nn.Parameter(2.0).shape == ()
     with pytest.raises(RuntimeError, match="not int64"):
         nn.Parameter([1])
+
+
+def test_sequential_by_name_index_and_slice():
+    named = nn.Sequential({"first": nn.Linear(2, 3), "second": nn.ReLU()})
+    assert list(named.state_dict()) == ["first.weight", "first.bias"]
+    assert named.first is named[0] and named[-1] is named.second
+    part = named[1:]
+    assert isinstance(part, nn.Sequential) and list(part) == [named.second]
+    numbered = nn.Sequential(nn.ReLU(), nn.ReLU(), nn.ReLU())[1:]
+    assert [name for name, _ in numbered.named_children()] == ["1", "2"]  # as in PyTorch
+    named[0] = nn.Identity(54, unused=True)
+    assert list(named.state_dict()) == [] and isinstance(named.first, nn.Identity)
+    with pytest.raises(TypeError, match="int is not a Module"):
+        nn.ModuleList([3])
+    with pytest.raises(IndexError):
+        named[2]
+
+
+def test_module_dict():
+    blocks = nn.ModuleDict({"a": nn.Linear(1, 2), "b": nn.ReLU()})
+    blocks["c"] = nn.Tanh()
+    assert list(blocks) == ["a", "b", "c"] == list(blocks.keys()) and len(blocks) == 3
+    assert blocks["b"] is blocks.b and "c" in blocks and "d" not in blocks
+    assert dict(blocks.items()) == dict(zip(blocks, blocks.values()))
+    del blocks["b"]
+    assert list(blocks) == ["a", "c"] and list(blocks.state_dict()) == ["a.weight", "a.bias"]
+    for name in ("", "x.y", "forward", "training"):
+        with pytest.raises(KeyError, match="cannot be named"):
+            blocks[name] = nn.ReLU()
+    with pytest.raises(KeyError):
+        blocks["b"]
+
+
+# Buffers, parameters, hooks
+
+
+class Counter(nn.Module):
+    """A parameter, one that is absent, and buffers of both kinds around a child."""
+
+    def __init__(self):
+        self.register_buffer("seen", md.tensor(0))
+        self.child = nn.BatchNorm1d(2)
+        self.register_buffer("scratch", md.zeros(2), persistent=False)
+        self.weight = nn.Parameter([1.0])
+        self.register_parameter("bias", None)
+        self.register_buffer("absent", None)
+
+
+def test_buffers():
+    model = Counter()
+    assert [n for n, _ in model.named_buffers()] == [
+        "seen", "scratch", "child.running_mean", "child.running_var", "child.num_batches_tracked",
+    ]  # fmt: skip
+    assert [n for n, _ in model.named_buffers(recurse=False)] == ["seen", "scratch"]
+    assert [n for n, _ in model.named_parameters()] == ["weight", "child.weight", "child.bias"]
+    assert list(model.state_dict()) == [
+        "weight", "seen", "child.weight", "child.bias", "child.running_mean", "child.running_var",
+        "child.num_batches_tracked",
+    ]  # fmt: skip
+    model.seen = md.tensor(5)  # still the buffer
+    assert model.state_dict()["seen"] == 5 and len(list(model.buffers())) == 5
+    with pytest.raises(KeyError, match="'child' already exists"):
+        model.register_buffer("child", md.zeros(1))
+    assert nn.Linear(1, 1)._buffers == {}, "one module's buffers are not another's"
+
+
+def test_a_parameter_is_not_lost_by_assigning_something_else():
+    layer = nn.Linear(2, 1)
+    with pytest.raises(TypeError, match=r"weight is a parameter, and Tensor is none.*\.data"):
+        layer.weight = md.ones(1, 2)
+    layer.bias = None
+    assert [n for n, _ in layer.named_parameters()] == ["weight"]
+
+
+def test_hooks_see_and_replace_and_can_be_removed():
+    layer, seen = nn.Identity(), []
+    first = layer.register_forward_pre_hook(lambda m, args: seen.append(args))
+    second = layer.register_forward_pre_hook(lambda m, args: args[0] + 1)
+    after = layer.register_forward_hook(lambda m, args, out: out * 10)
+    assert layer(1) == 20 and seen == [(1,)]
+    first.remove()
+    with after:
+        assert layer(1) == 20
+    assert layer(1) == 2 and seen == [(1,)]
+    second.remove()
+    second.remove()
+    assert layer(1) == 1 and nn.Identity()(1) == 1, "hooks belong to one module"
+
+
+def test_apply_visits_children_first():
+    model, order = nn.Sequential(nn.ReLU(), nn.Sequential(nn.Tanh())), []
+    assert model.apply(lambda m: order.append(type(m).__name__)) is model
+    assert order == ["ReLU", "Tanh", "Sequential", "Sequential"]
+
+
+def test_a_module_with_two_names_comes_once_but_is_saved_twice():
+    model = nn.Sequential(nn.Linear(1, 1))
+    model.again = model[0]
+    assert len(list(model.children())) == 1 and len(list(model.modules())) == 2
+    assert [n for n, _ in model.named_parameters()] == ["0.weight", "0.bias"]
+    assert list(model.state_dict()) == ["0.weight", "0.bias", "again.weight", "again.bias"]
+
+
+def test_loading_returns_what_did_not_match():
+    layer = nn.Linear(2, 1)
+    result = layer.load_state_dict({"bias": [5.0], "extra": 1}, strict=False)
+    assert result.missing_keys == ["weight"] and result.unexpected_keys == ["extra"]
+    missing, unexpected = layer.load_state_dict(layer.state_dict())
+    assert missing == [] == unexpected
+
+
+def test_gradients_are_dropped_or_zeroed():
+    layer = nn.Linear(2, 1)
+    layer(md.ones(1, 2)).sum().backward()
+    array = layer.weight.grad.data
+    layer.zero_grad(set_to_none=False)
+    assert layer.weight.grad.data is array and array.tolist() == [[0, 0]]
+    layer.zero_grad()
+    assert layer.weight.grad is None
+
+
+def test_a_deep_copy_is_of_its_own():
+    model = Tied()
+    model(md.tensor([0])).sum().backward()
+    twin = copy.deepcopy(model)
+    assert twin.head.weight is twin.embedding.weight, "ties are kept"
+    assert twin.scale.grad is None
+    twin.zero_grad()
+    model.zero_grad()
+    twin(md.tensor([0])).sum().backward()
+    assert model.scale.grad is None and twin.scale.grad is not None
+    model.scale.data[...] = 7
+    assert twin.scale.tolist() == [1]
+
+
+def test_inplace_is_refused():
+    for make in (nn.ReLU, nn.SiLU, lambda inplace: nn.Dropout(0.5, inplace)):
+        with pytest.raises(ValueError, match="leave it out"):
+            make(True)
 
 
 # Layers
