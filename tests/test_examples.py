@@ -1,0 +1,63 @@
+"""The digit examples: they learn alone and on four ranks, and reach their goals (make proofs)."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("sklearn", reason="scikit-learn is not installed: it carries the digits")
+
+FOLDER = Path(__file__).resolve().parent.parent / "tutorials" / "examples"
+EXAMPLES = sorted(FOLDER.glob("*_digits.py"))
+each_example = pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+
+
+def accuracy(shown: str) -> float:
+    return float(re.search(r"mean ([\d.]+)%", shown)[1])
+
+
+def goal(path: Path) -> float:
+    """The number after `goal=` in the example's last call."""
+    calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
+    return 100 * next(k.value.value for c in calls for k in c.keywords if k.arg == "goal")
+
+
+def run_alone(path: Path, *args: object, timeout: float = 120) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(path), *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+
+
+def test_all_six_are_here_and_short():
+    assert [p.stem.split("_")[0] for p in EXAMPLES] == [
+        "attention", "cnn", "gru", "lstm", "mlp", "rnn",
+    ]  # fmt: skip
+    assert all(len(p.read_text().splitlines()) < 80 for p in FOLDER.glob("*.py"))
+
+
+@each_example
+def test_it_learns_and_draws_its_confusion_matrix(path, tmp_path):
+    done = run_alone(path, "--seeds", 1, "--epochs", 6, "--out", tmp_path)
+    assert "Traceback" not in done.stderr, done.stderr
+    assert accuracy(done.stdout) > 85
+    (picture,) = tmp_path.iterdir()
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("name", ["mlp", "gru"])
+def test_four_ranks_learn_the_same(mpirun, tmp_path, name):
+    path = FOLDER / f"{name}_digits.py"
+    args = ["--seeds", 1, "--epochs", 3, "--out", tmp_path]
+    four = mpirun(4, path, *args, timeout=120)
+    assert accuracy(four.stdout) == pytest.approx(accuracy(run_alone(path, *args).stdout), abs=0.6)
+
+
+@pytest.mark.proof
+@each_example
+def test_five_seeds_reach_the_goal(path, tmp_path):
+    done = run_alone(path, "--out", tmp_path, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert accuracy(done.stdout) >= goal(path) >= 96
