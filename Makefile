@@ -4,13 +4,16 @@ RANKS ?= 4
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
-.PHONY: env train test lint bench doctor clean
+.PHONY: env train test proofs lint bench doctor clean
 
 train: .venv/mpi.ok          ## Train a GPT on four ranks (RANKS=n, ARGS="--model gpt-mini …")
 	@$(BIN)/mpirun -n $(RANKS) $(BIN)/minidist train $(ARGS)
 
 test: .venv/test.ok          ## Run the tests (ARGS="-k ring")
 	@$(BIN)/python -m pytest $(ARGS)
+
+proofs: .venv/test.ok        ## The tests that take minutes
+	@$(BIN)/python -m pytest -m proof $(ARGS)
 
 lint: .venv/test.ok          ## Style and types
 	@$(BIN)/ruff check .
