@@ -1,15 +1,19 @@
-"""Activations as formulas, each value beside its cotangent, worked out tile by tile."""
+"""Activations as formulas, each value beside its cotangent, worked out tile by tile.
+
+A formula is written as passes over one tile, the last of which write into `out`: while the tile
+is in cache a pass costs a tenth of what it costs over the whole array.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from .tiles import flat_tiles
+from .tiles import constant, flat_tiles
 
 
 def tiled(formula: Callable[..., Any], *arguments: Any) -> np.ndarray:
-    """formula(*arguments): arrays of one shape, worked through in tiles, then numbers."""
+    """formula(*arguments, out): arrays of one shape, worked through in tiles, then numbers."""
     arrays = [np.asarray(a, order="C") for a in arguments if isinstance(a, np.ndarray)]
     if arrays[-1].dtype.kind != "f":
         name = arrays[-1].dtype.name
@@ -17,71 +21,130 @@ def tiled(formula: Callable[..., Any], *arguments: Any) -> np.ndarray:
     out, numbers = np.empty_like(arrays[-1]), arguments[len(arrays) :]
     with np.errstate(over="ignore"):  # exp(-x) may be infinite: 1 / (1 + it) is 0
         for *parts, part in flat_tiles(*arrays, out):
-            part[...] = formula(*parts, *numbers)
+            formula(*parts, *numbers, out=part)
     return out
 
 
-def sigmoid(x):
-    """1 / (1 + exp(-x)), in one temporary."""
-    y = np.negative(x)
-    np.exp(y, out=y)
-    y += 1
-    return np.divide(1, y, out=y)
+def relu(x, out):
+    """max(x, 0)."""
+    np.maximum(x, constant(0, x), out=out)
 
 
-def sigmoid_slope(g, y):
-    """From the sigmoid y."""
-    return g * y * (1 - y)
+def relu_slope(g, x, out):
+    """g where x is positive: 1 and 0 in g's own dtype multiply faster than bools do."""
+    np.greater(x, 0, out=out)
+    out *= g
 
 
-def log_sigmoid(x):
-    return -log1p_exp(-x)
+def sigmoid(x, out):
+    """1 / (1 + exp(-x))."""
+    np.negative(x, out=out)
+    np.exp(out, out=out)
+    out += 1
+    np.divide(1, out, out=out)
 
 
-def log_sigmoid_slope(g, x):
-    return g * sigmoid(-x)
+def sigmoid_slope(g, y, out):
+    """g·y·(1 - y), from the sigmoid y."""
+    np.subtract(1, y, out=out)
+    out *= y
+    out *= g
 
 
-def log1p_exp(x):
-    """log(1 + exp(x)), without overflow and exact where it is tiny."""
-    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+def log1p_exp(x, out):
+    """log(1 + exp(x)) as max(x, 0) + log1p(exp(-|x|)): no overflow, exact where it is tiny."""
+    t = np.abs(x)
+    np.negative(t, out=t)
+    np.exp(t, out=t)
+    np.log1p(t, out=t)
+    np.maximum(x, constant(0, x), out=out)
+    out += t
 
 
-def softplus(x, beta, threshold):
-    scaled = x * beta
-    y = log1p_exp(scaled) / beta
-    return np.where(scaled > threshold, x, y) if scaled.max(initial=-np.inf) > threshold else y
+def log_sigmoid(x, out):
+    """-log(1 + exp(-x))."""
+    log1p_exp(-x, out)
+    np.negative(out, out=out)
 
 
-def softplus_slope(g, x, beta, threshold):
-    scaled = x * beta
-    dx = g * sigmoid(scaled)
-    return np.where(scaled > threshold, g, dx) if scaled.max(initial=-np.inf) > threshold else dx
+def log_sigmoid_slope(g, x, out):
+    """g·sigmoid(-x)."""
+    np.exp(x, out=out)
+    out += 1
+    np.divide(g, out, out=out)
 
 
-def silu(x):
-    return x * sigmoid(x)
+def softplus(x, beta, threshold, out):
+    """log(1 + exp(beta·x)) / beta; x itself where beta·x is above the threshold."""
+    scaled = x if beta == 1 else x * beta
+    log1p_exp(scaled, out)
+    if beta != 1:
+        out /= beta
+    _above(scaled, threshold, x, out)
 
 
-def silu_slope(g, x):
-    s = sigmoid(x)
-    return g * s * (1 + x * (1 - s))
+def softplus_slope(g, x, beta, threshold, out):
+    """g·sigmoid(beta·x); g itself where beta·x is above the threshold."""
+    scaled = x if beta == 1 else x * beta
+    sigmoid(scaled, out)
+    out *= g
+    _above(scaled, threshold, g, out)
 
 
-def leaky_relu(x, slope):
-    return (np.maximum if slope <= 1 else np.minimum)(x, x * slope)
+def _above(scaled, threshold, value, out):
+    if scaled.max(initial=-np.inf) > threshold:
+        np.copyto(out, value, where=scaled > threshold)
 
 
-def leaky_relu_slope(g, x, slope):
-    if 0 <= slope <= 1:  # np.where takes four times as long
-        return g * np.maximum((x > 0).astype(x.dtype), slope)
-    return np.where(x > 0, g, g * slope)
+def silu(x, out):
+    """x·sigmoid(x)."""
+    sigmoid(x, out)
+    out *= x
 
 
-def elu(x, alpha):
-    return np.maximum(x, 0) + alpha * np.expm1(np.minimum(x, 0))
+def silu_slope(g, x, out):
+    """g·s·(1 + x·(1 - s)), from s = sigmoid(x)."""
+    s = np.empty_like(x)
+    sigmoid(x, s)
+    np.subtract(1, s, out=out)
+    out *= x
+    out += 1
+    out *= s
+    out *= g
 
 
-def elu_slope(g, x, alpha):
-    slope = np.exp(np.minimum(x, 0))
-    return g * (slope if alpha == 1 else np.where(x > 0, 1, alpha * slope))
+def leaky_relu(x, slope, out):
+    """x or slope·x, whichever is larger (smaller, if slope is over 1)."""
+    np.multiply(x, slope, out=out)
+    (np.maximum if slope <= 1 else np.minimum)(x, out, out=out)
+
+
+def leaky_relu_slope(g, x, slope, out):
+    """g where x is positive, slope·g elsewhere."""
+    np.greater(x, 0, out=out)
+    if 0 < slope <= 1:
+        np.maximum(out, constant(slope, x), out=out)
+    elif slope:
+        out *= 1 - slope
+        out += slope
+    out *= g
+
+
+def elu(x, alpha, out):
+    """x where it is positive, alpha·(exp(x) - 1) elsewhere."""
+    t = np.minimum(x, constant(0, x))
+    np.expm1(t, out=t)
+    if alpha != 1:
+        t *= alpha
+    np.maximum(x, constant(0, x), out=out)
+    out += t
+
+
+def elu_slope(g, x, alpha, out):
+    """g where x is positive, alpha·exp(x)·g elsewhere."""
+    np.minimum(x, constant(0, x), out=out)
+    np.exp(out, out=out)
+    if alpha != 1:
+        out *= alpha
+        out += (x > 0) * out.dtype.type(1 - alpha)
+    out *= g

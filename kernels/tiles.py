@@ -1,10 +1,11 @@
 """Cutting work into tiles: pieces small enough that all passes over one stay in cache."""
 
+import functools
 from collections.abc import Iterator
 
 import numpy as np
 
-ELEMENTS = 1 << 14  # of one array: 64 KiB in float32, so four arrays fit a 256 KiB L2
+ELEMENTS = 1 << 16  # of one array: 256 KiB in float32, so four arrays fit a 1 MiB L2
 ROW_ELEMENTS = 1 << 16  # of whole rows: what is done a row needs many rows to pay for a call
 
 
@@ -20,6 +21,21 @@ def row_tiles(rows: int, width: int, elements: int = ROW_ELEMENTS) -> Iterator[s
     step = max(1, elements // max(width, 1))
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
+
+
+def constant(value: float, x: np.ndarray) -> np.ndarray:
+    """As many of one value as x has elements: NumPy's maximum of two arrays takes a third of the
+    time of one with a number."""
+    if x.size > ELEMENTS:
+        return np.full_like(x, value)
+    return _tile(value, x.dtype)[: x.size].reshape(x.shape)
+
+
+@functools.lru_cache(maxsize=8)
+def _tile(value: float, dtype: np.dtype) -> np.ndarray:
+    tile = np.full(ELEMENTS, value, dtype)
+    tile.flags.writeable = False
+    return tile
 
 
 def _flat(array: np.ndarray) -> np.ndarray:

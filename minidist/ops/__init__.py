@@ -3,7 +3,8 @@
 # ruff: noqa: F401, I001
 # fmt: off
 from .activation import (
-    elu, leaky_relu, log_softmax, logsigmoid, prelu, sigmoid, silu, softmax, softplus,
+    elu, leaky_relu, log_softmax, logsigmoid, prelu, relu, sigmoid, silu, softmax,
+    softplus,
 )
 from .attention import packed_attention, scaled_dot_product_attention
 from .conv import conv1d, conv2d, conv_transpose2d
@@ -13,7 +14,7 @@ from .elementwise import (
     abs, acos, add, allclose, asin, atan, atan2, bitwise_and, bitwise_not, bitwise_or, bitwise_xor,
     cast, ceil, clamp, clone, cos, cosh, div, eq, equal, erf, exp, expm1, floor, floor_divide, ge,
     gelu, gt, isfinite, isinf, isnan, le, log, log10, log1p, log2, logical_and, logical_not,
-    logical_or, logical_xor, lt, masked_fill, maximum, minimum, mul, ne, neg, pow, reciprocal, relu,
+    logical_or, logical_xor, lt, masked_fill, maximum, minimum, mul, ne, neg, pow, reciprocal,
     remainder, round, rsqrt, sign, sin, sinh, sqrt, square, sub, tan, tanh, trunc, where,
 )
 from .embedding import embedding

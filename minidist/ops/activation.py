@@ -10,6 +10,14 @@ from .op import axes_of, differentiable, elementwise
 
 
 @differentiable
+def relu(input):
+    """max(x, 0)."""
+    if not is_floating(input):
+        return (np.maximum(input, 0),)
+    return tiled(k.relu, input), lambda g: tiled(k.relu_slope, g, input)
+
+
+@differentiable
 def _sigmoid(x):
     y = tiled(k.sigmoid, x)
     return y, lambda g: tiled(k.sigmoid_slope, g, y)
