@@ -7,8 +7,12 @@ alone would take at the rate measured here, or the bytes at the measured copy ba
 import argparse
 import math
 import os
+import re
 import statistics
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 os.environ.update(
     dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -16,7 +20,7 @@ os.environ.update(
 
 import numpy as np
 import torch
-from gpt import minidist_step, tokens, torch_step
+from gpt import minidist_step, resident, tokens, torch_step
 
 import minidist as md
 from minidist import nn, optim
@@ -99,13 +103,13 @@ def embedding():
     return build, 0, (V * H + 3 * 8 * 128 * H) * 4
 
 
-def adam(size=3_000_000):
+def adam(size=3_000_000, fused=False):
     start = RNG.standard_normal(size).astype("float32")
 
     def build(lib):
         p = lib.nn.Parameter(lib.tensor(start))
         p.grad = lib.tensor(start * 0.1)
-        return lib.optim.Adam([p], lr=1e-3, **lib.options).step
+        return lib.optim.Adam([p], lr=1e-3, **(lib.options if fused else {})).step
 
     return build, 0, 7 * start.nbytes
 
@@ -184,6 +188,7 @@ CASES = {
     "cross-entropy 1024x4096": cross_entropy,
     "embedding 4096x256, 1024": embedding,
     "Adam 3M": adam,
+    "Adam 3M (PyTorch fused)": lambda: adam(fused=True),
     "step: GPT L4 h256": gpt_step,
     "step: CNN 32x32 b32": cnn_step,
     "step: LSTM h256 s64 b32": lstm_step,
@@ -216,13 +221,7 @@ def floors():
     return 2 * N * H * 4 * H / gemm, 2 * big.nbytes / move
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--only", default="", help="part of a case's name")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    keep_heap()
+def compare_speed(only, rounds):
     flops_rate, byte_rate = floors()
     print(
         f"one thread; GEMM {flops_rate / 1e9:.0f} GFLOP/s, copy {byte_rate / 1e9:.1f} GB/s; "
@@ -231,10 +230,10 @@ def main():
     print(f"{'forward + backward':28}{'minidist':>10}{'PyTorch':>10}{'ratio':>7}{'floor':>10}")
     ratios = []
     for name, case in CASES.items():
-        if args.only not in name:
+        if only not in name:
             continue
         build, flops, moved = case()
-        ours, theirs = in_turns(build(Ours), build(Theirs), args.rounds)
+        ours, theirs = in_turns(build(Ours), build(Theirs), rounds)
         floor = flops / flops_rate + moved / byte_rate
         ratios.append(ours / theirs)
         print(
@@ -244,6 +243,46 @@ def main():
         )
     mean = math.exp(statistics.fmean(map(math.log, ratios)))
     print(f"geometric mean of the ratios (below 1: minidist is faster): {mean:.2f}")
+
+
+def peak(name, library):
+    """MiB that a process of its own needs for three runs of a case, over its imports."""
+    command = [sys.executable, __file__, "--only", name, "--peak", library]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def measure_peak(name, library):
+    build, *_ = CASES[name]()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten (Linux)
+    before = resident()
+    run = build({"minidist": Ours, "torch": Theirs}[library])
+    for _ in range(3):
+        run()
+    status = Path("/proc/self/status").read_text()
+    print(int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 2**10 - before)
+
+
+def compare_memory(only):
+    print(f"{'peak memory over the imports':28}{'minidist':>10}{'PyTorch':>10}{'ratio':>7}")
+    for name in CASES:
+        if name.startswith("step") and only in name:
+            ours, theirs = (peak(name, library) for library in ("minidist", "torch"))
+            print(f"{name:28}{ours:6.0f} MiB{theirs:6.0f} MiB{ours / theirs:7.2f}", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--only", default="", help="part of a case's name")
+    parser.add_argument("--peak", choices=["minidist", "torch"], help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_heap()
+    if args.peak:
+        measure_peak(args.only, args.peak)
+        return
+    compare_speed(args.only, args.rounds)
+    compare_memory(args.only)
 
 
 if __name__ == "__main__":
