@@ -12,15 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from .comm import (
-    AgreedExit,
-    Communicator,
-    MpiError,
-    abort_on_error,
-    mpi_world,
-    simulate,
-    world_from_env,
-)
+from .comm import AgreedExit, Communicator, MpiError, launch, world_from_env
 from .errors import UserError
 from .train.config import TrainConfig, read_toml, resumed
 
@@ -50,25 +42,20 @@ def train(config: TrainConfig) -> None:
     from .train.run import run
 
     _, size = world_from_env()
+    ranks = 1 if config.ranks is None else config.ranks
     if size > 1:
         _require(not config.simulate, "simulate under mpirun: leave one of the two away")
         _require(
             config.ranks in (None, size),
             f"ranks {config.ranks}, but mpirun started {size}: leave --ranks away",
         )
-        comm = mpi_world()
-        _require(comm.size == size,
-                 f"mpirun started {size} ranks, but mpi4py's MPI library sees {comm.size}: use the "
-                 f"mpirun beside {sys.executable}; 'minidist doctor' tells more")  # fmt: skip
-        with abort_on_error(comm):
-            _exit_together(comm, lambda: run(config, comm))
+        launch(lambda comm: _exit_together(comm, lambda: run(config, comm)))
         return
-    ranks = 1 if config.ranks is None else config.ranks
     _require(ranks > 0, f"ranks {ranks}: want at least 1; change --ranks")
     _require(config.simulate or ranks == 1,
              f"ranks {ranks} in one process: add --simulate, or start with "
              f"'mpirun -n {ranks} minidist train'")  # fmt: skip
-    simulate(lambda comm: run(config, comm), ranks)
+    launch(lambda comm: run(config, comm), ranks)
 
 
 def _require(condition: bool, message: str) -> None:

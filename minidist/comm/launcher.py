@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
 from .communicator import Communicator
+from .errors import MpiError
 from .guard import abort_on_error
 from .mpi import mpi_world, world_from_env
 from .simulated import simulate
@@ -17,10 +19,16 @@ def launch(fn: Callable[[Communicator], T], ranks: int = 1) -> T:
     """`fn(comm)` on every rank that mpirun started; alone, on `ranks` simulated ranks.
 
     Returns this rank's result (rank 0's where the ranks are simulated). A rank that raises ends
-    them all.
+    them all. MpiError: mpi4py sees other ranks than mpirun started.
     """
-    if world_from_env()[1] > 1:
-        comm = mpi_world()
-        with abort_on_error(comm):
-            return fn(comm)
-    return simulate(fn, ranks)[0]
+    started = world_from_env()[1]
+    if started <= 1:
+        return simulate(fn, ranks)[0]
+    comm = mpi_world()
+    if comm.size != started:
+        raise MpiError(
+            f"mpirun started {started} ranks, but mpi4py's MPI library sees {comm.size}: use the "
+            f"mpirun beside {sys.executable}; 'minidist doctor' tells more"
+        )
+    with abort_on_error(comm):
+        return fn(comm)
