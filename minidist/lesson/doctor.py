@@ -119,7 +119,23 @@ def cupy() -> Finding:
     return Finding("CuPy", True, f"{cupy.__version__}, {cupy.cuda.runtime.getDeviceCount()} GPU")
 
 
-CHECKS: tuple[Callable[[], Finding], ...] = (python, cores, blas, mpi, ping, triton, cupy)
+def kernels() -> Finding:
+    """Which version of each kernel runs."""
+    from ..kernels.dispatch import forced
+
+    fix = "unset MINIDIST_KERNELS, or set it to numpy, triton or naive"
+    try:
+        name = forced()
+    except ValueError as error:
+        return Finding("kernels", False, str(error), fix)
+    if name:
+        return Finding("kernels", True, f"{name}, everywhere: MINIDIST_KERNELS asks for it")
+    return Finding("kernels", True, "NumPy in tiles on the CPU, Triton on a GPU's arrays")
+
+
+CHECKS: tuple[Callable[[], Finding], ...] = (
+    python, cores, blas, mpi, ping, triton, cupy, kernels,
+)  # fmt: skip
 
 
 def findings() -> Iterator[Finding]:

@@ -30,6 +30,15 @@ def test_without_mpi_each_line_says_what_to_install(monkeypatch):
         assert finding.ok is None, "what is optional does not fail"
 
 
+def test_it_says_which_kernels_run(monkeypatch):
+    monkeypatch.delenv("MINIDIST_KERNELS", raising=False)
+    assert "NumPy in tiles" in doctor.kernels().what
+    monkeypatch.setenv("MINIDIST_KERNELS", "naive")
+    assert doctor.kernels().what.startswith("naive, everywhere")
+    monkeypatch.setenv("MINIDIST_KERNELS", "fast")
+    assert doctor.kernels().ok is False and "fast" in doctor.kernels().what
+
+
 def test_a_broken_mpirun_is_reported(monkeypatch, tmp_path):
     broken = tmp_path / "mpirun"
     broken.write_text("#!/bin/sh\necho no libmpi.so >&2\nexit 127\n")

@@ -1,0 +1,65 @@
+"""Which version of a kernel runs: NumPy's in tiles, Triton's, or the naive one.
+
+By default it goes by where the arrays live: Triton's on CuPy arrays, NumPy's on NumPy arrays.
+MINIDIST_KERNELS=numpy|triton|naive (or `using(...)`) forces one. A kernel that has no version of
+the kind asked for runs its NumPy text, which on CuPy arrays calls CuPy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+from .launch import on_gpu
+
+VERSIONS = ("numpy", "triton", "naive")
+_forced: ContextVar[str | None] = ContextVar("forced", default=None)
+
+
+class Dispatched:
+    """A kernel in several versions; calling it calls one of them."""
+
+    def __init__(self, numpy: Callable[..., Any]):
+        functools.update_wrapper(self, numpy)
+        self.versions = {"numpy": numpy}
+
+    def version(self, name: str) -> Callable[[Callable], Callable]:
+        """Registers the decorated function, of the same signature, as that version."""
+        assert name in VERSIONS, f"{name!r}: want one of {VERSIONS}"
+
+        def register(function: Callable) -> Callable:
+            self.versions[name] = function
+            return function
+
+        return register
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        name = forced() or ("triton" if any(map(on_gpu, args)) else "numpy")
+        return self.versions.get(name, self.versions["numpy"])(*args, **options)
+
+
+dispatched = Dispatched
+
+
+def forced() -> str | None:
+    """The version that `using` or MINIDIST_KERNELS asks for, if any."""
+    name = _forced.get() or os.environ.get("MINIDIST_KERNELS") or None
+    if name is not None and name not in VERSIONS:
+        raise ValueError(f"MINIDIST_KERNELS={name}: want one of {', '.join(VERSIONS)}")
+    return name
+
+
+@contextlib.contextmanager
+def using(name: str) -> Iterator[None]:
+    """Inside, kernels run the named version."""
+    if name not in VERSIONS:
+        raise ValueError(f"no kernels {name!r}: want one of {', '.join(VERSIONS)}")
+    token = _forced.set(name)
+    try:
+        yield
+    finally:
+        _forced.reset(token)

@@ -1,0 +1,127 @@
+"""Triton kernels on arrays of NumPy or CuPy: loaded at the first launch, no PyTorch needed.
+
+A kernel's text stands in its family's file under `@triton_kernel`, with `tl = None` above it: the
+language is put in its place when the kernel is first launched, so that importing minidist loads
+no Triton. On CuPy arrays it runs on CuPy's current stream. On NumPy arrays it runs in Triton's
+interpreter, which must be asked for before Triton is loaded: TRITON_INTERPRET=1.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+POINTERS = {"bf16": "bfloat16"}  # NumPy and CuPy hold bfloat16 numbers as uint16
+
+
+class Kernel:
+    """A function in Triton's language: kernel[grid](arrays and numbers, constants by name)."""
+
+    def __init__(self, function: Callable[..., None]):
+        self.function = function
+        self._compiled: Any = None
+
+    def compiled(self) -> Any:
+        """The function as triton.jit makes it, with other kernels that it calls."""
+        if self._compiled is None:
+            import triton
+
+            _follow_cupy(triton)
+            f = self.function
+            scope = {**f.__globals__, "tl": triton.language}
+            for name in f.__code__.co_names:
+                if isinstance(scope.get(name), Kernel):
+                    scope[name] = scope[name].compiled()
+            copy = types.FunctionType(f.__code__, scope, f.__name__, f.__defaults__)
+            copy.__annotations__, copy.__module__ = f.__annotations__, f.__module__
+            copy.__qualname__ = f.__qualname__
+            self._compiled = triton.jit(copy)
+        return self._compiled
+
+    def __getitem__(self, grid: Any) -> Callable[..., None]:
+        def launch(*args: Any, **constants: Any) -> None:
+            _want_interpreter(args)
+            if all(grid):
+                self.compiled()[grid](*map(pointer, args), **constants)
+
+        return launch
+
+    def __call__(self, *args: Any, **constants: Any) -> Any:
+        """In a kernel's text another one is called; from Python each is launched on a grid."""
+        raise TypeError(f"{self.function.__name__}: launch it on a grid, kernel[grid](...)")
+
+
+triton_kernel = Kernel
+
+
+def on_gpu(array: Any) -> bool:
+    """Whether it is a CuPy array."""
+    return type(array).__module__.partition(".")[0] == "cupy"
+
+
+def pointer(value: Any, dtype: str | None = None) -> Any:
+    """What Triton takes for an array, whose numbers are of another dtype if one is named."""
+    if isinstance(value, np.ndarray) or on_gpu(value):
+        return Pointer(value, dtype or value.dtype.name)
+    return value
+
+
+class Pointer:
+    """An array as Triton wants to see it: an address and a dtype.
+
+    The other methods are those by which the interpreter copies arguments there and back; the
+    memory is the host's own, so nothing is copied.
+    """
+
+    def __init__(self, array: Any, dtype: str):
+        self.array, self.dtype = array, POINTERS.get(dtype, dtype)
+
+    def data_ptr(self) -> int:
+        if isinstance(self.array, np.ndarray):
+            return self.array.__array_interface__["data"][0]
+        return self.array.data.ptr
+
+    def untyped_storage(self) -> Pointer:
+        return self
+
+    def cpu(self) -> Pointer:
+        return self
+
+    def copy_(self, other: Pointer) -> None:
+        assert other.array is self.array
+
+    def new_empty(self, size: int, device: str) -> Pointer:
+        return self
+
+    def set_(self, *storage_offset_size_stride: Any) -> None:
+        pass
+
+    def storage_offset(self) -> int:
+        return 0
+
+    def size(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    stride = size
+
+
+def _want_interpreter(args: tuple) -> None:
+    if any(isinstance(a, np.ndarray) for a in args) and os.environ.get("TRITON_INTERPRET") != "1":
+        raise RuntimeError(
+            "a Triton kernel on NumPy arrays runs in Triton's interpreter: set TRITON_INTERPRET=1 "
+            "before Triton is loaded, or MINIDIST_KERNELS=numpy, or move the arrays to a GPU"
+        )
+
+
+def _follow_cupy(triton: Any) -> None:
+    """Launch on CuPy's current stream (Triton alone would take the device's default stream)."""
+    cupy = sys.modules.get("cupy")
+    if cupy is not None and cupy.cuda.is_available():
+        active = triton.runtime.driver.active
+        active.get_current_stream = lambda device: cupy.cuda.get_current_stream().ptr
+        active.get_current_device = lambda: cupy.cuda.Device().id
