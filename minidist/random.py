@@ -18,13 +18,16 @@ from dataclasses import dataclass
 import numpy as np
 
 
-def generator(*key: int | str, counter: int = 0) -> np.random.Generator:
-    """A Philox generator for a key of numbers and names, such as (seed, "wte.weight")."""
+def philox_key(*key: int | str) -> int:
+    """128 bits for a key of numbers and names, such as (seed, "wte.weight")."""
     # NumPy's integers are written otherwise than Python's, and must mean the same
     plain = tuple(k if isinstance(k, str) else operator.index(k) for k in key)
-    digest = hashlib.blake2b(repr(plain).encode(), digest_size=16).digest()
-    philox = np.random.Philox(key=int.from_bytes(digest, "little"), counter=counter)
-    return np.random.Generator(philox)
+    return int.from_bytes(hashlib.blake2b(repr(plain).encode(), digest_size=16).digest(), "little")
+
+
+def generator(*key: int | str, counter: int = 0) -> np.random.Generator:
+    """A Philox generator for a key of numbers and names."""
+    return np.random.Generator(np.random.Philox(key=philox_key(*key), counter=counter))
 
 
 BLOCK = 8  # float32 numbers that Philox makes of one count
@@ -52,9 +55,13 @@ def manual_seed(seed: int) -> None:
 
 def default_generator() -> np.random.Generator:
     """The next generator of the default stream: for weights and noise that name no place."""
+    return generator(*_next_key())
+
+
+def _next_key() -> tuple[int, str, int]:
     number = _calls.get()
     _calls.set(number + 1)
-    return generator(_seed.get(), "default", number)
+    return _seed.get(), "default", number
 
 
 State = tuple["Place | None", int, int]
@@ -91,13 +98,24 @@ def at(seed: int, step: int, first_sample: int) -> Iterator[None]:
         _place.reset(token)
 
 
-def keep_mask(name: str, shape: tuple[int, ...], keep: float) -> np.ndarray:
-    """True where dropout keeps: shape (samples, ...), each sample's part of the counter its own."""
+def stream(name: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Philox's key, its first count, and the number of samples: whence dropout's numbers come.
+
+    shape is (samples, ...), each sample's part of the counter its own; but one sample altogether
+    of the default stream, outside `at`.
+    """
     place = _place.get()
     if place is None:
-        return default_generator().random(shape, np.float32) < keep
-    size = math.prod(shape[1:])
-    blocks = -(-size // BLOCK)
-    first = generator(place.seed, place.step, name, counter=place.first_sample * blocks)
-    draws = first.random((shape[0], blocks * BLOCK), np.float32)
+        return philox_key(*_next_key()), 0, 1
+    first = place.first_sample * -(-math.prod(shape[1:]) // BLOCK)
+    return philox_key(place.seed, place.step, name), first, shape[0]
+
+
+def keep_mask(name: str, shape: tuple[int, ...], keep: float) -> np.ndarray:
+    """True where dropout keeps."""
+    key, first, samples = stream(name, shape)
+    size = math.prod(shape) // max(samples, 1)
+    draws = np.random.Generator(np.random.Philox(key=key, counter=first)).random(
+        (samples, -(-size // BLOCK) * BLOCK), np.float32
+    )
     return (draws[:, :size] < keep).reshape(shape)

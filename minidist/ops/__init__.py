@@ -3,19 +3,20 @@
 # ruff: noqa: F401, I001
 # fmt: off
 from .activation import (
-    elu, leaky_relu, log_softmax, logsigmoid, prelu, relu, sigmoid, silu, softmax,
-    softplus,
+    elu, leaky_relu, log_softmax, logsigmoid, prelu, relu, sigmoid, silu, softmax, softplus,
+    swiglu,
 )
 from .attention import packed_attention, scaled_dot_product_attention
 from .conv import conv1d, conv2d, conv_transpose2d
 from .dropout import dropout
 from .einsum import einsum
 from .elementwise import (
-    abs, acos, add, allclose, asin, atan, atan2, bitwise_and, bitwise_not, bitwise_or, bitwise_xor,
-    cast, ceil, clamp, clone, cos, cosh, div, eq, equal, erf, exp, expm1, floor, floor_divide, ge,
-    gelu, gt, isfinite, isinf, isnan, le, log, log10, log1p, log2, logical_and, logical_not,
-    logical_or, logical_xor, lt, masked_fill, maximum, minimum, mul, ne, neg, pow, reciprocal,
-    remainder, round, rsqrt, sign, sin, sinh, sqrt, square, sub, tan, tanh, trunc, where,
+    abs, acos, acosh, add, allclose, asin, asinh, atan, atan2, atanh, bitwise_and, bitwise_not,
+    bitwise_or, bitwise_xor, cast, ceil, clamp, clone, cos, cosh, div, eq, equal, erf, exp, expm1,
+    floor, floor_divide, ge, gelu, gt, isfinite, isinf, isnan, le, log, log10, log1p, log2,
+    logical_and, logical_not, logical_or, logical_xor, lt, masked_fill, maximum, minimum, mul, ne,
+    neg, pow, reciprocal, remainder, round, rsqrt, sign, sin, sinh, sqrt, square, sub, tan, tanh,
+    trunc, where,
 )
 from .embedding import embedding
 from .index import gather, index_select, masked_select, nonzero, one_hot, scatter_add
@@ -32,7 +33,6 @@ from .reduce import all, amax, amin, any, cumsum, logsumexp, mean, norm, prod, s
 from .rotary import rotary_embedding
 from .shape import (
     cat, chunk, contiguous, diagonal, expand, flatten, flip, getitem, pad, permute, repeat,
-    reshape, roll, split, squeeze, stack, t, transpose, tril, triu, unbind,
-    unsqueeze, view,
+    reshape, roll, split, squeeze, stack, t, transpose, tril, triu, unbind, unsqueeze, view,
 )
 from .sort import argmax, argmin, argsort, max, min, sort, topk

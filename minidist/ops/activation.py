@@ -5,6 +5,7 @@ import numpy as np
 from ..array import is_floating
 from ..kernels import pointwise as k
 from ..kernels import softmax as rows
+from ..kernels import swiglu as swiglu_kernel
 from ..kernels.pointwise import tiled
 from .op import axes_of, differentiable, elementwise
 
@@ -48,6 +49,14 @@ def silu(input):
 
 
 @differentiable
+def swiglu(input):
+    """silu(a)·b for the halves a and b of the last dimension (Shazeer 2020): (…, 2h) -> (…, h)."""
+    if not is_floating(input) or input.ndim == 0 or input.shape[-1] % 2:
+        raise RuntimeError(f"swiglu: {input.dtype.name} {input.shape}: want floats (..., 2h)")
+    return swiglu_kernel.forward(input), lambda g: swiglu_kernel.backward(g, input)
+
+
+@differentiable
 def leaky_relu(input, negative_slope=0.01):
     """x where it is positive, negative_slope·x elsewhere."""
     by = negative_slope
@@ -74,7 +83,7 @@ def prelu(input, weight):
     channels = input.shape[1] if input.ndim > 1 else 1
     if weight.ndim > 1 or weight.numel() not in (1, channels):
         raise RuntimeError(f"prelu: weight {weight.shape} for input {input.shape}: one a channel")
-    return _prelu(input, weight.reshape((-1,) + (1,) * (input.ndim - 2)) if input.ndim else weight)
+    return _prelu(input, weight.reshape((-1,) + (1,) * (input.ndim - 2) if input.ndim else ()))
 
 
 @differentiable

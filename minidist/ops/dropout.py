@@ -1,12 +1,14 @@
 """Dropout: the mask comes from counter-based randomness, so no layout changes it."""
 
-from ..random import keep_mask
+from ..kernels import dropout as kernel
+from ..random import stream
 from .op import differentiable
 
 
 @differentiable
-def _dropout(x, mask, scale):
-    return x * mask * scale, lambda g: g * mask * scale
+def _dropout(x, *drawn):
+    y, kept = kernel.forward(x, *drawn)
+    return y, lambda g: kernel.backward(g, kept, *drawn)
 
 
 def dropout(x, p=0.5, training=True, name="dropout"):
@@ -18,4 +20,4 @@ def dropout(x, p=0.5, training=True, name="dropout"):
         raise ValueError(f"dropout: p = {p}: want 0 <= p <= 1")
     if not training or p == 0:
         return x
-    return _dropout(x, keep_mask(name, x.shape, 1 - p), 1 / (1 - p) if p < 1 else 0.0)
+    return _dropout(x, *stream(name, x.shape), 1 - p, 1 / (1 - p) if p < 1 else 0.0)

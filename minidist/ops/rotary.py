@@ -9,8 +9,7 @@ from .op import differentiable
 
 @differentiable
 def _rotary(x, turn, interleaved):
-    back = turn.conj()
-    return kernel.rotate(x, turn, interleaved), lambda g: kernel.rotate(g, back, interleaved)
+    return kernel.rotate(x, turn, interleaved), lambda g: kernel.backward(g, turn, interleaved)
 
 
 def rotary_embedding(x, positions=None, base=10000.0, interleaved=True):
@@ -27,11 +26,8 @@ def rotary_embedding(x, positions=None, base=10000.0, interleaved=True):
         )
     where = np.arange(x.shape[-2]) if positions is None else positions
     where = where.data if isinstance(where, Tensor) else np.asarray(where)
-    try:
-        fits = np.broadcast_shapes(where.shape, x.shape[:-1]) == x.shape[:-1]
-    except ValueError:
-        fits = False
-    if not fits:
+    fits = (n in (1, m) for n, m in zip(where.shape[::-1], x.shape[-2::-1]))
+    if where.ndim >= x.ndim or not all(fits):
         raise RuntimeError(f"rotary_embedding: positions {where.shape} for input {x.shape}")
     angles = kernel.angles(where, x.shape[-1], base)
     turn = np.exp(1j * angles).astype(np.result_type(x.dtype, np.complex64))

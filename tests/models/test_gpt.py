@@ -1,11 +1,11 @@
 """GPT: every gradient, one model whatever the cut of the batch, and text drawn from it."""
 
 import math
-import sys
 
 import numpy as np
 import pytest
 from cases import tiny_tiles
+from minidist.kernels import dropout
 
 import minidist as md
 from minidist import Tensor, random
@@ -129,12 +129,13 @@ def test_rows_apart_are_rows_together_to_the_bit(cut):
 
 def test_masks_inside_the_model_are_cut_to_the_bit(monkeypatch):
     seen: list[np.ndarray] = []
-    keep = random.keep_mask
-    monkeypatch.setattr(
-        sys.modules["minidist.ops.dropout"],
-        "keep_mask",
-        lambda *a: seen.append(keep(*a)) or seen[-1],
-    )
+    forward = dropout.forward
+
+    def noted(x, *drawn):
+        seen.append(forward(np.ones_like(x), *drawn)[0])
+        return forward(x, *drawn)
+
+    monkeypatch.setattr(dropout, "forward", noted)
     model = GPT(GPTConfig(**{**TINY.__dict__, "dropout": 0.4}))
     tokens = np.random.default_rng(1).integers(0, 6, (5, 5))
 
