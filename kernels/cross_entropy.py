@@ -1,12 +1,30 @@
 """Softmax cross-entropy fused with the gradient of its logits, a tile of rows at a time.
 
-Forward keeps exp(logits - max) and its sums, so backward needs no second exponential and the
-logits themselves may be freed.
+The ladder: naive, each operation streams (n, V) arrays through memory. In NumPy, forward keeps the
+exponentials and their sums, so backward is one pass, needs no second exponential, and the logits
+themselves may be freed. In Triton a second exponential costs less than writing the first: forward
+reads the logits once, a block at a time with the maximum and the sum so far (Milakov & Gimelshein
+2018), and keeps these two numbers a row; backward reads the logits again and writes their
+cotangent, 3 n V elements in all. `gradient_` does both where the logits are needed no more.
 """
+
+from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
+from .dispatch import dispatched
+from .halves import wide
+from .launch import triton_kernel
+from .softmax import exponentials
 from .tiles import row_tiles
+
+tl: Any = None  # Triton's language, once a kernel is launched
+
+BLOCK = 4096  # logits a program at a time: 16 a thread of 8 warps, two loads of 16 bytes of float16
+
+LEAST = 1e-30  # a smaller exponential may have lost digits, or all of them: in float16 far sooner
 
 
 def naive(logits: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -16,21 +34,26 @@ def naive(logits: np.ndarray, target: np.ndarray) -> np.ndarray:
     return lse - logits[np.arange(len(target)), target]
 
 
+@dispatched
 def forward(logits: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """logits (n, V), target (n,) in [0, V) -> losses (n,); exponentials (n, V), their sums (n,)."""
+    """logits (n, V), target (n,) in [0, V) -> losses (n,); exponentials (n, V), their sums (n,).
+
+    The loss is log(sum / the target's exponential), whatever was taken off all logits of a row.
+    """
     n, v = logits.shape
     e, total = np.empty_like(logits), np.empty_like(logits, shape=n)
-    loss = np.empty_like(total)
     for rows in row_tiles(n, v):
-        lt, et = logits[rows], e[rows]
-        top = lt.max(1, keepdims=True)
-        np.subtract(lt, top, out=et)
-        loss[rows] = et[np.arange(len(et)), target[rows]]
-        np.exp(et, out=et)
-        et.sum(1, out=total[rows])
-    return np.subtract(np.log(total), loss, out=loss), e, total
+        total[rows] = exponentials(logits[rows], e[rows])
+    picked = e[np.arange(n), target].astype(float)  # the ratio may lie outside float32
+    lost = ~(picked >= max(LEAST, float(np.finfo(logits.dtype).tiny)))
+    picked[lost] = 1
+    loss = np.log(total / picked).astype(logits.dtype)
+    if lost.any():
+        loss[lost] = naive(logits[lost], target[lost])
+    return loss, e, total
 
 
+@dispatched
 def backward(g: np.ndarray, e: np.ndarray, total: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Cotangent of the logits: (softmax - one_hot(target)) · g, with g (n,)."""
     dlogits = np.empty_like(e)
@@ -38,6 +61,40 @@ def backward(g: np.ndarray, e: np.ndarray, total: np.ndarray, target: np.ndarray
         np.multiply(e[rows], (g[rows] / total[rows])[:, None], out=dlogits[rows])
     dlogits[np.arange(len(target)), target] -= g
     return dlogits
+
+
+@dispatched
+def gradient_(logits: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Losses (n,); logits (n, V), contiguous, become softmax - one_hot(target).
+
+    Temporary memory is two tiles of ROW_ELEMENTS, or rows, besides a few numbers a row; for 16
+    bits, whose exponentials lose too much, it is three in float32.
+    """
+    losses = np.empty_like(logits, shape=len(logits))
+    for rows in row_tiles(*logits.shape):
+        x = logits[rows]
+        losses[rows], e, total = forward.versions["numpy"](wide(x), target[rows])
+        x[...] = np.multiply(e, (1 / total)[:, None], out=e)
+        x[np.arange(len(x)), target[rows]] -= 1
+    return losses
+
+
+@forward.version("naive")
+def _forward_naive(logits, target):
+    e = np.exp(logits - logits.max(1, keepdims=True))
+    return naive(logits, target), e, e.sum(1)
+
+
+@backward.version("naive")
+def _backward_naive(g, e, total, target):
+    return (e / total[:, None] - one_hot(target, np.ones_like(g), e.shape[1])) * g[:, None]
+
+
+@gradient_.version("naive")
+def _gradient_naive(logits, target):
+    losses, e, total = _forward_naive(logits, target)
+    logits[...] = _backward_naive(np.ones_like(losses), e, total, target)
+    return losses
 
 
 def check(
@@ -110,3 +167,112 @@ def soft_backward(g: np.ndarray, logits: np.ndarray, q: np.ndarray, lse: np.ndar
 def soft_backward_target(g: np.ndarray, logits: np.ndarray, lse: np.ndarray) -> np.ndarray:
     """Cotangent of q: -log softmax · g."""
     return (lse - logits) * g[:, None]
+
+
+# The same on a GPU: some rows a program, or one if it is wide
+
+
+@triton_kernel
+def _sums_of_rows(x_ptr, row, rows, v, target, kind: tl.constexpr, COLUMNS: tl.constexpr):
+    """Of logits at row (ROWS, 1): maxima, sums of exp(x - maximum) and the target's (ROWS, 1)."""
+    lane = tl.arange(0, COLUMNS)[None, :]
+    top = tl.full(row.shape, float("-inf"), kind)
+    total = tl.zeros([row.shape[0], COLUMNS], kind)  # added up across threads only at the end
+    picked = tl.zeros([row.shape[0], COLUMNS], kind)
+    for start in range(0, v, COLUMNS):
+        column = start + lane
+        inside = (row < rows) & (column < v)
+        x = tl.load(x_ptr + row * v + column, inside, other=float("-inf")).to(kind)
+        before, top = top, tl.maximum(top, tl.max(x, 1)[:, None])
+        shift = tl.where(top == float("-inf"), 0.0, top)  # -inf less -inf would be NaN
+        total = total * tl.exp(before - shift) + tl.exp(x - shift)
+        picked = tl.where(column == target, x, picked)
+    return top, tl.sum(total, 1)[:, None], tl.sum(picked, 1)[:, None]
+
+
+@triton_kernel
+def _put_gradients(x_ptr, out_ptr, row, column, rows, v, target, top, scale, g, kind: tl.constexpr):
+    inside = (row < rows) & (column < v)
+    x = tl.load(x_ptr + row * v + column, inside, other=float("-inf")).to(kind)
+    d = (tl.exp(x - top) * scale - tl.where(column == target, 1.0, 0.0)) * g
+    tl.store(out_ptr + row * v + column, d.to(out_ptr.dtype.element_ty), inside)
+
+
+@triton_kernel
+def _loss_kernel(
+    x_ptr, target_ptr, loss_ptr, sums_ptr, rows, v, IN_PLACE: tl.constexpr, DOUBLE: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """sums (n, 2) receives the maximum and 1 / Σ exp(x - maximum); in place, x the gradient."""
+    kind: tl.constexpr = tl.float64 if DOUBLE else tl.float32
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    inside = row < rows
+    target = tl.load(target_ptr + row, inside, other=0).to(tl.int32)
+    top, total, picked = _sums_of_rows(x_ptr, row, rows, v, target, kind, COLUMNS)
+    top, total = tl.where(inside, top, 0.0), tl.where(inside, total, 1.0)
+    loss = tl.log(total) + (top - picked)  # a small difference of large numbers comes first
+    tl.store(loss_ptr + row, loss.to(loss_ptr.dtype.element_ty), inside)
+    if IN_PLACE:
+        for start in range(0, v, COLUMNS):
+            column = start + tl.arange(0, COLUMNS)[None, :]
+            _put_gradients(x_ptr, x_ptr, row, column, rows, v, target, top, 1 / total, 1.0, kind)
+    else:
+        tl.store(sums_ptr + 2 * row, top, inside)
+        tl.store(sums_ptr + 2 * row + 1, 1 / total, inside)
+
+
+@triton_kernel
+def _slope_kernel(
+    g_ptr, x_ptr, sums_ptr, target_ptr, dx_ptr, rows, v, DOUBLE: tl.constexpr, ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):  # fmt: skip
+    kind: tl.constexpr = tl.float64 if DOUBLE else tl.float32
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    inside = row < rows
+    target = tl.load(target_ptr + row, inside, other=0).to(tl.int32)
+    top = tl.load(sums_ptr + 2 * row, inside, other=0)
+    scale = tl.load(sums_ptr + 2 * row + 1, inside, other=0)
+    g = tl.load(g_ptr + row, inside, other=0).to(kind)
+    _put_gradients(x_ptr, dx_ptr, row, column, rows, v, target, top, scale, g, kind)
+
+
+def cut(x: np.ndarray) -> tuple[int, int, dict[str, Any]]:
+    """Programs down and across logits x (n, V), and a kernel's constants."""
+    n, v = x.shape
+    broad = min(BLOCK, 1 << max(v - 1, 0).bit_length())
+    tall = min(BLOCK // broad, 1 << max(n - 1, 0).bit_length())
+    constants = {"DOUBLE": x.dtype == np.float64, "ROWS": tall, "COLUMNS": broad, "num_warps": 8}
+    return -(-n // tall), -(-v // broad), constants
+
+
+@forward.version("triton")
+def _forward_triton(logits, target):
+    x, target = _contiguous(logits), _contiguous(target)
+    kind = np.float64 if x.dtype == np.float64 else np.float32
+    losses, sums = np.empty_like(x, shape=len(x)), np.empty_like(x, kind, shape=(len(x), 2))
+    down, _, constants = cut(x)
+    _loss_kernel[(down,)](x, target, losses, sums, *x.shape, IN_PLACE=False, **constants)
+    return losses, x, sums
+
+
+@backward.version("triton")
+def _backward_triton(g, x, sums, target):
+    dx, (down, across, constants) = np.empty_like(x), cut(x)
+    g, target = _contiguous(g), _contiguous(target)
+    _slope_kernel[(down, across)](g, x, sums, target, dx, *x.shape, **constants)
+    return dx
+
+
+@gradient_.version("triton")
+def _gradient_triton(logits, target):
+    assert logits.flags.c_contiguous
+    losses, (down, _, constants) = np.empty_like(logits, shape=len(logits)), cut(logits)
+    _loss_kernel[(down,)](
+        logits, _contiguous(target), losses, losses, *logits.shape, IN_PLACE=True, **constants
+    )
+    return losses
+
+
+def _contiguous(a):
+    return a if a.flags.c_contiguous else a.copy()

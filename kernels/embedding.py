@@ -1,11 +1,25 @@
 """Rows of a table by index, and the sum of cotangents back into the table.
 
-np.add.at adds row after row through a slow general path. Sorted by index, equal rows are
-neighbours: each round adds every second one of a run to the one before it, so log2(most repeats)
-rounds of whole-array additions do, in the order of a tree.
+np.add.at adds row after row through a slow general path. A row that is picked once is a plain
+assignment. Those picked more often are sorted by index, so that equal ones are neighbours: each
+round adds every second one of a run to the one before it, so log2(most repeats) rounds of
+whole-array additions do, in the order of a tree. In Triton a program sums the run of one row of the
+table, a block of its columns; no atomic additions, so it is the same at every run. Memory traffic:
+g is read once, the table written once, beside the sorted order and where its runs start.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
+
+from .dispatch import dispatched
+from .launch import triton_kernel
+
+tl: Any = None  # Triton's language, once a kernel is launched
+
+RUN, BLOCK = 8, 256  # rows of g, and columns, that a program loads together: 16 a thread of 4 warps
 
 
 def naive_backward(g: np.ndarray, index: np.ndarray, rows: int) -> np.ndarray:
@@ -15,22 +29,79 @@ def naive_backward(g: np.ndarray, index: np.ndarray, rows: int) -> np.ndarray:
     return table
 
 
+def forward(table: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """table (rows, h), index (...) from 0 to rows - 1 -> (..., h)."""
+    if not table.flags.c_contiguous:
+        return table[index]
+    return table.take(index.astype(np.intp, copy=False), axis=0)  # faster than table[index]
+
+
+@dispatched
 def backward(g: np.ndarray, index: np.ndarray, rows: int) -> np.ndarray:
     """g (n, h), index (n,) -> (rows, h)."""
-    table = np.zeros_like(g, shape=(rows, g.shape[1]))
-    order = np.argsort(index, kind="stable")
-    g, index = g[order], index[order]
-    while (odd := _odd_in_run(index)).any():
-        at = np.flatnonzero(odd)
-        g[at - 1] += g[at]
-        g, index = g[~odd], index[~odd]
-    table[index] = g
+    table = np.zeros((rows, g.shape[1]), g.dtype)
+    table[index] = g  # where an index repeats one of them stays, until their sum replaces it
+    small = index.astype(np.min_scalar_type(max(rows - 1, 0)))  # 16 bits: sorted by their digits
+    order = np.argsort(small, kind="stable")
+    place = _place_in_run(small[order])
+    if place.any():
+        again = (place > 0) | np.append(place[1:] > 0, False)
+        order, place = order[again], place[again]
+        table[index[order[place == 0]]] = _sums_of_runs(g, order, place)
     return table
 
 
-def _odd_in_run(index: np.ndarray) -> np.ndarray:
-    """True for the second, fourth, … of equal neighbours."""
+def _place_in_run(index: np.ndarray) -> np.ndarray:
+    """0, 1, 2, … along each run of equal neighbours."""
     place = np.arange(len(index))
     first = np.ones(len(index), bool)
     first[1:] = index[1:] != index[:-1]
-    return (place - np.maximum.accumulate(np.where(first, place, 0))) % 2 == 1
+    return place - np.maximum.accumulate(np.where(first, place, 0))
+
+
+def _sums_of_runs(g: np.ndarray, order: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """The sums of runs of rows of g; `order` lists the rows, `place` counts along each run."""
+    while place.any():
+        even, odd = np.flatnonzero(place % 2 == 0), np.flatnonzero(place % 2)
+        pairs = g.take(order[even], axis=0)
+        pairs[odd - 1 - np.arange(len(odd))] += g.take(order[odd], axis=0)
+        g, order, place = pairs, np.arange(len(pairs)), place[even] // 2
+    return g
+
+
+backward.version("naive")(naive_backward)
+
+
+# The same on a GPU: a row of the table and a block of its columns a program
+
+
+@triton_kernel
+def _runs_kernel(
+    g_ptr, order_ptr, starts_ptr, table_ptr, h, DOUBLE: tl.constexpr, RUN: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    total = tl.zeros([COLUMNS], tl.float64 if DOUBLE else tl.float32)
+    end = tl.load(starts_ptr + row + 1)
+    for start in range(tl.load(starts_ptr + row), end, RUN):
+        place = start + tl.arange(0, RUN)
+        at = tl.load(order_ptr + place, place < end, other=0)[:, None]
+        inside = (place < end)[:, None] & (column < h)[None, :]
+        total += tl.sum(tl.load(g_ptr + at * h + column, inside, other=0).to(total.dtype), 0)
+    tl.store(table_ptr + row * h + column, total.to(table_ptr.dtype.element_ty), column < h)
+
+
+@backward.version("triton")
+def _backward_triton(g, index, rows):
+    if not len(index):
+        return np.zeros_like(g, shape=(rows, g.shape[1]))
+    g, h = g if g.flags.c_contiguous else g.copy(), g.shape[1]
+    order = np.argsort(index, kind="stable")
+    starts = np.zeros_like(order, shape=rows + 1)
+    np.cumsum(np.bincount(index, minlength=rows), out=starts[1:])
+    table, columns = np.empty_like(g, shape=(rows, h)), min(BLOCK, 1 << max(h - 1, 0).bit_length())
+    _runs_kernel[(rows, -(-h // columns))](
+        g, order, starts, table, h, DOUBLE=g.dtype == np.float64, RUN=RUN, COLUMNS=columns
+    )
+    return table

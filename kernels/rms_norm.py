@@ -1,8 +1,8 @@
-"""RMS norm (Zhang & Sennrich 2019) over the last axis, a tile of rows at a time."""
+"""RMS norm (Zhang & Sennrich 2019) over the last axis, a tile of rows at a time: see layer_norm."""
 
 import numpy as np
 
-from .tiles import row_tiles
+from .tiles import added, row_tiles
 
 
 def naive(x, weight, eps):
@@ -11,31 +11,41 @@ def naive(x, weight, eps):
 
 
 def forward(x: np.ndarray, weight: np.ndarray | None, eps: float) -> tuple[np.ndarray, np.ndarray]:
-    """x (n, h) -> y (n, h), and 1/root of the mean square (n, 1) for backward."""
+    """x (n, h) -> y (n, h), and for backward 1/root of the mean square, beside zeros (n, 2).
+
+    y = x · (r wᵀ): a pass for the sums, one that spreads the factors, one product. BLAS has no
+    fast product of a column and a row alone, hence the zeros.
+    """
     n, h = x.shape
-    y, scale = np.empty_like(x), np.empty_like(x, shape=(n, 1))
+    y, scale, affine = np.empty_like(x), *(np.zeros_like(x, shape=s) for s in ((n, 2), (2, h)))
+    np.divide(1, np.sqrt(np.vecdot(x, x) / max(h, 1) + eps), out=scale[:, 0])
+    affine[0] = 1 if weight is None else weight
     for rows in row_tiles(n, h):
-        square = np.vecdot(x[rows], x[rows])[:, None] / max(h, 1)
-        np.divide(1, np.sqrt(square + eps), out=scale[rows])
-        np.multiply(x[rows], scale[rows], out=y[rows])
-        if weight is not None:
-            y[rows] *= weight
+        yt = np.matmul(scale[rows], affine, out=y[rows])
+        yt *= x[rows]
     return y, scale
 
 
 def backward(
     g: np.ndarray, x: np.ndarray, weight: np.ndarray | None, scale: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cotangents of x (n, h) and weight (h,)."""
+    """Cotangents of x (n, h), in g's shape if that is another, and of weight (h,).
+
+    With u = g · w and s = Σ u · x over a row, dx = r u - (r² / h · r s) x. Six passes: g · x and
+    its sums over rows and columns; u and x, side by side; dx from both.
+    """
     n, h = x.shape
-    dx, dw, ones = np.empty_like(x), np.zeros_like(x, shape=h), np.ones_like(x, shape=n)
+    dx, dw, factors = np.empty_like(x, shape=g.shape), np.zeros_like(x, shape=h), scale.copy()
+    g, out, r = g.reshape(n, h), dx.reshape(n, h), scale[:, 0]
+    weight, slope = np.ones_like(x, shape=h) if weight is None else weight, r * r / -max(h, 1)
+    parts = np.empty_like(x, shape=(2, next(row_tiles(n, h), slice(0, 0)).stop, h))
     for rows in row_tiles(n, h):
-        gt, dt = g[rows], dx[rows]
-        normal = x[rows] * scale[rows]
-        np.multiply(gt, normal, out=dt)
-        dw += np.matmul(ones[: len(dt)], dt)
-        gt = gt if weight is None else gt * weight
-        normal *= (np.vecdot(gt, normal) / max(h, 1))[:, None]
-        np.subtract(gt, normal, out=dt)
-        dt *= scale[rows]
+        gt, tile = g[rows], parts[:, : rows.stop - rows.start]
+        u, xt = tile
+        np.copyto(xt, x[rows])
+        gx = np.multiply(gt, xt, out=u)
+        dw += np.matmul(r[rows], gx)
+        np.multiply(slope[rows], r[rows] * np.matmul(gx, weight), out=factors[rows, 1])
+        np.multiply(gt, weight, out=u)
+        added(factors[rows], tile, out[rows])
     return dx, dw

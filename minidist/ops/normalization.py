@@ -16,12 +16,12 @@ def _layer_norm(x, weight, bias, width, eps):
     shape, n = x.shape, x.size // max(width, 1)
     rows = np.ascontiguousarray(x).reshape(n, width)
     scale, shift = (None if a is None else a.reshape(-1) for a in (weight, bias))
-    y, normal, rstd = kernel.forward(rows, scale, shift, eps)
+    y, *saved = kernel.forward(rows, scale, shift, eps)
 
     def vjp(g):
-        dx, dw, db = kernel.backward(g.reshape(n, width), normal, scale, rstd)
+        dx, dw, db = kernel.backward(g, saved[0], scale, saved[1])
         affine = ((dw, weight), (db, bias))
-        return [dx.reshape(shape), *(None if a is None else d.reshape(a.shape) for d, a in affine)]
+        return [dx, *(None if a is None else d.reshape(a.shape) for d, a in affine)]
 
     return y.reshape(shape), Joint(vjp)
 
@@ -52,8 +52,8 @@ def _rms_norm(x, weight, width, eps):
     y, rstd = rms.forward(rows, scale, eps)
 
     def vjp(g):
-        dx, dw = rms.backward(g.reshape(n, width), rows, scale, rstd)
-        return [dx.reshape(shape), None if weight is None else dw.reshape(weight.shape)]
+        dx, dw = rms.backward(g, rows, scale, rstd)
+        return [dx, None if weight is None else dw.reshape(weight.shape)]
 
     return y.reshape(shape), Joint(vjp)
 

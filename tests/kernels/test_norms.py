@@ -62,6 +62,30 @@ def test_how_a_tile_is_shifted_changes_little_but_matters_far_apart(near, monkey
     assert right is (near == 0.0), "one shift for rows far apart loses the lower ones"
 
 
+@DTYPES
+@pytest.mark.parametrize("small, bounds", [(-1.0, (0, 0)), (1e9, (0, 1e30)), (20.0, (1e-10, 1e10))])
+def test_exponentials_with_and_without_a_shift(dtype, small, bounds, monkeypatch):
+    """Always shifted, never, or as the numbers want it."""
+    monkeypatch.setattr(softmax, "SMALL", small)
+    monkeypatch.setattr(softmax, "RANGE", bounds)
+    x = numbers((50, 7), 0, dtype) * 5
+    e = np.empty_like(x)
+    sums = softmax.exponentials(x, e)
+    assert np.array_equal(e, np.exp(x)) == (small > 0)
+    assert close(e / sums[:, None], softmax.naive(x.astype("float64")), dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("other", [25, 1e4, -25, -1e4])
+def test_the_sums_tell_when_the_first_row_misleads(dtype, other):
+    x = numbers((40, 9), 0, dtype)
+    x[1:] += np.array(other, dtype)
+    e = np.empty_like(x)
+    sums = softmax.exponentials(x, e)
+    assert close(e / sums[:, None], softmax.naive(x.astype("float64")), dtype)
+    assert close(softmax.forward(x, 1), softmax.naive(x.astype("float64")), dtype)
+
+
 # Norms
 
 
@@ -80,6 +104,16 @@ def test_rms_norm(dtype, n, h, tile, layout, seed):
     normal, u = x / root, g * w
     assert close(dx, (u - normal * (u * normal).mean(1, keepdims=True)) / root, dtype)
     assert close(dw, (g * normal).sum(0), dtype)
+
+
+def test_rms_norm_without_a_weight_keeps_the_shape_of_the_cotangent():
+    x, g = numbers((6, 4), 0), numbers((2, 3, 4), 1)
+    y, scale = rms_norm.forward(x, None, 0.1)
+    ones = rms_norm.backward(g, x, np.ones(4), scale)
+    np.testing.assert_allclose(y, rms_norm.naive(x, 1, 0.1))
+    for got, expected in zip(rms_norm.backward(g, x, None, scale), ones, strict=True):
+        np.testing.assert_array_equal(got, expected)
+    assert ones[0].shape == g.shape
 
 
 @DTYPES

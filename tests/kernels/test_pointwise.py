@@ -163,3 +163,10 @@ def test_flat_tiles_are_views_of_everything(n, elements):
         s += 1
         t += 1
     assert (a == 1).all() and (b == 1).all()
+
+
+@pytest.mark.parametrize("n, k, h", [(5, 2, 7), (5, 3, 1), (1, 4, 9), (0, 2, 3), (300, 3, 256)])
+def test_rows_are_added_by_their_factors(n, k, h):
+    factors, parts, out = numbers((n, k), 0), numbers((k, n, h), 1), np.full((n, h), np.nan)
+    tiles.added(factors, parts, out)
+    np.testing.assert_allclose(out, np.einsum("nk,knh->nh", factors, parts), atol=1e-13)

@@ -5,7 +5,7 @@ import pytest
 from cases import LAYOUTS, SEEDS, laid_out, numbers, tiny_tiles
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minidist.kernels import attention, cross_entropy, embedding, layer_norm, linear
+from minidist.kernels import attention, cross_entropy, embedding, layer_norm, linear, softmax
 
 BOUNDS = {"float32": 5e-6, "float64": 1e-13}
 DTYPES = pytest.mark.parametrize("dtype", BOUNDS)
@@ -60,6 +60,40 @@ def test_layer_norm_of_equal_and_huge_rows():
     np.testing.assert_array_equal(y[0], 0)
 
 
+@DTYPES
+@pytest.mark.parametrize("near", [-1.0, 4.0])
+@pytest.mark.parametrize("weight, bias", [(True, True), (True, False), (False, False)])
+def test_layer_norm_with_and_without_the_means_taken_off(dtype, near, weight, bias, monkeypatch):
+    monkeypatch.setattr(layer_norm, "NEAR", near)
+    x, g = numbers((50, 6), 0, dtype), numbers((50, 6), 1, dtype)
+    x += 0.3 - x.mean(1, keepdims=True)
+    w, b = (numbers((6,), i, dtype) if there else None for i, there in ((2, weight), (3, bias)))
+    with tiny_tiles(18):
+        y, saved, stats = layer_norm.forward(x, w, b, 1.0)
+        dx, dw, db = layer_norm.backward(g.reshape(5, 10, 6), saved, w, stats)
+    assert (saved is x) == (near == 4.0)
+    x, g, w, b = (None if a is None else a.astype("float64") for a in (x, g, w, b))
+    w, b = np.ones(6) if w is None else w, np.zeros(6) if b is None else b
+    assert close(y, layer_norm.naive(x, w, b, 1.0), dtype)
+    root, normal = np.sqrt(x.var(1, keepdims=True) + 1), layer_norm.naive(x, 1, 0, 1.0)
+    u = g * w
+    expected = u - u.mean(1, keepdims=True) - normal * (u * normal).mean(1, keepdims=True)
+    assert close(dx, (expected / root).reshape(5, 10, 6), dtype)
+    assert close(dw, (g * normal).sum(0), dtype) and close(db, g.sum(0), dtype)
+
+
+@pytest.mark.parametrize("near", [4.0, np.inf])
+def test_a_mean_far_from_0_is_taken_off_first(near, monkeypatch):
+    monkeypatch.setattr(layer_norm, "NEAR", near)
+    x = numbers((40, 64), 0)
+    x[7] += 1024  # one row is enough
+    narrow = x.astype("float32")
+    y, saved, _ = layer_norm.forward(narrow, None, None, 1e-5)
+    expected = layer_norm.naive(narrow.astype("float64"), 1, 0)
+    assert (saved is narrow) == (near == np.inf)
+    assert (np.abs(y - expected).max() < 5e-4) == (near == 4.0), "the variance kept no digits"
+
+
 # Cross-entropy
 
 
@@ -100,6 +134,31 @@ def test_cross_entropy_of_extremes(dtype, top):
     np.testing.assert_allclose(dlogits, [[1, -1, 0], [1 / 3, 1 / 3, -2 / 3]], rtol=1e-6)
 
 
+@DTYPES
+@pytest.mark.parametrize("least", [0.0, 1e-30, np.inf])
+@pytest.mark.parametrize("shift", [0, 19, -19, 60, -60, 300])
+def test_cross_entropy_of_logits_that_lie_anywhere(dtype, shift, least, monkeypatch):
+    """With or without a shift; all, some or no rows by the ratio of exponentials."""
+    monkeypatch.setattr(cross_entropy, "LEAST", least)
+    logits = (numbers((30, 9), 0) * 4 + shift).astype(dtype)
+    target, g = np.arange(30) % 9, numbers((30,), 1, dtype)
+    loss, e, total = cross_entropy.forward(logits, target)
+    wide = logits.astype("float64")
+    assert close(loss, cross_entropy.naive(wide, target), dtype)
+    expected = (softmax.naive(wide) - np.eye(9)[target]) * g[:, None]
+    assert close(cross_entropy.backward(g, e, total, target), expected, dtype)
+
+
+@DTYPES
+def test_cross_entropy_of_targets_that_are_hardly_possible(dtype):
+    logits = np.array([[0, -50], [0, -75], [0, -100], [0, -1000], [0, -np.inf], [0, 0]], dtype)
+    loss, *_ = cross_entropy.forward(logits, np.ones(6, int))
+    np.testing.assert_allclose(loss, [50, 75, 100, 1000, np.inf, np.log(2)], rtol=1e-6)
+    wide = np.array([[19.5, -68.5, 0], [19, 19, 19]], dtype)  # a ratio of 1e38 and more
+    loss, *_ = cross_entropy.forward(wide, np.ones(2, int))
+    np.testing.assert_allclose(loss, [88, np.log(3)], rtol=1e-6)
+
+
 def test_without_the_maximum_taken_off_there_is_no_answer():
     logits = np.array([[1e4, 0.0]])
     with np.errstate(over="ignore"):
@@ -120,6 +179,25 @@ def test_embedding_backward(dtype, n, h, rows, layout, seed):
     assert table.dtype == dtype
     assert close(table, embedding.naive_backward(g, index, rows), dtype)
     assert close(table, np.eye(rows)[index].T @ g.astype("float64"), dtype)
+
+
+@pytest.mark.parametrize("rows", [1, 256, 257, 65536, 65537])
+@pytest.mark.parametrize("picks", ["once", "often", "one"])
+def test_embedding_of_rows_picked_once_or_often(rows, picks):
+    rng = np.random.default_rng(rows)
+    often = rng.integers(max(rows - 8, 0), rows, 100)
+    index = {"once": rng.permutation(rows)[:100], "often": often, "one": np.full(100, rows - 1)}
+    g = rng.integers(-99, 99, (len(index[picks]), 3)).astype("float32")  # sums are exact
+    table = embedding.backward(g, index[picks], rows)
+    np.testing.assert_array_equal(table, embedding.naive_backward(g, index[picks], rows))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("index", ["uint8", "int32", "int64", "uint64"])
+def test_embedding_forward(index, layout):
+    table, index = laid_out(numbers((9, 4), 0), layout), np.array([[3, 8], [0, 3]], index)
+    np.testing.assert_array_equal(embedding.forward(table, index), table[index])
+    np.testing.assert_array_equal(embedding.forward(table, index[0, 0]), table[3])
 
 
 # Linear
@@ -183,3 +261,15 @@ def test_attention_of_extremes():
     attention.forward(q, k, v, out, False, 1.0)
     kept = v[:, :, [0, 2, 3, 4]].mean(2)
     np.testing.assert_allclose(out[0, 0], np.repeat(kept[0], 5, 0), rtol=1e-5, atol=1e-6)
+
+
+def test_float16_rows_far_apart_keep_their_digits():
+    logits = (np.random.default_rng(0).standard_normal((300, 10)) * 4).astype(np.float16)
+    target = np.arange(300) % 10
+    wide = logits.astype(np.float64)
+    losses, *saved = cross_entropy.forward(logits, target)
+    np.testing.assert_allclose(losses, cross_entropy.naive(wide, target), rtol=5e-3, atol=5e-3)
+    d = cross_entropy.backward(np.ones(300, np.float16), *saved, target)
+    expected = softmax.naive(wide) - np.eye(10)[target]
+    np.testing.assert_allclose(d, expected, atol=2e-3)
+    np.testing.assert_allclose(softmax.forward(logits, -1), softmax.naive(wide), atol=2e-3)
