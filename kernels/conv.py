@@ -11,6 +11,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from . import winograd
+from .product import lines, product, turned
 from .windows import Windows
 
 COLUMNS = 1 << 18  # elements of a tile of columns: 1 MiB in float32
@@ -47,14 +49,16 @@ def _columns(x: np.ndarray, win: Windows, count: tuple) -> Iterator[tuple]:
     padded = win.padded(tiles[0][0].stop if n else 0, c, size, x.dtype)
     patches = sliding_window_view(padded, win.reach(), (2, 3))[..., ::dh, ::dw]
     patches = patches[:, :, ::sh, ::sw].transpose(1, 4, 5, 0, 2, 3)[..., : count[0], : count[1]]
-    inside, buffer = win.inside(padded, size), np.empty(0, x.dtype)
+    inside, buffer = win.inside(padded, size), np.empty((0, 0), x.dtype)
     for images, cuts in tiles:
         length = images.stop - images.start
         inside[:length] = x[images]
         for rows in cuts:
             part = patches[:, :, :, :length, rows]
-            buffer = buffer if buffer.size >= part.size else np.empty(part.size, x.dtype)
-            columns = buffer[: part.size].reshape(part.shape)
+            pixels = part[0, 0, 0].size
+            if buffer.shape[1] < pixels:
+                buffer = np.empty((c * kh * kw, lines(pixels)), x.dtype)
+            columns = buffer[:, :pixels].reshape(part.shape)
             columns[...] = part
             yield images, rows, columns
 
@@ -67,12 +71,15 @@ def forward(
 
     (ho, wo) is `count`, or as many windows as there are.
     """
-    o, width = len(weight), weight[0].size
-    matrix, shift = weight.reshape(groups, o // groups, width), 0 if bias is None else bias
-    y = np.empty((len(x), o, *(count or win.grid(x.shape[2:]))), x.dtype)
+    o, width, count = len(weight), weight[0].size, count or win.grid(x.shape[2:])
+    if winograd.suits(win, weight.shape[1], count):
+        return winograd.forward(x, weight, bias, win, groups, count)
+    matrix, shift = np.array(weight, order="C"), 0 if bias is None else bias
+    matrix = matrix.reshape(groups, o // groups, width)
+    y = np.empty((len(x), o, *count), x.dtype)
     for images, rows, columns in _columns(x, win, y.shape[2:]):
         pixels = columns[0, 0, 0]
-        part = np.matmul(matrix, columns.reshape(groups, width, pixels.size))
+        part = product(matrix, columns.reshape(groups, width, pixels.size))
         part = part.reshape(o, *pixels.shape).swapaxes(0, 1)
         np.add(part, np.reshape(shift, (-1, 1, 1)), out=y[images, :, rows])
     return y
@@ -88,11 +95,13 @@ def backward_weight(
     g: np.ndarray, x: np.ndarray, shape: tuple, win: Windows, groups: int = 1
 ) -> np.ndarray:
     """g (n, o, ho, wo), x (n, c, h, w) -> the weight's cotangent, of `shape`."""
+    if winograd.suits(win, shape[1], g.shape[2:]):
+        return winograd.backward_weight(g, x, shape, win, groups)
     o, width = shape[0], shape[1] * shape[2] * shape[3]
     dw = np.zeros((groups, width, o // groups), x.dtype)
     for images, rows, columns in _columns(x, win, g.shape[2:]):
-        gt = _rows(g, images, rows, groups).swapaxes(1, 2)
-        dw += np.matmul(columns.reshape(groups, width, gt.shape[1]), gt)
+        gt = turned(_rows(g, images, rows, groups))
+        dw += product(columns.reshape(groups, width, gt.shape[1]), gt)
     return dw.swapaxes(1, 2).reshape(shape)
 
 
