@@ -1,32 +1,48 @@
 """minidist: distributed training of language models, written by hand, small enough to read."""
 
-from . import autograd, graph, random
-from .array import bool_, float16, float32, float64, int32, int64
+# ruff: noqa: F401
+from math import e, inf, nan, pi
+
+from numpy import finfo, iinfo
+
+from . import autograd, graph, random, spelling
+from .array import DTYPES, bool_, float16, float32, float64, int32, int64
 from .autograd import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from .device import device
 from .random import manual_seed
 from .recompute import checkpoint
 from .tensor import Tensor
 
 # isort: off
 # fmt: off
-from .creation import (  # noqa: F401
+from .creation import (
     arange, as_tensor, empty, empty_like, eye, from_numpy, full, full_like, linspace, ones,
     ones_like, rand, rand_like, randint, randn, randn_like, randperm, tensor, zeros, zeros_like,
 )
-from .ops import (  # noqa: F401
-    abs, acos, add, all, allclose, amax, amin, any, argmax, argmin, argsort, asin, atan, atan2,
-    bitwise_and, bitwise_not, bitwise_or, bitwise_xor, bmm, cat, ceil, chunk, clamp, clone, cos,
-    cosh, cumsum, diagonal, div, dot, einsum, eq, equal, erf, exp, expm1, flatten,
-    flip, floor, floor_divide, gather, ge, gt, index_select, isfinite, isinf, isnan,
-    le, log, log10, log1p, log2, log_softmax, logical_and, logical_not, logical_or, logical_xor,
-    logsumexp, lt, masked_fill, masked_select, matmul, max, maximum, mean, min, minimum, mm,
-    mul, ne, neg, nonzero, norm, outer, permute, pow, prod, reciprocal, relu,
-    remainder, reshape, roll, round, rsqrt, scatter_add, sigmoid,
-    sign, sin, sinh, softmax, sort, split, sqrt, square, squeeze, stack, std, sub, sum, t, tan,
-    tanh, topk, transpose, tril, triu, trunc, unbind, unsqueeze, var, where,
+from .derived import (
+    addmm, bernoulli, bincount, count_nonzero, cumprod, diag, hstack, index_add, isclose, lerp,
+    median, meshgrid, movedim, multinomial, mv, narrow, normal, repeat_interleave, scatter, select,
+    std_mean, tile, unflatten, unique, var_mean, vstack,
+)
+from .ops import (
+    abs, acos, acosh, add, all, allclose, amax, amin, any, argmax, argmin, argsort, asin, asinh,
+    atan, atan2, atanh, bitwise_and, bitwise_not, bitwise_or, bitwise_xor, bmm, cat, ceil, chunk,
+    clamp, clone, cos, cosh, cumsum, diagonal, div, dot, einsum, eq, equal, erf, exp, expm1,
+    flatten, flip, floor, floor_divide, gather, ge, gt, index_select, isfinite, isinf, isnan, le,
+    log, log10, log1p, log2, log_softmax, logical_and, logical_not, logical_or, logical_xor,
+    logsumexp, lt, masked_fill, masked_select, matmul, max, maximum, mean, min, minimum, mm, mul,
+    ne, neg, nonzero, norm, outer, permute, pow, prod, reciprocal, relu, remainder, reshape, roll,
+    round, rsqrt, scatter_add, sigmoid, sign, sin, sinh, softmax, sort, split, sqrt, square,
+    squeeze, stack, std, sub, sum, t, tan, tanh, topk, transpose, tril, triu, trunc, unbind,
+    unsqueeze, var, where,
 )
 # fmt: on
 # isort: on
+
+globals().update(spelling.SPELLED)
+uint8, int8, int16 = (DTYPES[name] for name in ("uint8", "int8", "int16"))
+half, float, double, long, int, bool = float16, float32, float64, int64, int32, bool_
+Size = tuple  # what .shape is
 
 __version__ = "0.1.0"
 

@@ -140,7 +140,7 @@ class _Cotangents:
         return held if node.watch is None else node.watch.arrived(*held)
 
 
-def backward(
+def walk_back(
     roots: Sequence[tuple[Node, np.ndarray]], retain_graph: bool = False,
     targets: Sequence[Node] | None = None, capture: bool = False,
 ) -> dict[Node, np.ndarray]:  # fmt: skip
@@ -191,4 +191,5 @@ def _turn(node: Node) -> int:
     return node.order - (1 << 62) if isinstance(node, Leaf) else -node.order
 
 
-from .gradients import grad as grad  # noqa: E402  (it needs what is above)
+from .gradients import backward as backward  # noqa: E402  (they need what is above)
+from .gradients import grad as grad  # noqa: E402

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from .array import DEFAULT, DTypeLike, as_array, dtype_of
+from .array import DEFAULT, DTypeLike, as_array, dtype_of, float64
+from .device import device as place
 from .random import default_generator
 from .tensor import Tensor
 
@@ -15,12 +19,38 @@ def _sizes(size: tuple) -> tuple[int, ...]:
     return tuple(size[0]) if len(size) == 1 and isinstance(size[0], tuple | list) else size
 
 
+def _placed(create: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Let it take device=, of which there is one, and its sizes by the name of size too."""
+    spread = "*size" in str(inspect.signature(create))
+
+    @functools.wraps(create)
+    def on_device(*args: Any, device: Any = None, **options: Any) -> Tensor:
+        if device is not None:
+            place(device)
+        if spread and "size" in options:
+            args = (options.pop("size"),)
+        return create(*args, **options)
+
+    return on_device
+
+
+@_placed
 def tensor(data: Any, dtype: DTypeLike = None, requires_grad: bool = False) -> Tensor:
     """A tensor with a copy of data: numbers, nested lists, an array or a tensor."""
+    dtype = _told(data) if dtype is None else dtype
     array = as_array(data.data if isinstance(data, Tensor) else data, dtype)
     return Tensor(array.copy(), requires_grad)
 
 
+def _told(data: Any) -> DTypeLike:
+    """float64 if a list begins with NumPy's numbers or arrays of it, which are no Python floats."""
+    while isinstance(data, list | tuple) and data:
+        data = data[0]
+    typed = isinstance(data, np.ndarray | np.generic | Tensor)  # None would equal float64
+    return float64 if typed and data.dtype == float64 else None
+
+
+@_placed
 def as_tensor(data: Any, dtype: DTypeLike = None) -> Tensor:
     """As tensor, but without a copy where none is needed."""
     return data.to(data.dtype if dtype is None else dtype) if isinstance(data, Tensor) else Tensor(
@@ -33,6 +63,7 @@ def from_numpy(array: np.ndarray) -> Tensor:
     return Tensor(array)
 
 
+@_placed
 def full(
     size: Any, fill_value: Any, dtype: DTypeLike = None, requires_grad: bool = False
 ) -> Tensor:
@@ -45,19 +76,23 @@ def full(
     return Tensor(np.full(shape, value, dtype), requires_grad)
 
 
+@_placed
 def zeros(*size: Any, dtype: DTypeLike = DEFAULT, requires_grad: bool = False) -> Tensor:
     return full(_sizes(size), 0, dtype, requires_grad)
 
 
+@_placed
 def ones(*size: Any, dtype: DTypeLike = DEFAULT, requires_grad: bool = False) -> Tensor:
     return full(_sizes(size), 1, dtype, requires_grad)
 
 
+@_placed
 def empty(*size: Any, dtype: DTypeLike = DEFAULT, requires_grad: bool = False) -> Tensor:
     """Whatever is in the memory: for what is written to before it is read."""
     return Tensor(np.empty(_sizes(size), dtype_of(dtype)), requires_grad)
 
 
+@_placed
 def eye(
     n: int, m: int | None = None, dtype: DTypeLike = DEFAULT, requires_grad: bool = False
 ) -> Tensor:
@@ -67,9 +102,14 @@ def eye(
     return Tensor(np.eye(n, m, dtype=dtype_of(dtype)), requires_grad)
 
 
-def arange(*bounds: Any, dtype: DTypeLike = None, requires_grad: bool = False) -> Tensor:
+@_placed
+def arange(
+    start: Any = 0, end: Any = None, step: Any = 1, dtype: DTypeLike = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
     """arange(end), arange(start, end) or arange(start, end, step)."""
-    start, end, step = (0, *bounds, 1) if len(bounds) == 1 else (*bounds, 1)[:3]
+    start, end = (0, start) if end is None else (start, end)
+    start, end, step = (a.item() if isinstance(a, Tensor) else a for a in (start, end, step))
     if not step or (end - start) * step < 0:
         raise RuntimeError(f"arange from {start} to {end} by {step}: it never arrives")
     array = np.arange(start, end, step)
@@ -77,6 +117,7 @@ def arange(*bounds: Any, dtype: DTypeLike = None, requires_grad: bool = False) -
     return Tensor(array.astype(dtype_of(default if dtype is None else dtype)), requires_grad)
 
 
+@_placed
 def linspace(
     start: float, end: float, steps: int, dtype: DTypeLike = DEFAULT, requires_grad: bool = False
 ) -> Tensor:
@@ -92,25 +133,30 @@ def _drawn(array: np.ndarray, name: str, dtype: DTypeLike, requires_grad: bool) 
     return Tensor(array.astype(dtype_of(dtype)), requires_grad)
 
 
+@_placed
 def randn(*size: Any, dtype: DTypeLike = DEFAULT, requires_grad: bool = False) -> Tensor:
     """Standard normal numbers from the default stream."""
     numbers = default_generator().standard_normal(_sizes(size))
     return _drawn(numbers, "randn", dtype, requires_grad)
 
 
+@_placed
 def rand(*size: Any, dtype: DTypeLike = DEFAULT, requires_grad: bool = False) -> Tensor:
     """Uniform numbers in [0, 1) from the default stream."""
     return _drawn(default_generator().random(_sizes(size)), "rand", dtype, requires_grad)
 
 
-def randint(low: int, high: Any, size: Any = None, dtype: DTypeLike = "int64") -> Tensor:
+@_placed
+def randint(low: int = 0, high: Any = None, size: Any = None, dtype: DTypeLike = "int64") -> Tensor:
     """Integers from low to high - 1; randint(high, size) draws from 0."""
     low, high, size = (0, low, high) if size is None else (low, high, size)
+    low, high = (0, low) if high is None else (low, high)
     if low >= high:
         raise RuntimeError(f"randint from {low} to {high}: the second must be larger")
     return Tensor(default_generator().integers(low, high, _sizes((size,))).astype(dtype_of(dtype)))
 
 
+@_placed
 def randperm(n: int, dtype: DTypeLike = "int64") -> Tensor:
     """0 to n - 1 in random order."""
     return Tensor(default_generator().permutation(n).astype(dtype_of(dtype)))
@@ -119,6 +165,7 @@ def randperm(n: int, dtype: DTypeLike = "int64") -> Tensor:
 # Of another tensor's shape, and of its dtype unless another is given
 
 
+@_placed
 def full_like(
     input: Tensor, fill_value: Any, dtype: DTypeLike = None, requires_grad: bool = False
 ) -> Tensor:
@@ -126,6 +173,7 @@ def full_like(
 
 
 def _like(create: Any) -> Any:
+    @_placed
     def of_shape(input: Tensor, dtype: DTypeLike = None, requires_grad: bool = False) -> Tensor:
         dtype = input.dtype if dtype is None else dtype
         return create(input.shape, dtype=dtype, requires_grad=requires_grad)

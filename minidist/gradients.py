@@ -100,9 +100,7 @@ class Differentiable:
         `gradient` is the cotangent, of this tensor's shape; a single element needs none. With
         `inputs`, only these leaves are filled.
         """
-        _want_first_order(create_graph)
-        targets = None if inputs is None else _sources(_several(inputs))
-        autograd.backward([self.root(gradient)], bool(retain_graph), targets)
+        backward(self, gradient, retain_graph, create_graph, inputs)
 
     def root(self, gradient: Any = None) -> tuple[autograd.Node, np.ndarray]:
         """Where backward begins, and with which cotangent."""
@@ -168,19 +166,25 @@ class Differentiable:
         return node
 
 
+def backward(
+    tensors: Any, grad_tensors: Any = None, retain_graph: bool | None = None,
+    create_graph: bool = False, inputs: Any = None,
+) -> None:  # fmt: skip
+    """Fill `grad` of every leaf behind one or several tensors: torch.autograd.backward."""
+    _want_first_order(create_graph)
+    targets = None if inputs is None else _sources(_several(inputs))
+    autograd.walk_back(_roots(tensors, grad_tensors), bool(retain_graph), targets)
+
+
 def grad(
     outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool | None = None,
     create_graph: bool = False, allow_unused: bool = False,
 ) -> tuple:  # fmt: skip
     """The gradients of the sum of `outputs` by `inputs`, inner tensors too: torch.autograd.grad."""
     _want_first_order(create_graph)
-    ys, xs = _several(outputs), _several(inputs)
-    gs = (None,) * len(ys) if grad_outputs is None else _several(grad_outputs)
-    if len(gs) != len(ys):
-        raise RuntimeError(f"grad: {len(gs)} grad_outputs for {len(ys)} outputs")
-    targets = _sources(xs)
-    roots = [y.root(g) for y, g in zip(ys, gs)]
-    found = autograd.backward(roots, bool(retain_graph), targets, capture=True)
+    targets = _sources(_several(inputs))
+    roots = _roots(outputs, grad_outputs)
+    found = autograd.walk_back(roots, bool(retain_graph), targets, capture=True)
     for i, target in enumerate(targets):
         if target not in found and not allow_unused:
             raise RuntimeError(
@@ -188,6 +192,14 @@ def grad(
                 "used in the graph: pass allow_unused=True to get None for it"
             )
     return tuple(Tensor(found[t]) if t in found else None for t in targets)
+
+
+def _roots(outputs: Any, gradients: Any) -> list[tuple[autograd.Node, np.ndarray]]:
+    ys = _several(outputs)
+    gs = (None,) * len(ys) if gradients is None else _several(gradients)
+    if len(gs) != len(ys):
+        raise RuntimeError(f"backward: {len(gs)} gradients for {len(ys)} outputs: want one each")
+    return [y.root(g) for y, g in zip(ys, gs)]
 
 
 def _several(tensors: Any) -> tuple:

@@ -2,34 +2,41 @@
 
 import numpy as np
 
-from . import modes, saved, views
+from . import modes, random, saved, views
 from .autograd import note, source
+from .ops.index import steps
 from .ops.op import unbroadcast
 from .tensor import Tensor
-
-BASIC = int | np.integer | slice | type(None) | type(...)
 
 
 def setitem(x, index, value, name="setitem"):
     """x[index] = value, for every index that getitem knows; of repeated places the last wins."""
-    index = tuple(map(_plain, index)) if isinstance(index, tuple) else _plain(index)
     views.refuse_leaf(x, name)
     sources = [source(x), source(value)] if modes.is_grad_enabled() else [None]
-    _write(x, index, _plain(value), name)
+    way = _write(x, index, _plain(value), name)
     if any(sources):
         shape, dtype = np.shape(_plain(value)), getattr(value, "dtype", None)
-        vjps = _rest(index), _written(x.shape, index, shape, dtype)
+        vjps = _rest(way), _written(x.shape, way, shape, dtype)
         views.rewrite_history(x, note(name, sources, vjps, x.shape))
     return x
 
 
-def _plain(part):
-    return part.data if isinstance(part, Tensor) else part
+def _plain(value):
+    return value.data if isinstance(value, Tensor) else value
+
+
+def _into(array, way):
+    """The view of an array that all steps but the last lead to."""
+    for step in way[:-1]:
+        array = array[step if ... in step else (*step, ...)]  # of one element too, a view
+    return array
 
 
 def _write(x, index, array, name):
+    """Write, and return the way there: see steps()."""
     try:
-        x.data[index] = array
+        way = steps(index, x.ndim)
+        _into(x.data, way)[way[-1]] = array
     except ValueError as error:
         why = f"into {x.shape}: {error}" if x.data.flags.writeable else (
             "more than one element of it refers to a single memory location (expand), or the "
@@ -39,27 +46,30 @@ def _write(x, index, array, name):
     except IndexError as error:
         raise IndexError(f"{name}: {error} (into a tensor of shape {x.shape})") from None
     saved.mark_changed(x.data, name)
+    return way
 
 
-def _rest(index):
+def _rest(way):
     """The cotangent of what is not written over."""
 
     def vjp(g):
         g = g.copy()
-        g[index] = 0
+        _into(g, way)[way[-1]] = 0
         return g
 
     return vjp
 
 
-def _written(shape, index, value_shape, dtype):
+def _written(shape, way, value_shape, dtype):
     """The cotangent of the value: what was written and then stayed, summed where it broadcast."""
-    basic = all(isinstance(p, BASIC) for p in (index if isinstance(index, tuple) else (index,)))
+    index = way[-1]
+    once = not any(isinstance(p, np.ndarray) for p in index)
 
     def vjp(g):
-        part = np.asarray(g[index])
-        if not basic:
-            order, last = np.arange(part.size).reshape(part.shape), np.empty(shape, int)
+        part = np.asarray(_into(g, way)[index])
+        if not once:
+            order = np.arange(part.size).reshape(part.shape)
+            last = _into(np.empty(shape, int), way)
             last[index] = order
             part = part * (last[index] == order)
         kept = value_shape[max(0, len(value_shape) - part.ndim) :]  # leading 1s may be too many
@@ -73,8 +83,9 @@ def in_place(operation, name):
 
     def method(x, *args, **options):
         views.refuse_leaf(x, name)
-        tracked = modes.is_grad_enabled() and any(map(source, (x, *args)))
-        y = operation(*(_apart(a, x) if tracked else a for a in (x, *args)), **options)
+        tracked = modes.is_grad_enabled() and any(map(source, (x, *args, *options.values())))
+        own = lambda argument: _apart(argument, x) if tracked else argument
+        y = operation(*map(own, (x, *args)), **{k: own(v) for k, v in options.items()})
         if y.shape != x.shape:
             raise RuntimeError(
                 f"{name}: output with shape {x.shape} doesn't match the broadcast shape {y.shape}"
@@ -137,15 +148,28 @@ def masked_fill_(x, mask, value):
     return setitem(x, where, value, "masked_fill_")
 
 
-WRITES = {"fill_": fill_, "zero_": zero_, "copy_": copy_, "masked_fill_": masked_fill_}
+def uniform_(x, a=0.0, b=1.0):
+    """Every element drawn evenly from [a, b), from the default stream."""
+    return setitem(x, ..., random.default_generator().random(x.shape) * (b - a) + a, "uniform_")
+
+
+def normal_(x, mean=0.0, std=1.0):
+    """Every element drawn from the normal distribution, from the default stream."""
+    numbers = random.default_generator().standard_normal(x.shape)
+    return setitem(x, ..., numbers * std + mean, "normal_")
+
+
+WRITES = {"fill_": fill_, "zero_": zero_, "copy_": copy_, "masked_fill_": masked_fill_,
+          "uniform_": uniform_, "normal_": normal_}  # fmt: skip
 OPERATIONS = """
-    abs add ceil clamp cos div erf exp expm1 floor floor_divide gelu log log1p mul neg pow
-    reciprocal relu remainder round rsqrt scatter_add sigmoid silu sin sqrt square sub tan tanh
-    trunc
+    abs add bitwise_and bitwise_or bitwise_xor ceil clamp cos div erf exp expm1 floor floor_divide
+    gelu log log1p logical_not mul neg pow reciprocal relu remainder round rsqrt scatter_add sigmoid
+    sign silu sin sqrt square sub tan tanh tril triu trunc
 """.split()  # noqa: SIM905
 OPERATORS = {
     "__iadd__": "add", "__isub__": "sub", "__imul__": "mul", "__itruediv__": "div",
     "__ifloordiv__": "floor_divide", "__imod__": "remainder", "__ipow__": "pow",
+    "__iand__": "bitwise_and", "__ior__": "bitwise_or", "__ixor__": "bitwise_xor",
 }  # fmt: skip
 
 

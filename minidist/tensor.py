@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .array import DTypeLike, as_array, dtype_of
+from . import printing
+from .array import DTypeLike, as_array, dtype_of, is_floating
+from .device import device as place
+from .device import dtype_among
 from .gradients import Differentiable
 
 
@@ -19,7 +23,6 @@ class Tensor(Differentiable):
     """
 
     __slots__ = ("data",)
-    __array_priority__ = 100  # array + tensor asks the tensor first
     data: np.ndarray
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: DTypeLike = None):
@@ -49,6 +52,27 @@ class Tensor(Differentiable):
     def numel(self) -> int:
         return self.data.size
 
+    def dim(self) -> int:
+        return self.data.ndim
+
+    @property
+    def nbytes(self) -> int:
+        return self.data.nbytes
+
+    def element_size(self) -> int:
+        """Bytes of one element."""
+        return self.data.itemsize
+
+    @property
+    def device(self) -> place:
+        return place()
+
+    def is_contiguous(self) -> bool:
+        return self.data.flags.c_contiguous
+
+    def is_floating_point(self) -> bool:
+        return is_floating(self.data)
+
     def __len__(self) -> int:
         if not self.ndim:
             raise TypeError("len() of a 0-d tensor: it has no first dimension")
@@ -58,9 +82,10 @@ class Tensor(Differentiable):
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
-        text = np.array2string(self.data, separator=", ", prefix="tensor(")
-        note = ", requires_grad=True" if self.requires_grad else ""
-        return f"tensor({text}, dtype={self.dtype.name}{note})"
+        notes = ["requires_grad=True"] * self.requires_grad
+        if self.grad_fn is not None:
+            notes = [f"grad_fn=<{self.grad_fn.name}>"]
+        return printing.text(self.data, notes)
 
     def __format__(self, spec: str) -> str:
         return format(repr(self) if self.ndim else self.item(), spec)
@@ -84,6 +109,14 @@ class Tensor(Differentiable):
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        """array + tensor is a Tensor; array += tensor writes into the array."""
+        operation = getattr(ops, UFUNCS.get(ufunc.__name__, ufunc.__name__), None)
+        if method == "__call__" and not options and operation is not None:
+            return operation(*(Tensor(x) if isinstance(x, np.ndarray) else x for x in inputs))
+        arrays = (x.numpy() if isinstance(x, Tensor) else x for x in inputs)
+        return getattr(ufunc, method)(*arrays, **options)
+
     def __bool__(self) -> bool:
         if self.numel() != 1:
             raise RuntimeError(
@@ -91,16 +124,48 @@ class Tensor(Differentiable):
             )
         return bool(self.data)
 
+    def __pos__(self) -> Tensor:
+        return self
+
+    def __contains__(self, element: Any) -> bool:
+        return bool((self == element).any())
+
     def __float__(self) -> float:
         return float(self.item())
 
     def __int__(self) -> int:
         return int(self.item())
 
+    def __index__(self) -> int:
+        if self.dtype.kind not in "iub":
+            raise TypeError(f"a tensor of {self.dtype.name} as an index: convert with .long()")
+        return int(self.item())
+
+    def __reduce__(self) -> tuple:
+        """Pickled, it is a leaf: the way it was computed stays behind."""
+        return type(self), (self.data, self.requires_grad)
+
+    def __deepcopy__(self, memo: dict) -> Tensor:
+        if not self.is_leaf:
+            raise RuntimeError("deepcopy of a computed tensor: detach() it first")
+        memo[id(self)] = twin = Tensor(self.data.copy(), self.requires_grad)
+        twin._grad = copy.deepcopy(self._grad, memo)
+        return twin
+
     # Other types
 
-    def to(self, dtype: DTypeLike) -> Tensor:
-        return self if self.dtype == dtype_of(dtype) else ops.cast(self, dtype_of(dtype))
+    def to(self, *args: Any, dtype: DTypeLike = None, device: Any = None) -> Tensor:
+        """In another dtype, or a tensor's; the tensor itself if it has that already."""
+        wanted = dtype_among(args, dtype, device)
+        if wanted is None or wanted is self.dtype:
+            return self
+        return self if self.dtype == dtype_of(wanted) else ops.cast(self, dtype_of(wanted))
+
+    def type(self, dtype: DTypeLike) -> Tensor:
+        return self.to(dtype)
+
+    def cpu(self) -> Tensor:
+        return self
 
     def float(self) -> Tensor:
         return self.to("float32")
@@ -137,9 +202,9 @@ def _compare(function: Any, a: Tensor, b: Any) -> Any:
 from . import inplace, ops  # noqa: E402  (they need the class above)
 
 METHODS = """
-    abs acos add all allclose amax amin any argmax argmin argsort asin atan atan2 bitwise_and
-    bitwise_not bitwise_or bitwise_xor bmm ceil chunk clamp clone contiguous cos cosh cumsum
-    diagonal div dot eq equal erf exp expand expm1 flatten flip floor floor_divide gather ge
+    abs acos acosh add all allclose amax amin any argmax argmin argsort asin asinh atan atan2 atanh
+    bitwise_and bitwise_not bitwise_or bitwise_xor bmm ceil chunk clamp clone contiguous cos cosh
+    cumsum diagonal div dot eq equal erf exp expand expm1 flatten flip floor floor_divide gather ge
     gelu gt index_select isfinite isinf isnan le log log10 log1p log2 log_softmax
     logical_and logical_not logical_or logical_xor logsumexp lt masked_fill masked_select matmul
     max maximum mean min minimum mm mul ne neg nonzero norm outer permute pow prod
@@ -147,7 +212,7 @@ METHODS = """
     sigmoid sign sin sinh softmax sort split sqrt square squeeze std sub sum t tan tanh topk
     transpose tril triu trunc unbind unsqueeze var view
 """.split()  # noqa: SIM905
-RENAMED = {"clip": "clamp", "swapaxes": "transpose", "__neg__": "neg", "__abs__": "abs",
+RENAMED = {"__neg__": "neg", "__abs__": "abs",
            "__invert__": "bitwise_not", "__getitem__": "getitem"}  # fmt: skip
 OPERATORS = {
     "add": "add", "sub": "sub", "mul": "mul", "truediv": "div", "floordiv": "floor_divide",
@@ -155,7 +220,11 @@ OPERATORS = {
     "or": "bitwise_or", "xor": "bitwise_xor",
 }  # fmt: skip
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
-CASTS = {"half": "float16", "int": "int32", "bool": "bool"}
+CASTS = {"half": "float16", "int": "int32", "bool": "bool", "byte": "uint8", "short": "int16",
+         "char": "int8"}  # fmt: skip
+UFUNCS = {"subtract": "sub", "multiply": "mul", "divide": "div", "power": "pow", "equal": "eq",
+          "not_equal": "ne", "less": "lt", "less_equal": "le", "greater": "gt",
+          "greater_equal": "ge"}  # fmt: skip
 
 for _name in METHODS:
     setattr(Tensor, _name, getattr(ops, _name))

@@ -97,7 +97,7 @@ class _Check:
         before = [c.tobytes() for c in self.cotangents]
         for t in self.checked.values():
             t.grad = None
-        autograd.backward(self.roots(), retain_graph=True)
+        autograd.walk_back(self.roots(), retain_graph=True)
         for c, b in zip(self.cotangents, before):
             assert c.tobytes() == b, "backward wrote into the cotangent it was given"
         grads = {i: t.grad for i, t in self.checked.items()}
@@ -128,7 +128,7 @@ def _check_vjps(roots: list[tuple[autograd.Node, np.ndarray]]) -> None:
     for node in nodes:
         node.vjps = [autograd.Joint(_watched(node, node.vjps))]
     try:
-        autograd.backward(roots, retain_graph=True)
+        autograd.walk_back(roots, retain_graph=True)
     finally:
         for node, vjps in zip(nodes, originals):
             node.vjps = vjps

@@ -65,7 +65,7 @@ def test_unused_inputs():
     assert grad(x * 2, [y, x], allow_unused=True)[0] is None
     with pytest.raises(RuntimeError, match="input 0 of backward does not require grad"):
         grad(x * 2, [md.ones(1)])
-    with pytest.raises(RuntimeError, match="2 grad_outputs for 1 outputs"):
+    with pytest.raises(RuntimeError, match="2 gradients for 1 outputs"):
         grad(x * 2, x, [md.ones(1)] * 2)
     z = x * 2
     z.backward()

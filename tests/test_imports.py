@@ -26,7 +26,8 @@ TAPE = {
     "saved",
     "views",
 }
-BASE = TAPE | {"array", "creation", "errors", "inplace", "random", "tensor"}
+BASE = TAPE | {"array", "creation", "derived", "device", "errors", "inplace", "printing", "random"}
+BASE |= {"spelling", "tensor"}
 ENGINE = BASE | {"ops", "nn", "optim", "kernels"}
 LAYERS = ENGINE | {"comm", "parallel", "models"}
 MAY_IMPORT = {
@@ -34,12 +35,16 @@ MAY_IMPORT = {
     "errors": set(),
     "comm": {"errors"},
     "array": {"errors"},
+    "device": {"errors"},
+    "printing": {"errors"},
     "random": {"errors"},
     **dict.fromkeys(TAPE, TAPE | {"array", "errors", "tensor"}),
     "recompute": TAPE | {"random", "tensor"},
-    "inplace": TAPE | {"ops", "tensor"},  # an operation's result, written over its first argument
+    "inplace": TAPE | {"ops", "random", "tensor"},  # a result, written over an argument
     "tensor": BASE | {"ops"},
     "creation": BASE,
+    "derived": BASE | {"ops"},  # made of operations
+    "spelling": BASE | {"ops"},
     "testing": BASE,
     "ops": BASE | {"kernels", "comm"},
     "nn": BASE | {"ops", "kernels", "comm"},

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minidist as md
-from minidist import Tensor, ops
+from minidist import Tensor, inplace, ops
 from minidist.testing import gradcheck
 
 
@@ -68,6 +68,80 @@ def test_setitem_takes_leading_ones_and_other_dtypes():
     x[0] = value
     x.sum().backward()
     assert x.dtype == md.float32 and value.grad.dtype == md.float64 and value.grad.item() == 1
+
+
+MIXED = st.sampled_from([0, -1, [1, 0], slice(None), slice(1), None, np.array([1, 1]), [[0], [1]],
+                         np.array([True, False]), slice(None, None, 2)])  # fmt: skip
+
+
+@given(index=st.lists(MIXED, min_size=1, max_size=4), dots=st.none() | st.integers(0, 4))
+@settings(max_examples=150)
+def test_setitem_writes_where_getitem_reads(index, dots):
+    """Ints, slices and arrays in any order mean what they mean in PyTorch."""
+    torch = pytest.importorskip("torch")
+    if dots is not None:
+        index.insert(dots, ...)
+    x = np.arange(16.0).reshape(2, 2, 2, 2)
+    theirs = torch.from_numpy(x.copy())
+    index = tuple(index)
+    as_theirs = tuple(torch.from_numpy(p) if isinstance(p, np.ndarray) else p for p in index)
+    try:
+        there = theirs[as_theirs].numpy().copy()
+    except (IndexError, TypeError):
+        return
+    value = np.asarray(-np.arange(1.0, 1 + there.size).reshape(there.shape))
+    once = len(np.unique(there)) == there.size  # else which value stays is unsaid
+    ours = Tensor(x.copy())
+    ours[index] = Tensor(value)
+    theirs[as_theirs] = torch.from_numpy(value)
+    if once:
+        np.testing.assert_array_equal(ours.data, theirs.numpy())
+
+    def assign(x, value):
+        y = x * 1
+        y[index] = value
+        return y * y
+
+    assert gradcheck(assign, [x, value], fast_mode=True)
+
+
+def test_numpys_order_is_killed():
+    x, value = md.zeros(2, 3, 4), np.arange(6.0).reshape(3, 2)
+    x[0, :, [1, 2]] = Tensor(value)
+    np.testing.assert_array_equal(x.data[0][:, [1, 2]], value)
+    with pytest.raises(ValueError, match="shape mismatch"):
+        np.zeros((2, 3, 4))[0, :, [1, 2]] = value
+
+
+@pytest.mark.parametrize("name", inplace.OPERATIONS)
+def test_every_operation_in_place_is_the_operation(name):
+    positive = np.abs(numbers((2, 3), 0))
+    dtype = "int64" if name.startswith("bitwise") else "float64"
+    more = {"scatter_add": lambda x: (0, Tensor(np.array([[0, 1, 1]])), x * 2)}
+    two = lambda x: (Tensor((positive + 0.7).astype(dtype)),)
+    pairs = ("add", "div", "floor_divide", "mul", "pow", "remainder", "sub")
+    arguments = more.get(
+        name, two if name in pairs or dtype == "int64" else lambda x: (0.5,) * (name == "clamp")
+    )
+
+    def changed(x):
+        y = x * 1
+        assert getattr(y, f"{name}_")(*arguments(x)) is y
+        return y
+
+    plain = lambda x: getattr(ops, name)(x, *arguments(x)).to(x.dtype)
+    x = (positive * 3).astype(dtype)
+    np.testing.assert_array_equal(changed(Tensor(x)).data, plain(Tensor(x)).data)
+    if dtype == "float64" and name != "logical_not":
+        assert gradcheck(changed, [x])
+
+
+def test_a_named_argument_has_its_gradient_too():
+    x, y = leaf(1.0, 2.0), leaf(3.0, 4.0)
+    h = x * 1
+    h.add_(other=y * 2)
+    h.sum().backward()
+    assert y.grad.tolist() == [2, 2] and x.grad.tolist() == [1, 1]
 
 
 IN_PLACE = {

@@ -134,8 +134,8 @@ def test_what_it_says_of_itself():
     assert x.is_leaf and x.grad_fn is None
     y = x.requires_grad_() * 2
     assert not y.is_leaf and "mul" in repr(y.grad_fn) and x.is_leaf
-    assert repr(md.tensor([1.5, 2.0])) == "tensor([1.5, 2. ], dtype=float32)"
-    assert repr(y)[-20:] == ", requires_grad=True)"[-20:]
+    assert repr(md.tensor([1.5, 2.0])) == "tensor([1.5000, 2.0000])"
+    assert repr(x).endswith(", requires_grad=True)") and repr(y).endswith(", grad_fn=<mul>)")
 
 
 def test_ways_out():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -33,6 +34,11 @@ class ModuleDict(Module):
 
     def __delitem__(self, name: str) -> None:
         delattr(self, name)
+
+    def pop(self, name: str) -> Module:
+        module = self[name]
+        del self[name]
+        return module
 
     def __len__(self) -> int:
         return len(self._held())
@@ -90,6 +96,40 @@ class ModuleList(Module):
     def __setitem__(self, index: int, module: Module) -> None:
         setattr(self, self._names()[index], module)
 
+    def __delitem__(self, index: Any) -> None:
+        rest = list(self)
+        del rest[index]
+        self._renew(rest)
+
+    def insert(self, index: int, module: Module) -> None:
+        self._renew([*self[:index], module, *self[index:]])
+
+    def pop(self, index: int) -> Module:
+        module = self[index]
+        del self[index]
+        return module
+
+    def _renew(self, modules: Iterable[Module]) -> None:
+        """Others in place of those that are here, numbered anew."""
+        for name in self._names():
+            delattr(self, name)
+        self.extend(modules)
+
+    def __add__(self, other: Iterable[Module]) -> Any:
+        return type(self)([*self, *other])
+
+    def __iadd__(self, other: Iterable[Module]) -> Any:
+        return self.extend(other)
+
+    def _told(self) -> Iterator[tuple[str, str]]:
+        """Equal ones in a row are told once."""
+        for text, group in itertools.groupby(super()._told(), lambda told: told[1]):
+            names = [name for name, _ in group]
+            many = len(names) > 1
+            yield (
+                (f"{names[0]}-{names[-1]}", f"{len(names)} x {text}") if many else (names[0], text)
+            )
+
 
 class Sequential(ModuleList):
     """Modules applied one after the other, named 0, 1, 2, … or by an OrderedDict's keys."""
@@ -100,6 +140,12 @@ class Sequential(ModuleList):
                 setattr(self, name, module)
         else:
             self.extend(modules)
+
+    def __add__(self, other: Iterable[Module]) -> Any:
+        return type(self)(*self, *other)
+
+    def _told(self) -> Iterator[tuple[str, str]]:
+        return Module._told(self)
 
     def forward(self, input: Any) -> Any:
         for module in self:

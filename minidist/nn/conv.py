@@ -19,8 +19,7 @@ from .module import Module
 class _Conv(Module):
     """What all convolutions share: weight and bias uniform in ±1/sqrt(fan_in) at first."""
 
-    shown: tuple[str, ...] = ("*in_channels", "*out_channels", "kernel_size", "stride", "padding")
-    shown += ("output_padding", "dilation", "groups")
+    shown = ("*in_channels", "*out_channels", "kernel_size", "stride")
     dims, transposed = 2, False
     output_padding: Any = 0
 
@@ -50,6 +49,12 @@ class _Conv(Module):
 
     def reset_parameters(self) -> None:
         init.default_(self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        usual = {"padding": 0, "dilation": 1, "output_padding": 0, "groups": 1}
+        told = {k: getattr(self, k) for k in usual}
+        changed = [f"{k}={v}" for k, v in told.items() if v not in (usual[k], self._each(usual[k]))]
+        return ", ".join([super().extra_repr(), *changed, *["bias=False"] * (self.bias is None)])
 
 
 class Conv2d(_Conv):

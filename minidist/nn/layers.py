@@ -25,7 +25,7 @@ def empty(*size: int, dtype: DTypeLike) -> Parameter:
 class Linear(Module):
     """y = x Wᵀ + b, weight (out, in), bias (out,), both uniform in ±1/sqrt(in) at first."""
 
-    shown = ("in_features", "out_features")
+    shown = ("in_features", "out_features", "bias?")
 
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, *, dtype: DTypeLike = DEFAULT
@@ -39,10 +39,10 @@ class Linear(Module):
         init.default_(self.weight, self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
+        if isinstance(input, tuple | list):
+            kind = type(input).__name__
+            raise TypeError(f"Linear: a {kind} where a Tensor belongs (an RNN returns two things)")
         return F.linear(input, self.weight, self.bias)
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, bias={self.bias is not None}"
 
 
 class Embedding(Module):
@@ -51,7 +51,7 @@ class Embedding(Module):
     Row padding_idx starts at 0 and gets no gradient.
     """
 
-    shown = ("*num_embeddings", "*embedding_dim", "padding_idx")
+    shown = ("*num_embeddings", "*embedding_dim")
 
     def __init__(
         self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, *,
@@ -74,6 +74,10 @@ class Embedding(Module):
     def forward(self, input: Tensor) -> Tensor:
         return F.embedding(input, self.weight, self.padding_idx)
 
+    def extra_repr(self) -> str:
+        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        return super().extra_repr() + padding
+
 
 class Dropout(Module):
     """Zero elements with probability p while training.
@@ -86,6 +90,8 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5, inplace: bool = False, *, name: str = "dropout"):
         refuse_inplace(inplace)
+        if not 0 <= p <= 1:
+            raise ValueError(f"dropout: p = {p}: want 0 <= p <= 1")
         self.p, self.inplace, self.name = p, inplace, name
 
     def forward(self, input: Tensor) -> Tensor:

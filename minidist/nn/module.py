@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..array import is_floating
+from ..array import dtype_of, is_floating
+from ..device import dtype_among
 from ..tensor import Tensor
 
 
@@ -19,6 +21,10 @@ class Parameter(Tensor):
     def __init__(self, data: Any, requires_grad: bool = True):
         super().__init__(data, requires_grad)
         self.data = np.asarray(self.data, order="C")  # optimisers go through it tile by tile
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        is_data = name == "data" and isinstance(value, Tensor)
+        super().__setattr__(name, value.data if is_data else value)
 
     def __deepcopy__(self, memo: dict) -> Parameter:
         memo[id(self)] = copy = Parameter(self.data.copy(), self.requires_grad)
@@ -51,6 +57,10 @@ class Mismatch(NamedTuple):
 
     missing_keys: list[str]
     unexpected_keys: list[str]
+
+    def __repr__(self) -> str:
+        both = f"missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys}"
+        return f"Mismatch({both})" if any(self) else "<All keys matched successfully>"
 
 
 class Module:
@@ -103,6 +113,20 @@ class Module:
             raise KeyError(f"attribute '{name}' already exists")
         self._buffers = {**self._buffers, name: persistent}
         setattr(self, name, tensor)
+
+    def add_module(self, name: str, module: Module | None) -> None:
+        """Set a module under a name that is no other attribute's."""
+        if name in vars(self) and not isinstance(vars(self)[name], Module | None):
+            raise KeyError(f"attribute '{name}' already exists")
+        setattr(self, name, module)
+
+    def get_submodule(self, target: str) -> Module:
+        """The module of a dotted name; this one itself has none."""
+        return functools.reduce(getattr, filter(None, target.split(".")), self)
+
+    def get_parameter(self, target: str) -> Parameter:
+        path, _, name = target.rpartition(".")
+        return getattr(self.get_submodule(path), name)
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """The modules set on this one; one that has two names comes once."""
@@ -216,8 +240,13 @@ class Module:
             p.requires_grad_(requires_grad)
         return self
 
-    def to(self, dtype: Any) -> Module:
+    def to(self, *args: Any, dtype: Any = None, device: Any = None) -> Module:
         """Convert every floating parameter, gradient and buffer, in place."""
+        dtype = dtype_among(args, dtype, device)
+        if dtype is None:
+            return self
+        if dtype_of(dtype).kind != "f":
+            raise TypeError(f"to({dtype_of(dtype).name}): parameters are of a floating-point dtype")
         for t in (*self.parameters(), *self.buffers()):
             for tensor in (t, t.grad):
                 if tensor is not None and is_floating(tensor.data):
@@ -230,15 +259,26 @@ class Module:
     def double(self) -> Module:
         return self.to("float64")
 
+    def half(self) -> Module:
+        return self.to("float16")
+
+    def cpu(self) -> Module:
+        return self
+
     def __repr__(self) -> str:
         inside = [self.extra_repr()] if self.extra_repr() else []
-        children = ((k, v) for k, v in vars(self).items() if isinstance(v, Module))
-        rows = [f"({k}): " + repr(v).replace("\n", "\n  ") for k, v in children]
+        rows = [f"({name}): {text}".replace("\n", "\n  ") for name, text in self._told()]
         if not rows:
             return f"{type(self).__name__}({''.join(inside)})"
         return f"{type(self).__name__}(\n  " + "\n  ".join(inside + rows) + "\n)"
 
+    def _told(self) -> Iterator[tuple[str, str]]:
+        """The names of the modules inside, and what they say of themselves."""
+        return ((k, repr(v)) for k, v in vars(self).items() if isinstance(v, Module))
+
     def extra_repr(self) -> str:
-        """The attributes that `shown` names, those with a star by their value alone."""
-        values = ((name, repr(getattr(self, name.strip("*")))) for name in self.shown)
-        return ", ".join(v if name.startswith("*") else f"{name}={v}" for name, v in values)
+        """What `shown` names: *values alone, and of bias? whether it is there."""
+        values = {name: getattr(self, name.strip("*?")) for name in self.shown}
+        values |= {k: v is not None for k, v in values.items() if k.endswith("?")}
+        said = (f"{v!r}" if k[0] == "*" else f"{k.strip('?')}={v!r}" for k, v in values.items())
+        return ", ".join(said)

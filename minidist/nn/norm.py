@@ -32,7 +32,7 @@ class _Norm(Module):
 class LayerNorm(_Norm):
     """Layer norm over the last dimensions (Ba et al. 2016)."""
 
-    shown = ("*normalized_shape", "eps", "elementwise_affine")
+    shown: tuple[str, ...] = ("*normalized_shape", "eps", "elementwise_affine", "bias?")
 
     def __init__(
         self, normalized_shape: Any, eps: float = 1e-5, elementwise_affine: bool = True,
@@ -51,6 +51,7 @@ class RMSNorm(LayerNorm):
     """x / sqrt(mean(x²) + eps) over the last dimensions (Zhang & Sennrich 2019)."""
 
     eps: float | None  # type: ignore[assignment]
+    shown = LayerNorm.shown[:-1]
 
     def __init__(
         self, normalized_shape: Any, eps: float | None = None, elementwise_affine: bool = True, *,
@@ -66,7 +67,7 @@ class RMSNorm(LayerNorm):
 class GroupNorm(_Norm):
     """Layer norm of groups of channels of (n, c, …) (Wu & He 2018); weight and bias (c,)."""
 
-    shown = ("*num_groups", "*num_channels", "eps", "affine")
+    shown = ("*num_groups", "*num_channels", "eps", "affine", "bias?")
 
     def __init__(
         self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, *,
@@ -88,7 +89,7 @@ class _BatchNorm(_Norm):
     They move by `momentum` towards each batch's; with None they are the plain mean of all.
     """
 
-    shown = ("*num_features", "eps", "momentum", "affine", "track_running_stats")
+    shown = ("*num_features", "eps", "momentum", "affine", "bias?", "track_running_stats")
     dims: tuple[int, ...]
     running_mean: Tensor | None
     running_var: Tensor | None

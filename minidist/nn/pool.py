@@ -56,6 +56,14 @@ class AvgPool2d(Module):
 class AvgPool1d(AvgPool2d):
     """The mean of each window of (n, c, l)."""
 
+    def __init__(
+        self, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ):  # fmt: skip
+        one = lambda size: (size,) if isinstance(size, int) else size
+        stride = one(kernel_size if stride is None else stride)
+        super().__init__(one(kernel_size), stride, one(padding), ceil_mode, count_include_pad)
+
     def forward(self, input: Tensor) -> Tensor:
         how = self.stride, self.padding, self.ceil_mode, self.count_include_pad
         return F.avg_pool1d(input, self.kernel_size, *how)

@@ -139,8 +139,7 @@ def masked_fill(input, mask, value):
     """value (a number or a 0-d tensor) where the mask is true, in input's dtype."""
     if mask.dtype != bool or getattr(value, "ndim", 0):
         raise RuntimeError(f"masked_fill: mask of {mask.dtype.name} (want bool), value {value!r}")
-    if not isinstance(value, Tensor):
-        value = Tensor(np.array(value, input.dtype))
+    value = value if isinstance(value, Tensor) else Tensor(np.array(value, input.dtype))
     return where(mask, value.to(input.dtype), input)
 
 
@@ -175,6 +174,9 @@ acos = _unary("acos", np.arccos, lambda g, x: -g / np.sqrt(1 - x * x))
 atan = _unary("atan", np.arctan, lambda g, x: g / (1 + x * x))
 sinh = _unary("sinh", np.sinh, lambda g, x: g * np.cosh(x))
 cosh = _unary("cosh", np.cosh, lambda g, x: g * np.sinh(x))
+asinh = _unary("asinh", np.arcsinh, lambda g, x: g / np.sqrt(x * x + 1))
+acosh = _unary("acosh", np.arccosh, lambda g, x: g / np.sqrt(x * x - 1))
+atanh = _unary("atanh", np.arctanh, lambda g, x: g / (1 - x * x))
 tanh = _unary("tanh", np.tanh, of_y=lambda g, y: g * (1 - y * y))
 erf = _unary(
     "erf",
@@ -211,33 +213,30 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
 # Steps, whose slope is 0, and predicates, which have none
 
 
-def _step(name, value):
-    return _named(name, lambda x: (value(x), np.zeros_like))
+def _step(value, name=None):
+    return _named(name or value.__name__, lambda x: (value(x), np.zeros_like))
 
 
-def _predicate(name, value):
-    return _named(name, lambda *operands: (value(*operands),))
+def _predicate(value, name=None):
+    return _named(name or value.__name__, lambda *operands: (value(*operands),))
 
 
-def _bits(name, value):
+def _bits(value):
     def function(*operands):
         if np.result_type(*operands).kind == "f":
-            raise NotImplementedError(f"{name} of floats: it takes integers or bools")
+            raise NotImplementedError(f"{value.__name__} of floats: it takes integers or bools")
         return (value(*operands),)
 
-    return _named(name, function)
+    return _named(value.__name__, function)
 
 
-floor, ceil = _step("floor", np.floor), _step("ceil", np.ceil)
-trunc, sign = _step("trunc", np.trunc), _step("sign", np.sign)
-eq, ne = _predicate("eq", np.equal), _predicate("ne", np.not_equal)
-lt, le = _predicate("lt", np.less), _predicate("le", np.less_equal)
-gt, ge = _predicate("gt", np.greater), _predicate("ge", np.greater_equal)
-isnan, isinf = _predicate("isnan", np.isnan), _predicate("isinf", np.isinf)
-isfinite, logical_not = _predicate("isfinite", np.isfinite), _predicate("not", np.logical_not)
-logical_and, logical_or = _predicate("and", np.logical_and), _predicate("or", np.logical_or)
-logical_xor, bitwise_xor = _predicate("xor", np.logical_xor), _bits("^", np.bitwise_xor)
-bitwise_and, bitwise_or = _bits("&", np.bitwise_and), _bits("|", np.bitwise_or)
+floor, ceil, trunc, sign = map(_step, (np.floor, np.ceil, np.trunc, np.sign))
+isnan, isinf, isfinite = map(_predicate, (np.isnan, np.isinf, np.isfinite))
+eq, ne, lt, le = map(_predicate, (np.equal, np.not_equal, np.less, np.less_equal))
+gt, ge, logical_not = map(_predicate, (np.greater, np.greater_equal, np.logical_not))
+logical_and, logical_or = map(_predicate, (np.logical_and, np.logical_or))
+logical_xor, bitwise_xor = _predicate(np.logical_xor), _bits(np.bitwise_xor)
+bitwise_and, bitwise_or = map(_bits, (np.bitwise_and, np.bitwise_or))
 
 
 def bitwise_not(input):
@@ -249,14 +248,14 @@ def bitwise_not(input):
 
 def round(input, *, decimals=0):
     """To so many decimals, halves to the even neighbour."""
-    return _step("round", lambda x: np.round(x, decimals))(input)
+    return _step(lambda x: np.round(x, decimals), "round")(input)
 
 
 def allclose(input, other, rtol=1e-5, atol=1e-8, equal_nan=False):
     """Whether |input - other| <= atol + rtol·|other| everywhere."""
     if input.dtype != other.dtype:
         raise RuntimeError(f"allclose: {input.dtype.name} and {other.dtype.name}: convert one")
-    close = _predicate("allclose", lambda a, b: np.isclose(a, b, rtol, atol, equal_nan))
+    close = _predicate(lambda a, b: np.isclose(a, b, rtol, atol, equal_nan), "allclose")
     return bool(close(input, other).data.all())
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..tensor import Tensor
+from .elementwise import logical_and
 from .op import axes_of, differentiable, want_one_dtype
 
 
@@ -21,55 +22,64 @@ def _getitem(x, index):
     return x[index], vjp
 
 
+def _is_array(part) -> bool:
+    return isinstance(part, np.ndarray)
+
+
 def _picks_once(part) -> bool:
-    return not isinstance(part, np.ndarray) or part.dtype == bool
+    return not _is_array(part) or part.dtype == bool
 
 
 def _plain(part):
     """An index without Tensors and lists: an int, a slice, None, an ellipsis or an array."""
+    if type(part) in (int, slice):
+        return part
     part = part.data if isinstance(part, Tensor) else part
     if isinstance(part, list | tuple | range):
         part = np.asarray(part, None if len(part) else np.int64)
     elif isinstance(part, bool | np.bool_):
         part = np.asarray(part)  # x[True] is x[None]
-    if not isinstance(part, np.ndarray):
-        return part
+    if not _is_array(part):
+        return int(part) if isinstance(part, np.integer) else part
     if part.dtype.kind not in "bi":
         raise IndexError(f"an index of {part.dtype.name}: convert with .long(), or .bool() a mask")
     return int(part) if part.dtype != bool and not part.ndim else part
 
 
-def getitem(input, index):
-    """input[index]: ints, slices, None, an ellipsis, integer arrays and boolean masks.
+def steps(index, ndim):
+    """The indices that, one after the other, mean `index` of a tensor of so many dimensions.
 
     As in PyTorch, ints and slices choose first: x[0, :, [1, 2]] is x[0][:, [1, 2]].
     """
+    if type(index) in (int, slice):
+        return [(index,)]
     parts = [_plain(p) for p in (index if isinstance(index, tuple) else (index,))]
-    arrays = [isinstance(p, np.ndarray) for p in parts]
+    others = [p for p in parts if not _is_array(p)]
+    if len(others) == len(parts) or all(p == slice(None) for p in others):
+        return [tuple(parts)]
+    stays = lambda p: [slice(None)] * (p.ndim if p.dtype == bool else 1)
+    first = [q for p in parts for q in (stays(p) if _is_array(p) else [p])]
+    idle = sum(p is not None for p in first) > ndim  # an ellipsis for no dimension
+    left = (p for p in parts if not isinstance(p, int) and not (idle and p is ...))
+    then = tuple(p if _is_array(p) or p is ... else slice(None) for p in left)
+    return [then] if all(p in (..., slice(None)) for p in first) else [tuple(first), then]
+
+
+def getitem(input, index):
+    """input[index]: ints, slices, None, an ellipsis, integer arrays and boolean masks."""
+    y = input
     try:
-        if not any(arrays):
-            return _getitem(input, tuple(parts))
-        first, then = [], []
-        for part, is_array in zip(parts, arrays):
-            if is_array:
-                first += [slice(None)] * (part.ndim if part.dtype == bool else 1)
-            else:
-                first.append(part)
-            if not isinstance(part, int | np.integer):
-                then.append(part if is_array or part is ... else slice(None))
-        if sum(p is not None for p in first) > input.ndim:  # an ellipsis for no dimension
-            then = [p for p in then if p is not ...]
-        if any(p is not ... and p != slice(None) for p in first):
-            input = _getitem(input, tuple(first))
-        return _getitem(input, tuple(then))
+        for step in steps(index, input.ndim):
+            y = _getitem(y, step)
     except IndexError as error:
         raise IndexError(f"{error} (indexing a tensor of shape {input.shape})") from None
+    return y
 
 
 # Along one dimension
 
 
-def _grid(axis, index):
+def places(axis, index):
     """The fancy index of the elements that an index array names along an axis."""
     grid = list(np.ogrid[tuple(map(slice, index.shape))])
     grid[axis] = index
@@ -78,10 +88,10 @@ def _grid(axis, index):
 
 def pick(x, axis, index):
     """x's elements at an index array along an axis, without checks; x may be 0-d."""
-    return _getitem(x, _grid(axis, index)) if x.ndim else x.reshape(index.shape)
+    return _getitem(x, places(axis, index)) if x.ndim else x.reshape(index.shape)
 
 
-def _checked(name, x, dim, index, *sources):
+def checked(name, x, dim, index, *sources):
     """The axis, after the index is found fit to gather from x and to scatter the sources there."""
     axis = axes_of((dim,), x.ndim)[0]
     if index.dtype.kind != "i":
@@ -105,7 +115,7 @@ def gather(input, dim, index):
     """For dim 1: y[i, j] = x[i, index[i, j]], of index's shape."""
     if not input.ndim:
         return gather(input.reshape(1), dim, index.reshape(-1)).reshape(index.shape)
-    return pick(input, _checked("gather", input, dim, index.data), index.data)
+    return pick(input, checked("gather", input, dim, index.data), index.data)
 
 
 @differentiable
@@ -121,7 +131,7 @@ def scatter_add(input, dim, index, src):
         rows = input.reshape(1), dim, index.reshape(-1), src.reshape(-1)
         return scatter_add(*rows).reshape(())
     want_one_dtype("scatter_add", input, src)
-    grid = _grid(_checked("scatter_add", input, dim, index.data, src), index.data)
+    grid = places(checked("scatter_add", input, dim, index.data, src), index.data)
     return _add_at(input, _getitem(src, tuple(map(slice, index.shape))), grid)
 
 
@@ -140,13 +150,14 @@ def masked_select(input, mask):
     """The elements where the mask is true, in one row; both broadcast."""
     if mask.dtype != bool:
         raise RuntimeError(f"masked_select: a mask of {mask.dtype.name}: want bool")
-    shape = np.broadcast_shapes(input.shape, mask.shape)
+    shape = logical_and(input, mask).shape
     return _getitem(input.expand(shape), (np.broadcast_to(mask.data, shape),))
 
 
-def nonzero(input):
-    """The indices of what is not 0, one row an element."""
-    return Tensor(np.argwhere(input.data))
+def nonzero(input, *, as_tuple=False):
+    """The indices of what is not 0, one row an element; or one vector a dimension, to index by."""
+    found = Tensor(np.argwhere(input.data))
+    return found.unbind(1) if as_tuple else found
 
 
 def one_hot(tensor, num_classes=-1):

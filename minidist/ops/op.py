@@ -124,9 +124,10 @@ def _meet(operand: Any, dtype: np.dtype) -> Any:
 
 def want_one_dtype(name: str, *tensors: Any) -> None:
     """Refuse to multiply matrices of two dtypes, as PyTorch does."""
-    dtypes = sorted({t.dtype.name for t in tensors if t is not None})
+    dtypes = {t.dtype for t in tensors if t is not None}
     if len(dtypes) > 1:
-        raise RuntimeError(f"{name}: dtypes {' and '.join(dtypes)}: convert one with .to()")
+        names = " and ".join(sorted(d.name for d in dtypes))
+        raise RuntimeError(f"{name}: dtypes {names}: convert one with .to()")
 
 
 def axes_of(dim: Any, ndim: int) -> tuple[int, ...]:

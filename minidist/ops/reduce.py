@@ -103,11 +103,11 @@ def _prod(x):
 def prod(input, dim=None, keepdim=False, *, dtype=None):
     """The product over one dimension, or over all."""
     x = input.to(_total_dtype(input, dtype))
-    if dim is None or not x.ndim:
+    axes = () if dim is None else axes_of((dim,), x.ndim)
+    if not axes:
         return _prod(x.reshape(-1 if x.numel() else 0))
-    at = axes_of((dim,), x.ndim)[0]
-    y = _prod(x.unsqueeze(-1).transpose(at, -1))
-    return y if keepdim else y.squeeze(at)
+    y = _prod(x.unsqueeze(-1).transpose(axes[0], -1))
+    return y if keepdim else y.squeeze(axes)
 
 
 @differentiable

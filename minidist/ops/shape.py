@@ -29,9 +29,9 @@ def _reshape(x, shape):
     return y, lambda g: g.reshape(before)
 
 
-def reshape(x, *shape):
+def reshape(x, *sizes, shape=None):
     """The same elements in another shape; one size may be -1."""
-    return _reshape(x, _sizes(shape))
+    return _reshape(x, _sizes(sizes) if shape is None else tuple(shape))
 
 
 view = reshape
@@ -53,12 +53,12 @@ def _permute(x, dims):
     return x.transpose(dims), lambda g: g.transpose(back)
 
 
-def permute(x, *dims):
+def permute(x, *order, dims=None):
     """Dimension i of the result is dimension dims[i] of x."""
-    order = axes_of(tuple(_sizes(dims)), x.ndim) if x.ndim else ()
-    if len(_sizes(dims)) != x.ndim:
+    dims = tuple(_sizes(order) if dims is None else dims)
+    if len(dims) != x.ndim:
         raise RuntimeError(f"permute: {dims} does not name each of the {x.ndim} dimensions once")
-    return _permute(x, order)
+    return _permute(x, axes_of(dims, x.ndim) if dims else ())
 
 
 def transpose(x, dim0, dim1):
@@ -206,9 +206,9 @@ def _flip(x, axes):
     return np.flip(x, axes).copy(), lambda g: np.flip(g, axes)
 
 
-def flip(input, *dims):
+def flip(input, *to, dims=None):
     """Backwards along dims."""
-    dims = _sizes(dims)
+    dims = _sizes(to) if dims is None else dims
     return _flip(input, axes_of(dims, input.ndim) if dims else ())
 
 
@@ -220,8 +220,8 @@ def _roll(x, shifts, axes):
 def roll(input, shifts, dims=None):
     """Shifted along dims, or all elements in a row; what falls off the end comes in in front."""
     axes = None if dims is None else axes_of(dims, input.ndim)
-    if np.size(shifts) != (1 if dims is None else np.size(dims)):
-        raise RuntimeError(f"roll: shifts {shifts} for dims {dims}: want as many")
+    if np.size(shifts) != (1 if axes is None else len(axes)):
+        raise (RuntimeError if input.ndim else IndexError)(f"roll: shifts {shifts} for dims {dims}")
     return _roll(input, shifts, axes)
 
 

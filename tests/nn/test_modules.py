@@ -127,7 +127,7 @@ def test_repr():
         "Sequential(\n"
         "  (0): Linear(in_features=2, out_features=3, bias=True)\n"
         "  (1): ModuleList(\n"
-        "    (0): LayerNorm((3,), eps=1e-05, elementwise_affine=True)\n"
+        "    (0): LayerNorm((3,), eps=1e-05, elementwise_affine=True, bias=True)\n"
         "    (1): ReLU()\n"
         "  )\n"
         ")"
@@ -286,6 +286,70 @@ def test_a_deep_copy_is_of_its_own():
     assert model.scale.grad is None and twin.scale.grad is not None
     model.scale.data[...] = 7
     assert twin.scale.tolist() == [1]
+
+
+def test_lists_of_modules_change_as_pythons_do():
+    a, b, c, d = (nn.Linear(1, i + 1) for i in range(4))
+    for kind in (nn.ModuleList, lambda modules: nn.Sequential(*modules)):
+        modules = kind([a, b])
+        modules.insert(1, c)
+        modules += [d]
+        assert list(modules) == [a, c, b, d] and list(modules + kind([a])) == [a, c, b, d, a]
+        assert modules.pop(0) is a and modules.pop(-1) is d
+        del modules[0]
+        assert list(modules) == [b] and [n for n, _ in modules.named_children()] == ["0"]
+    named = nn.ModuleDict({"a": a, "b": b})
+    assert named.pop("a") is a and list(named) == ["b"]
+    with pytest.raises(KeyError):
+        named.pop("a")
+
+
+def test_modules_by_dotted_names():
+    model = nn.Sequential(nn.Sequential(nn.Linear(2, 3)))
+    model.add_module("act", nn.ReLU())
+    assert model.get_submodule("0.0") is model[0][0] and model.get_submodule("") is model
+    assert model.get_parameter("0.0.bias") is model[0][0].bias
+    assert list(model)[-1] is model.act
+    with pytest.raises(KeyError, match="'training' already exists"):
+        model.eval().add_module("training", nn.ReLU())
+    with pytest.raises(AttributeError):
+        model.get_submodule("0.7")
+
+
+def test_ways_to_convert():
+    layer = nn.Linear(2, 1)
+    assert layer.to("cpu") is layer.cpu() is layer.to(device="cpu") is layer
+    assert layer.half().weight.dtype == md.float16
+    assert layer.to("cpu", md.float64).weight.dtype == md.float64
+    assert layer.to(md.ones(1)).bias.dtype == md.float32
+    with pytest.raises(TypeError, match=r"to\(int64\): parameters are of a floating-point dtype"):
+        layer.to(md.int64)
+    with pytest.raises(RuntimeError, match="device 'cuda'"):
+        layer.to("cuda")
+
+
+def test_data_of_a_parameter_may_be_set_to_a_tensor():
+    layer = nn.Linear(2, 1)
+    layer.weight.data = md.ones(1, 2)
+    assert isinstance(layer.weight.data, np.ndarray) and layer.weight.requires_grad
+    assert layer(md.ones(2)).shape == (1,)
+
+
+def test_what_loading_says():
+    layer = nn.Linear(2, 1)
+    assert repr(layer.load_state_dict(layer.state_dict())) == "<All keys matched successfully>"
+    assert "missing_keys=['weight', 'bias']" in repr(layer.load_state_dict({}, strict=False))
+
+
+def test_a_pair_is_no_input():
+    model = nn.Sequential(nn.LSTM(3, 4), nn.Linear(4, 2))
+    with pytest.raises(TypeError, match="Linear: a tuple where a Tensor belongs"):
+        model(md.ones(5, 1, 3))
+
+
+def test_dropout_wants_a_probability():
+    with pytest.raises(ValueError, match="want 0 <= p <= 1"):
+        nn.Dropout(1.5)
 
 
 def test_inplace_is_refused():
