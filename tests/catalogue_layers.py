@@ -189,3 +189,14 @@ def _ctc(module, x, labels):
 
 LAYERS["CTCLoss"] = spelled().map(lambda drawn: (lambda n: n.CTCLoss(), drawn[0]))
 RUNS["CTCLoss"] = _ctc
+
+
+def flat(result) -> list:
+    """All tensors of a result, nested or not."""
+    if isinstance(result, tuple | list):
+        return [t for part in result for t in flat(part)]
+    return [] if result is None else [result]
+
+
+def run(name, module, *inputs):
+    return flat(RUNS.get(name, lambda module, *x: module(*x))(module, *inputs))

@@ -1,6 +1,7 @@
 """Modules: the tree of parameters, its state, and the layers."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -286,6 +287,28 @@ def test_a_deep_copy_is_of_its_own():
     assert model.scale.grad is None and twin.scale.grad is not None
     model.scale.data[...] = 7
     assert twin.scale.tolist() == [1]
+
+
+class Small(nn.Module):
+    """A module that pickle can find."""
+
+    def __init__(self):
+        self.first, self.second = nn.Linear(2, 3), nn.BatchNorm1d(3)
+        self.tied = self.first
+
+    def forward(self, x):
+        return self.second(self.first(x)).sum()
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_a_trained_module_can_be_copied_and_pickled(again):
+    model, x = Small(), Tensor(numbers((4, 2), 0, "float32"))
+    model(x).backward()
+    twin = again(model)
+    assert twin.tied is twin.first and twin.first.weight.requires_grad
+    assert twin(x).item() == model(x).item()
+    twin.first.weight.data[...] = 0
+    assert np.abs(model.first.weight.data).min() > 0, "memory of its own"
 
 
 def test_lists_of_modules_change_as_pythons_do():

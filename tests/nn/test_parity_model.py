@@ -1,8 +1,5 @@
 """A whole model of all kinds of layers: PyTorch's file loads here, ours there, and they agree."""
 
-import copy
-import pickle
-
 import numpy as np
 import pytest
 from cases import numbers
@@ -101,25 +98,3 @@ def test_one_number_that_is_off_is_seen(models):
     ours.read.bias_hh_l1_reverse.data[3] += 1e-3
     with pytest.raises(AssertionError, match="output: off by"):
         assert_alike(ours, theirs)
-
-
-class Small(nn.Module):
-    """A module that pickle can find."""
-
-    def __init__(self):
-        self.first, self.second = nn.Linear(2, 3), nn.BatchNorm1d(3)
-        self.tied = self.first
-
-    def forward(self, x):
-        return self.second(self.first(x)).sum()
-
-
-@pytest.mark.parametrize("again", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-def test_a_trained_module_can_be_copied_and_pickled(again):
-    model, x = Small(), Tensor(numbers((4, 2), 0, "float32"))
-    model(x).backward()
-    twin = again(model)
-    assert twin.tied is twin.first and twin.first.weight.requires_grad
-    assert twin(x).item() == model(x).item()
-    twin.first.weight.data[...] = 0
-    assert np.abs(model.first.weight.data).min() > 0, "memory of its own"
