@@ -24,18 +24,13 @@ def embedding(input, weight, padding_idx=None):
 
     Row padding_idx gets no gradient.
     """
-    index = np.asarray(input.data)
     if weight.ndim != 2:
         raise RuntimeError(f"embedding: a table has 2 dimensions, not shape {weight.shape}")
+    index, n = np.asarray(input.data), len(weight)
     if index.dtype.kind not in "iu":
         raise RuntimeError(f"embedding: indices are integers, not {index.dtype.name}")
-    if index.size and not (index.min() >= 0 and index.max() < len(weight)):
-        raise IndexError(
-            f"embedding: indices from {index.min()} to {index.max()} into a table of "
-            f"{len(weight)} rows"
-        )
-    rows = len(weight)
-    assert padding_idx is None or -rows <= padding_idx < rows, (
-        f"padding_idx {padding_idx} of {rows}"
-    )
+    if index.size and not (index.min() >= 0 and index.max() < n):
+        span = f"from {index.min()} to {index.max()}"
+        raise IndexError(f"embedding: indices {span} into a table of {n} rows")
+    assert padding_idx is None or -n <= padding_idx < n, f"padding_idx {padding_idx} of {n} rows"
     return _embedding(weight, index, padding_idx)
