@@ -15,7 +15,8 @@ from . import winograd
 from .product import lines, product, turned
 from .windows import Windows
 
-COLUMNS = 1 << 18  # elements of a tile of columns: 1 MiB in float32
+COLUMNS = 1 << 19  # elements of a tile of columns: 2 MiB in float32
+DEPTH = 128  # rows of columns from which it pays to turn g round for the weight's product
 
 
 def naive(x, weight, bias, win: Windows, groups=1):
@@ -72,7 +73,7 @@ def forward(
     (ho, wo) is `count`, or as many windows as there are.
     """
     o, width, count = len(weight), weight[0].size, count or win.grid(x.shape[2:])
-    if winograd.suits(win, weight.shape[1], count):
+    if winograd.suits(win, weight.shape[1], count, x.dtype):
         return winograd.forward(x, weight, bias, win, groups, count)
     matrix, shift = np.array(weight, order="C"), 0 if bias is None else bias
     matrix = matrix.reshape(groups, o // groups, width)
@@ -95,13 +96,18 @@ def backward_weight(
     g: np.ndarray, x: np.ndarray, shape: tuple, win: Windows, groups: int = 1
 ) -> np.ndarray:
     """g (n, o, ho, wo), x (n, c, h, w) -> the weight's cotangent, of `shape`."""
-    if winograd.suits(win, shape[1], g.shape[2:]):
+    if winograd.suits(win, shape[1], g.shape[2:], x.dtype):
         return winograd.backward_weight(g, x, shape, win, groups)
     o, width = shape[0], shape[1] * shape[2] * shape[3]
     dw = np.zeros((groups, width, o // groups), x.dtype)
     for images, rows, columns in _columns(x, win, g.shape[2:]):
-        gt = turned(_rows(g, images, rows, groups))
-        dw += product(columns.reshape(groups, width, gt.shape[1]), gt)
+        if width < DEPTH:
+            each = columns.reshape(groups, width, columns.shape[3], -1).transpose(2, 0, 1, 3)
+            gt = g[images, :, rows].reshape(len(each), groups, o // groups, -1)
+            dw += np.matmul(each, gt.swapaxes(2, 3)).sum(0)
+        else:
+            gt = turned(_rows(g, images, rows, groups))
+            dw += product(columns.reshape(groups, width, gt.shape[1]), gt)
     return dw.swapaxes(1, 2).reshape(shape)
 
 
@@ -111,14 +117,16 @@ def backward_input(
     """g (n, o, ho, wo) -> the input's cotangent (n, c, *size).
 
     With stride 1 it is itself a convolution, of g with the kernel turned round; in general
-    every patch's cotangent is added back where the patch came from (col2im).
+    every patch's cotangent is added back where the patch came from (col2im). That is also faster
+    for an input of few channels, whose patches are smaller than g's.
     """
     before = [reach - 1 - pad[0] for reach, pad in zip(win.reach(), win.padding)]
     after = [
         n - m - b + reach - 1 for n, m, b, reach in zip(size, g.shape[2:], before, win.reach())
     ]
-    few = size[0] * size[1] <= 2 * g.shape[2] * g.shape[3]  # else it would mostly multiply zeros
-    if win.stride != (1, 1) or min(before + after) < 0 or not few:
+    narrow = 4 * weight.shape[1] * groups <= len(weight)
+    sparse = size[0] * size[1] > 2 * g.shape[2] * g.shape[3]  # it would mostly multiply zeros
+    if win.stride != (1, 1) or min(before + after) < 0 or narrow or sparse:
         return _scatter(g, weight, size, win, groups)
     (top, left), (bottom, right) = before, after
     win = win._replace(padding=((top, bottom), (left, right)))
@@ -138,11 +146,12 @@ def _scatter(
     (kh, kw), (sh, sw), (dh, dw), wo = win.kernel, win.stride, win.dilation, g.shape[3]
     n, c = len(g), weight.shape[1] * groups
     matrix = weight.reshape(groups, len(weight) // groups, weight[0].size).swapaxes(1, 2)
+    matrix = np.array(matrix, order="C")
     dx = np.empty((n, c, *size), g.dtype)
     for images, cuts in _tiles(n, c * kh * kw, g.shape[2:]):
         padded = win.padded(images.stop - images.start, c, size, g.dtype)
         for rows in cuts:
-            columns = np.matmul(matrix, _rows(g, images, rows, groups))
+            columns = product(matrix, _rows(g, images, rows, groups))
             columns = columns.reshape(c, kh, kw, len(padded), rows.stop - rows.start, wo)
             for i, j in np.ndindex(kh, kw):
                 down = slice(i * dh + sh * rows.start, i * dh + sh * (rows.stop - 1) + 1, sh)

@@ -11,6 +11,8 @@ import numpy as np
 from .tiles import row_tiles
 from .windows import Windows, fit
 
+MORE = 4  # times the usual tile: taps are many calls, so each must do more
+
 
 def naive(x, win: Windows, size, reduce, fill):
     """The formula, one output pixel at a time: x (p, h, w) -> (p, *size)."""
@@ -50,30 +52,37 @@ def max_forward(x: np.ndarray, win: Windows, size: tuple) -> tuple[np.ndarray, n
     shape, x = x.shape, x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
     y = np.empty((len(x), *size), x.dtype)
     which = np.zeros(y.shape, np.min_scalar_type(win.kernel[0] * win.kernel[1]))
-    for planes in row_tiles(len(x), x.shape[1] * x.shape[2]):
+    taps = list(_taps(win, size))
+    for planes in row_tiles(len(x), x.shape[1] * x.shape[2] // MORE):
         yt, wt = y[planes], which[planes]
         whole = _padded(x[planes], win, size, -np.inf)
-        for number, at in _taps(win, size):
-            if number == 0:
-                yt[...] = whole[at]
-                continue
-            tap = np.array(whole[at], order="C")  # read twice: packed, both are faster
-            newer = tap > yt
-            np.maximum(wt, newer * wt.dtype.type(number), out=wt)  # the last of the newer ones
+        tap, newer = np.empty_like(yt), np.empty(yt.shape, np.bool_)
+        yt[...] = whole[taps[0][1]]
+        for number, at in taps[1:]:
+            tap[...] = whole[at]  # read twice: packed, both are faster
+            np.greater(tap, yt, out=newer)
+            last = np.multiply(newer, wt.dtype.type(number), dtype=wt.dtype)
+            np.maximum(wt, last, out=wt)  # the last of the newer ones
             np.maximum(yt, tap, out=yt)
     return y.reshape(*shape[:2], *size), which
 
 
 def max_backward(g: np.ndarray, which: np.ndarray, shape: tuple, win: Windows) -> np.ndarray:
     """g (n, c, *size) -> the cotangent of x, of `shape`: each goes to what was largest."""
-    g, size = g.reshape(which.shape), which.shape[1:]
-    dx = np.zeros((len(g), *shape[2:]), g.dtype)
+    g, size, taps = g.reshape(which.shape), which.shape[1:], list(_taps(win, which.shape[1:]))
     apart = win.dilation == (1, 1) and all(s >= k for s, k in zip(win.stride, win.kernel))
-    for planes in row_tiles(len(g), shape[2] * shape[3]):
+    covered = tuple(n * k for n, k in zip(size, win.kernel)) == tuple(shape[2:])
+    exact = apart and covered and not np.any(win.padding)
+    dx = (np.empty if exact else np.zeros)((len(g), *shape[2:]), g.dtype)
+    for planes in row_tiles(len(g), shape[2] * shape[3] // MORE):
         whole = _padded(dx[planes], win, size, 0)
-        for number, at in _taps(win, size):
-            part = g[planes] * (which[planes] == number).astype(g.dtype)
-            whole[at] = part if apart else whole[at] + part
+        gt, wt = g[planes], which[planes]
+        for number, at in taps:
+            mask = (wt == number).astype(g.dtype)
+            if apart:
+                np.multiply(gt, mask, out=whole[at])
+            else:
+                whole[at] += np.multiply(gt, mask, out=mask)
         if whole.shape[1:] != dx.shape[1:]:
             dx[planes] = _inside(whole, win, dx.shape)
     return dx.reshape(shape)

@@ -11,25 +11,25 @@ from typing import Any
 import numpy as np
 
 MULTIPLICATIONS = 100**3
-DEPTH = 2048  # no more products are added up to one number
+DEPTH = 1024  # of a piece: deeper products are added up
 COLUMNS = 64  # of a piece: four registers of float32
 ARCHITECTURES = {"SkylakeX", "Cooperlake", "SapphireRapids"}
 
 
 @functools.cache
 def _libraries() -> list[Any]:
-    from threadpoolctl import ThreadpoolController
+    """The BLAS libraries, if all of them have such kernels."""
+    from threadpoolctl import ThreadpoolController  # importing minidist loads it for nobody
 
-    return ThreadpoolController().select(user_api="blas").lib_controllers
+    found = ThreadpoolController().select(user_api="blas").lib_controllers
+    known = all(getattr(lib, "architecture", "") in ARCHITECTURES for lib in found)
+    return found if known else []
 
 
 def unpacked() -> bool:
     """Whether pieces are faster: with more threads BLAS shares out whole products alone."""
     libraries = _libraries()
-    return bool(libraries) and all(
-        lib.num_threads == 1 and getattr(lib, "architecture", "") in ARCHITECTURES
-        for lib in libraries
-    )
+    return bool(libraries) and all(lib.get_num_threads() == 1 for lib in libraries)
 
 
 def product(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -37,30 +37,52 @@ def product(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.n
     (*lead, m, k), n = a.shape, b.shape[-1]
     if out is None:
         out = np.empty_like(a, shape=(*lead, m, n))
-    width = min(n, COLUMNS)
-    height = min(m, MULTIPLICATIONS // max(1, k * width))
-    straight = a.strides[-1] == b.strides[-1] == a.itemsize
-    small = m * k * n <= MULTIPLICATIONS or height < 4 or k > DEPTH
-    if small or not straight or not unpacked():
+    straight = isinstance(a, np.ndarray) and a.strides[-1] == b.strides[-1] == a.itemsize
+    if m * k * n <= MULTIPLICATIONS or m < 4 or not straight or not unpacked():
         return np.matmul(a, b, out=out)
-    return _in_pieces(a, b, out, height if height == m else height // 4 * 4, width)
+    return _in_layers(a, b, out) if k > DEPTH else _in_pieces(a, b, out)
 
 
-def _in_pieces(a, b, out, height, width):
-    """Pieces (height, width) of out, and what is left below and to the right of them."""
+def _in_layers(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """The sum of products of DEPTH columns of a with as many rows of b."""
+    product(a[..., :DEPTH], b[..., :DEPTH, :], out)
+    part = np.empty_like(out)
+    for start in range(DEPTH, a.shape[-1], DEPTH):
+        layer = slice(start, start + DEPTH)
+        out += product(a[..., layer], b[..., layer, :], part)
+    return out
+
+
+def _in_pieces(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Pieces of out as one product of stacks, and what is left below and to the right of them."""
     (*lead, m, k), n = a.shape, b.shape[-1]
+    height, width = _piece(m, k, n)
     down, across = m // height, n // width
     rows, columns = down * height, across * width
-    np.matmul(
-        a[..., :rows, :].reshape(*lead, down, 1, height, k),
-        b[..., :columns].reshape(*lead, 1, k, across, width).swapaxes(-3, -2),
-        out=out[..., :rows, :columns].reshape(*lead, down, height, across, width).swapaxes(-3, -2),
-    )
     if rows < m:
-        product(a[..., rows:, :], b[..., :columns], out[..., rows:, :columns])
-    if columns < n:
+        product(a[..., rows:, :], b, out[..., rows:, :])
+        _in_pieces(a[..., :rows, :], b, out[..., :rows, :])
+    elif columns < n:
         product(a, b[..., columns:], out[..., columns:])
+        _in_pieces(a, b[..., :columns], out[..., :columns])
+    else:
+        np.matmul(
+            a.reshape(*lead, down, 1, height, k),
+            b.reshape(*lead, 1, k, across, width).swapaxes(-3, -2),
+            out=out.reshape(*lead, down, height, across, width).swapaxes(-3, -2),
+        )
     return out
+
+
+@functools.cache
+def _piece(m: int, k: int, n: int) -> tuple[int, int]:
+    """Its sizes: all m rows, or a multiple of 4 that leaves few of them over; COLUMNS."""
+    width = min(n, COLUMNS)
+    most = MULTIPLICATIONS // (k * width)
+    if m <= most:
+        return m, width
+    most = most // 4 * 4
+    return next((h for h in range(most, most // 2, -4) if m % h == 0), most), width
 
 
 def lines(n: int) -> int:

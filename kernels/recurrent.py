@@ -8,6 +8,7 @@ as s·b rows.
 All inputs are projected by one product and each weight's gradient is one product; step by step
 goes only h·W_hhᵀ and, on the way back, its transpose. A sigmoid is ½·tanh(x/2) + ½, so one tanh
 serves all gates of an LSTM: each is scale·tanh(scale·x) + shift, of slope scale² - (gate - shift)².
+The inner scale is a power of 2, so scaling the weights once instead rounds nothing differently.
 
 Ready to be split: weights (gates·h, in) are read as (gates, h, in). Hidden units meet in the
 product with W_hh alone; all else is done unit by unit. So a rank may hold a range of the units of
@@ -16,14 +17,15 @@ every gate, if h is gathered before each such product and dh is summed after its
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from . import linear
+from .product import product, turned
 
 GATES = {"RNN_TANH": 1, "RNN_RELU": 1, "LSTM": 4, "GRU": 3}
+ROWS = 128  # that are projected at a time: few enough to stay in cache
 Steps = list[tuple[slice, slice, slice]]
 
 
@@ -114,19 +116,54 @@ def forward(
         bias = b_ih + b_hh
         if kind == "GRU":  # b_hn is scaled by r with the product that it belongs to
             bias[2 * units :] = b_ih[2 * units :]
-    gates = linear.forward(x, w_ih, bias)
+    w_x, w = (turned(w) if b > 1 else w.copy().T for w in (w_ih, w_hh))
+    gates = np.empty_like(x, shape=(n, len(w_hh)))
+    if kind in ("LSTM", "GRU"):
+        w_x, w = _halved(w_x, units), _halved(w, units)
+        bias = None if bias is None else _halved(bias, units)
+    ready = _projected(x, w_x, bias, gates, steps)
     if kind == "LSTM":
         extra = np.empty_like(h, shape=(b + n, units))
         extra[:b] = 0 if c0 is None else c0
-        _lstm(gates, h, extra, w_hh, steps)
+        _lstm(gates, h, extra, w, ready)
         h[b + n :] = extra[b + ends(sizes)]
     elif kind == "GRU":
         extra = np.empty_like(h, shape=(n, units))
-        _gru(gates, h, extra, w_hh, 0 if b_hh is None else b_hh[2 * units :], steps)
+        _gru(gates, h, extra, w, 0 if b_hh is None else b_hh[2 * units :], ready)
     else:
-        _rnn(gates, h, w_hh, steps, kind == "RNN_TANH")
+        _rnn(gates, h, w, ready, kind == "RNN_TANH")
         gates = extra = h  # the slopes follow from the states
     return h[b:], Saved(kind, steps, x, w_ih, w_hh, h, gates, extra)
+
+
+def _halved(a: np.ndarray, units: int) -> np.ndarray:
+    """a (..., gates·h), halved for sigmoids: all gates but the third."""
+    a = np.array(a) if a.ndim == 1 else a
+    a[..., : 2 * units] *= 0.5
+    a[..., 3 * units :] *= 0.5
+    return a
+
+
+def _projected(
+    x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, out: np.ndarray, steps: Steps
+) -> Iterator[tuple[slice, slice, slice]]:
+    """The steps, each once its rows of out are x w + bias: still in cache when they are used."""
+    done = 0
+    for step in steps:
+        while done < step[2].stop:
+            rows, done = slice(done, done + ROWS), done + ROWS
+            product(x[rows], w, out=out[rows])
+            if bias is not None:
+                out[rows] += bias
+        yield step
+
+
+def _of_weights(d: np.ndarray, m: np.ndarray, x: np.ndarray, h: np.ndarray) -> list[np.ndarray]:
+    """dᵀ x and mᵀ h, as one product if d is m and there are rows enough to pay for its copies."""
+    if d is not m or len(d) < d.shape[1]:
+        return [np.matmul(d.T, x), np.matmul(m.T, h)]
+    both = np.matmul(d.T, np.concatenate([x, h], 1))
+    return [part.copy() for part in np.split(both, [x.shape[1]], 1)]
 
 
 def backward(g: np.ndarray, saved: Saved, need_x: bool = True) -> list[np.ndarray | None]:
@@ -145,21 +182,15 @@ def backward(g: np.ndarray, saved: Saved, need_x: bool = True) -> list[np.ndarra
         _rnn_back(g, h, w_hh, steps, d, dh, kind == "RNN_TANH")
     ones = np.ones_like(x, shape=n)  # BLAS adds rows twice as fast as a reduction
     return [
-        np.matmul(d, w_ih) if need_x else None, dh, dc,
-        np.matmul(d.T, x), np.matmul(m.T, _before(h, steps)),
-        np.matmul(ones, d), np.matmul(ones, m),
+        product(d, w_ih) if need_x else None, dh, dc,
+        *_of_weights(d, m, x, _before(h, steps)), np.matmul(ones, d), np.matmul(ones, m),
     ]  # fmt: skip
 
 
-# One loop over time each way for each kind. W h is computed with the units as rows, which a
-# GEMM does half again as fast for a few dozen sequences than with the sequences as rows.
-
-
-def _rnn(a, h, w, steps, tanh):
-    product = np.empty_like(a, shape=(len(w), steps[0][2].stop))
+def _rnn(a, h, w, steps, tanh):  # one loop over time each way for each kind
     for before, now, rows in steps:
         at, state = a[rows], h[now]
-        at += np.matmul(w, h[before].T, out=product[:, : len(at)]).T
+        at += product(h[before], w)
         if tanh:
             np.tanh(at, out=state)
         else:
@@ -177,47 +208,37 @@ def _rnn_back(g, h, w, steps, d, dh, tanh):
         else:
             np.greater(state, 0, out=dt)
         dt *= e
-        np.matmul(dt, w, out=e)
-
-
-def _squash(h: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """scale and shift (rows, 4h) of the gates i, f, g, o: three sigmoids and, third, a tanh."""
-    units = np.repeat(np.array([0.5, 0.5, 1, 0.5], h.dtype), h.shape[1])
-    scale = np.tile(units, (rows, 1))  # whole rows multiply faster than one that is broadcast
-    return scale, (scale < 1) * scale
+        product(dt, w, out=e)
 
 
 def _lstm(a, h, c, w, steps):
-    most = steps[0][2].stop
-    (scale, shift), product = _squash(h, most), np.empty_like(a, shape=(len(w), most))
-    scratch = np.empty_like(h, shape=(most, h.shape[1]))
+    """Leaves each step's gates in a gate by gate, (4, b, h): whole arrays are quicker than rows."""
     for before, now, rows in steps:
         at, cell, state = a[rows], c[now], h[now]
-        n = len(at)
-        at += np.matmul(w, h[before].T, out=product[:, :n]).T
-        at *= scale[:n]
-        np.tanh(at, out=at)
-        at *= scale[:n]
-        at += shift[:n]
-        i, f, new, o = _split(at, 4)
+        gates = at.reshape(4, *state.shape)
+        sums = np.add(_split(at, 4), _split(product(h[before], w), 4), order="C")
+        np.tanh(sums, out=gates)
+        for sigmoid in (gates[:2], gates[3]):
+            sigmoid *= 0.5
+            sigmoid += 0.5
+        i, f, new, o = gates
         np.multiply(f, c[before], out=cell)
-        cell += np.multiply(i, new, out=scratch[:n])
+        cell += np.multiply(i, new, out=sums[0])
         np.tanh(cell, out=state)
         state *= o
 
 
 def _lstm_back(g, a, c, w, steps, d, dh, dc):
-    most, scratch = steps[0][2].stop, np.empty_like(dh)
-    scale, shift = _squash(dh, most)
-    scale *= scale
+    units, flat, scratch = dh.shape[1], np.empty_like(dh, shape=4 * dh.size), np.empty_like(dh)
     for before, now, rows in reversed(steps):
-        at, dt = a[rows], d[rows]
-        n = len(at)
+        n = rows.stop - rows.start
+        gates, dt = (part.reshape(4, n, units) for part in (a[rows], flat[: 4 * n * units]))
         e, ec, t = dh[:n], dc[:n], scratch[:n]
-        (i, f, new, o), (di, df, dnew, do) = _split(at, 4), _split(dt, 4)
-        np.subtract(at, shift[:n], out=dt)
-        dt *= dt
-        np.subtract(scale[:n], dt, out=dt)  # the slopes of all gates
+        (i, f, new, o), (di, df, dnew, do) = gates, dt
+        np.multiply(gates, gates, out=dt)
+        np.subtract(gates[:2], dt[:2], out=dt[:2])  # the slopes of all gates
+        np.subtract(1, dnew, out=dnew)
+        np.subtract(o, do, out=do)
         e += g[rows]
         np.tanh(c[now], out=t)
         do *= t
@@ -231,25 +252,22 @@ def _lstm_back(g, a, c, w, steps, d, dh, dc):
             slope *= ec
             slope *= partner
         ec *= f
-        np.matmul(dt, w, out=e)
+        _split(d[rows], 4)[...] = dt
+        product(d[rows], w, out=e)
 
 
 def _gru(a, h, m, w, bias, steps):
-    units, most = h.shape[1], steps[0][2].stop
-    product, scratch = np.empty_like(a, shape=(len(w), most)), np.empty_like(h[:most])
+    units = h.shape[1]
     for before, now, rows in steps:
         at, old, state, hidden = a[rows], h[before], h[now], m[rows]
-        n = len(at)
-        p = np.matmul(w, old.T, out=product[:, :n]).T
-        both = at[:, : 2 * units]
+        p, both = product(old, w), at[:, : 2 * units]
         both += p[:, : 2 * units]
-        both *= 0.5
         np.tanh(both, out=both)
         both *= 0.5
         both += 0.5
         r, z, new = _split(at, 3)
         np.add(p[:, 2 * units :], bias, out=hidden)
-        new += np.multiply(r, hidden, out=scratch[:n])
+        new += np.multiply(r, hidden, out=state)
         np.tanh(new, out=new)
         np.subtract(old, new, out=state)
         state *= z
@@ -277,4 +295,4 @@ def _gru_back(g, a, h, m, w, steps, d, dm, dh):
         dmt[:, : 2 * units] = dt[:, : 2 * units]
         np.multiply(dnew, r, out=dmt[:, 2 * units :])
         e *= z
-        e += np.matmul(dmt, w, out=t)
+        e += product(dmt, w, out=t)

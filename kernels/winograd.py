@@ -24,17 +24,18 @@ DEPTH, LEAST = 48, 64  # channels times kw, and pixels of a plane, from which th
 Tile = tuple[slice, slice, np.ndarray]
 
 
-def suits(win: Windows, channels: int, count: tuple) -> bool:
-    """Whether there are three rows, pairs of rows to make, and products of some size."""
-    down = (win.kernel[0], win.stride[0], win.dilation[0]) == (3, 1, 1) and count[0] % 2 == 0
-    return down and channels * win.kernel[1] >= DEPTH and count[0] * count[1] >= LEAST
+def suits(win: Windows, channels: int, count: tuple, dtype: np.dtype) -> bool:
+    """Whether there are three rows, and products of some size."""
+    down = (win.kernel[0], win.stride[0], win.dilation[0]) == (3, 1, 1)
+    large = channels * win.kernel[1] >= DEPTH and count[0] * count[1] >= LEAST
+    return down and large and dtype.char in "fd"
 
 
 def _tiles(x: np.ndarray, win: Windows, count: tuple, groups: int) -> Iterator[Tile]:
     """(images, pairs of output rows, matrices (4, groups, c/groups·kw, pixels)) a tile."""
     (h, wo), (n, c), kw = count, x.shape[:2], win.kernel[1]
     pixels = min(max(COLUMNS // (c * kw), PIXELS[0]), PIXELS[1])
-    some = min(n, max(1, pixels // (h * wo)))
+    some = max(1, min(n, pixels // (h * wo)))
     most = min(h // 2, max(1, pixels // (2 * wo)))
     sums = np.zeros((4, c, some, h // 2 + 1, x.shape[3] + sum(win.padding[1])), x.dtype)
     seen = sliding_window_view(sums, win.reach()[1], 4)[..., :: win.dilation[1]]
@@ -88,8 +89,9 @@ def forward(
     half, odd = (w0 + w2) / 2, w1 / 2
     matrix = np.stack([w0, half + odd, half - odd, w2])
     matrix = matrix.reshape(4, groups, o // groups, c * kw)
-    y = np.empty((len(x), o, *count), x.dtype)
-    for images, pairs, columns in _tiles(x, win, count, groups):
+    h, wo = count
+    y = np.empty((len(x), o, h + h % 2, wo), x.dtype)
+    for images, pairs, columns in _tiles(x, win, y.shape[2:], groups):
         y0, y1 = _pairs(y, images, pairs)
         m0, m1, m2, m3 = product(matrix, columns).reshape(4, *y0.shape)
         if bias is not None:
@@ -99,15 +101,17 @@ def forward(
         np.add(m0, m2, out=y0)
         m1 -= m2
         np.subtract(m1, m3, out=y1)
-    return y
+    return y if h % 2 == 0 else y[:, :, :h].copy()
 
 
 def backward_weight(
     g: np.ndarray, x: np.ndarray, shape: tuple, win: Windows, groups: int
 ) -> np.ndarray:
     """g (n, o, ho, wo), x (n, c, h, w) -> the weight's cotangent, of `shape`."""
-    (o, c, _, kw), buffer = shape, np.zeros((4, shape[0], 0), g.dtype)
+    (o, c, _, kw), buffer = shape, np.empty((4, shape[0], 0), g.dtype)
     dm = np.zeros((4, groups, c * kw, o // groups), x.dtype)
+    if g.shape[2] % 2:
+        g = np.pad(g, ((0, 0), (0, 0), (0, 1), (0, 0)))
     for images, pairs, columns in _tiles(x, win, g.shape[2:], groups):
         pixels = columns.shape[-1]
         if buffer.shape[2] < pixels:

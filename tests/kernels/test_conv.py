@@ -5,7 +5,7 @@ import pytest
 from cases import LAYOUTS, SEEDS, laid_out, numbers, tiny_tiles
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from minidist.kernels import conv, pool
+from minidist.kernels import conv, pool, winograd
 from minidist.kernels.windows import Windows, windows
 
 BOUNDS = {"float32": 2e-5, "float64": 1e-12}
@@ -106,6 +106,88 @@ def test_tiles_cover_every_output_once(win_size, n, c, columns):
     assert (seen == 1).all()
 
 
+def check_against_naive(x, weight, bias, win, groups, dtype):
+    y = conv.forward(x, weight, bias, win, groups)
+    g = numbers(y.shape, 7, dtype)
+    dx, dw, _ = backwards(x, weight, g, win, groups)
+    wide = [a.astype("float64") for a in (x, weight, bias, g)]
+    assert close(y, conv.naive(*wide[:3], win, groups), dtype)
+    assert close(dx, conv._scatter(wide[3], wide[1], x.shape[2:], win, groups).astype(dtype), dtype)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(winograd, "suits", lambda *geometry: False)
+        expected = conv.backward_weight(wide[3], wide[0], weight.shape, win, groups)
+    assert close(dw, expected.astype(dtype), dtype)
+
+
+@DTYPES
+@given(data=st.data(), columns=TILES, most=st.sampled_from([1, 20, 1 << 10]))
+@settings(max_examples=60)
+def test_winograd(dtype, data, columns, most):
+    """Three rows by sums of rows: heights even and odd, across any stride and dilation."""
+    x, weight, bias, win, groups = data.draw(convolutions(dtype))
+    pad = win.padding[0] if x.shape[2] + sum(win.padding[0]) >= 3 else (1, 1)
+    win = Windows(
+        (3, win.kernel[1]), (1, win.stride[1]), (pad, win.padding[1]), (1, win.dilation[1])
+    )
+    weight = numbers((*weight.shape[:2], *win.kernel), 1, dtype)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (
+            ("DEPTH", 1),
+            ("LEAST", 1),
+            ("COLUMNS", columns),
+            ("PIXELS", (1, most)),
+        ):
+            patch.setattr(winograd, name, value)
+        assert winograd.suits(win, 1, (1, 1), x.dtype)
+        check_against_naive(x, weight, bias, win, groups, dtype)
+
+
+@DTYPES
+@given(data=st.data(), columns=TILES, depth=st.sampled_from([1, 1 << 10]))
+@settings(max_examples=30)
+def test_both_products_for_the_weight(dtype, data, columns, depth):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conv, "COLUMNS", columns)
+        patch.setattr(conv, "DEPTH", depth)
+        check_against_naive(*data.draw(convolutions(dtype)), dtype)
+
+
+@pytest.mark.parametrize("c, o, size", [(16, 8, (8, 16)), (64, 64, (12, 12)), (24, 3, (9, 33))])
+def test_winograd_where_it_is_used(c, o, size):
+    """Of usual sizes, and in float32 no worse than the products that it leaves out."""
+    win = Windows((3, 3), padding=((1, 1), (1, 1)))
+    x, weight, bias = numbers((2, c, *size), 0), numbers((o, c, 3, 3), 1), numbers((o,), 2)
+    assert winograd.suits(win, c, size, x.dtype)
+    check_against_naive(x, weight, bias, win, 1, "float64")
+    exact, error = conv.naive(x, weight, bias, win), []
+    for suits in (winograd.suits, lambda *geometry: False):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(winograd, "suits", suits)
+            y = conv.forward(*(a.astype("float32") for a in (x, weight, bias)), win)
+        error.append(np.sqrt(np.square(y - exact).mean()))
+    assert error[0] <= 2 * error[1]
+
+
+def test_winograd_with_a_wrong_sum_is_killed(monkeypatch):
+    win = Windows((3, 3), padding=((1, 1), (1, 1)))
+    x, weight = numbers((1, 16, 8, 8), 0), numbers((2, 16, 3, 3), 1)
+    tiles = winograd._tiles
+    monkeypatch.setattr(winograd, "_tiles", lambda *a: (
+        (images, pairs, sums[[0, 2, 1, 3]]) for images, pairs, sums in tiles(*a)))  # fmt: skip
+    y = conv.forward(x, weight, None, win)
+    assert not close(y, conv.naive(x, weight, None, win), "float64")
+
+
+def test_winograd_keeps_to_floats():
+    win = Windows((3, 3), padding=((1, 1), (1, 1)))
+    assert not winograd.suits(win, 64, (32, 32), np.dtype("int64"))
+    assert not winograd.suits(win, 64, (32, 32), np.dtype("float16"))
+    x, weight = np.arange(4 * 64).reshape(1, 4, 8, 8) % 5, np.arange(72).reshape(2, 4, 3, 3) % 3
+    np.testing.assert_array_equal(
+        conv.forward(x, weight, None, win), conv.naive(x, weight, None, win)
+    )
+
+
 # Pooling
 
 
@@ -127,6 +209,20 @@ def test_max_pooling(win_size, p, tile, seed, pads, ceil):
         plane = np.argwhere(x[at[0], 0] == y[at])[0]
         expected[(at[0], 0, *plane)] += numbers(y.shape, seed + 1)[at]
     assert close(dx, expected, "float64")
+
+
+@pytest.mark.parametrize("size", [(4, 6), (5, 6), (4, 7), (2, 3)])
+@pytest.mark.parametrize("win", [
+    Windows((2, 3), (2, 3)), Windows((2, 3), (3, 3)), Windows((2, 2), (2, 2), ((1, 1), (1, 1))),
+])  # fmt: skip
+def test_backward_of_max_pooling_fills_every_place(win, size, monkeypatch):
+    """What no window chose gets 0: memory is not taken as it comes unless all of it is written."""
+    x = numbers((2, 1, *size), 0)
+    y, which = pool.max_forward(x, win, win.grid(size))
+    g = np.ones_like(y)
+    monkeypatch.setattr(np, "empty", lambda shape, dtype: np.full(shape, 7, dtype))
+    dx = pool.max_backward(g, which, x.shape, win)
+    assert dx.sum() == y.size and set(np.unique(dx)) <= {0, 1}
 
 
 def test_of_equal_numbers_the_first_is_the_largest():

@@ -61,6 +61,27 @@ def test_no_states_are_zeros_and_no_biases_are_zeros(kind):
     np.testing.assert_array_equal(a, b)
 
 
+@KINDS
+@pytest.mark.parametrize("rows", [1, 3, 4])
+def test_inputs_may_be_projected_any_number_of_rows_at_a_time(kind, rows, monkeypatch):
+    ws, x, sizes = weights(kind, 2, 3, 0, "float64"), numbers((9, 2), 1), [3, 3, 2, 1]
+    whole, _ = recurrent.forward(kind, x, None, None, *ws, sizes)
+    monkeypatch.setattr(recurrent, "ROWS", rows)
+    parts, _ = recurrent.forward(kind, x, None, None, *ws, sizes)
+    np.testing.assert_allclose(parts, whole, rtol=1e-13)
+
+
+@KINDS
+def test_weights_and_biases_stay(kind):
+    """Gates are halved in copies of them."""
+    ws, x = weights(kind, 2, 3, 0, "float64"), numbers((4, 2), 1)
+    before = [w.copy() for w in ws]
+    for biases in (ws[2:], (ws[2], None), (None, None)):
+        recurrent.forward(kind, x, None, None, *ws[:2], *biases, [2, 2])
+    for w, old in zip(ws, before):
+        np.testing.assert_array_equal(w, old)
+
+
 @given(sizes=SIZES)
 @settings(max_examples=30)
 def test_reversal_turns_each_sequence_round(sizes):

@@ -115,6 +115,7 @@ def test_packed(kind, lengths, ordered, first, both, layers, given_states, seed)
 @EACH
 def test_a_packed_sequence_is_each_sequence_alone(kind):
     """The control: run padded, the shorter ones end elsewhere."""
+    torch.manual_seed(0)  # units of a ReLU may all be off
     ours, _ = twins(kind, 3, 2, bidirectional=True)
     lengths, x = [2, 4, 1], Tensor(numbers((4, 3, 3), 0))
     y, last = ours(rnn.pack_padded_sequence(x, lengths, enforce_sorted=False))
