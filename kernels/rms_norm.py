@@ -1,7 +1,15 @@
-"""RMS norm (Zhang & Sennrich 2019) over the last axis, a tile of rows at a time: see layer_norm."""
+"""RMS norm (Zhang & Sennrich 2019) over the last axis, a tile of rows at a time: see layer_norm.
+
+The ladder and the memory traffic are layer_norm's too, but no mean and no bias; in Triton one
+number a row is kept.
+"""
+
+from __future__ import annotations
 
 import numpy as np
 
+from . import norm_triton
+from .dispatch import dispatched
 from .tiles import added, row_tiles
 
 
@@ -10,6 +18,7 @@ def naive(x, weight, eps):
     return x / np.sqrt((x * x).mean(1, keepdims=True) + eps) * weight
 
 
+@dispatched
 def forward(x: np.ndarray, weight: np.ndarray | None, eps: float) -> tuple[np.ndarray, np.ndarray]:
     """x (n, h) -> y (n, h), and for backward 1/root of the mean square, beside zeros (n, 2).
 
@@ -26,6 +35,7 @@ def forward(x: np.ndarray, weight: np.ndarray | None, eps: float) -> tuple[np.nd
     return y, scale
 
 
+@dispatched
 def backward(
     g: np.ndarray, x: np.ndarray, weight: np.ndarray | None, scale: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -48,4 +58,36 @@ def backward(
         np.multiply(slope[rows], r[rows] * np.matmul(gx, weight), out=factors[rows, 1])
         np.multiply(gt, weight, out=u)
         added(factors[rows], tile, out[rows])
+    return dx, dw
+
+
+@forward.version("naive")
+def _forward_naive(x, weight, eps):
+    rstd = 1 / np.sqrt((x * x).mean(1, keepdims=True) + eps)
+    return x * rstd if weight is None else x * rstd * weight, rstd
+
+
+@backward.version("naive")
+def _backward_naive(g, x, weight, rstd):
+    normal, shape, g = x * rstd, g.shape, g.reshape(x.shape)
+    u = g if weight is None else g * weight
+    dx = (u - normal * (u * normal).mean(1, keepdims=True)) * rstd
+    return dx.reshape(shape), (g * normal).sum(0)
+
+
+# The same on a GPU
+
+
+@forward.version("triton")
+def _forward_triton(x, weight, eps):
+    if not x.size:
+        return forward.versions["numpy"](x, weight, eps)
+    return norm_triton.forward(x, weight, None, eps, centred=False)
+
+
+@backward.version("triton")
+def _backward_triton(g, x, weight, rstd):
+    if not x.size:
+        return backward.versions["numpy"](g, x, weight, rstd)
+    dx, (dw,) = norm_triton.backward(g, x, weight, rstd, centred=False)
     return dx, dw
