@@ -2,7 +2,8 @@
 
 By default it goes by where the arrays live: Triton's on CuPy arrays, NumPy's on NumPy arrays.
 MINIDIST_KERNELS=numpy|triton|naive (or `using(...)`) forces one. A kernel that has no version of
-the kind asked for runs its NumPy text, which on CuPy arrays calls CuPy.
+the kind asked for runs its NumPy text; on CuPy arrays the naive one, whole arrays at a time, for
+tiles of a CPU's cache would only be more launches.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
-from .launch import on_gpu
+from .arrays import gpu, on_gpu
 
 VERSIONS = ("numpy", "triton", "naive")
 _forced: ContextVar[str | None] = ContextVar("forced", default=None)
+# os.environ encodes a name at each look: half a microsecond of every call
+_environment: Any = getattr(os.environ, "_data", os.environ)
+_NAME: Any = getattr(os.environ, "encodekey", str)("MINIDIST_KERNELS")
 
 
 class Dispatched:
@@ -25,7 +29,7 @@ class Dispatched:
 
     def __init__(self, numpy: Callable[..., Any]):
         functools.update_wrapper(self, numpy)
-        self.versions = {"numpy": numpy}
+        self.numpy, self.versions = numpy, {"numpy": numpy}
 
     def version(self, name: str) -> Callable[[Callable], Callable]:
         """Registers the decorated function, of the same signature, as that version."""
@@ -37,8 +41,17 @@ class Dispatched:
 
         return register
 
+    def plain(self, array: Any) -> Callable[..., Any]:
+        """The version for what Triton's does not serve, where the array lives."""
+        return self.versions["naive" if on_gpu(array) and "naive" in self.versions else "numpy"]
+
     def __call__(self, *args: Any, **options: Any) -> Any:
-        name = forced() or ("triton" if any(map(on_gpu, args)) else "numpy")
+        if gpu() is None and _forced.get() is None and _NAME not in _environment:
+            return self.numpy(*args, **options)
+        there = any(map(on_gpu, args))
+        name = forced() or ("triton" if there else "numpy")
+        if there and (name == "numpy" or name not in self.versions):
+            name = "naive"
         return self.versions.get(name, self.versions["numpy"])(*args, **options)
 
 

@@ -14,9 +14,10 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
+from . import arrays as np
+from .arrays import on_gpu
 
-POINTERS = {"bf16": "bfloat16"}  # NumPy and CuPy hold bfloat16 numbers as uint16
+POINTERS = {"uint16": "bfloat16", "bf16": "bfloat16"}  # which NumPy and CuPy have not
 
 
 class Kernel:
@@ -59,14 +60,9 @@ class Kernel:
 triton_kernel = Kernel
 
 
-def on_gpu(array: Any) -> bool:
-    """Whether it is a CuPy array."""
-    return type(array).__module__.partition(".")[0] == "cupy"
-
-
 def pointer(value: Any, dtype: str | None = None) -> Any:
     """What Triton takes for an array, whose numbers are of another dtype if one is named."""
-    if isinstance(value, np.ndarray) or on_gpu(value):
+    if isinstance(value, np.ndarray):
         return Pointer(value, dtype or value.dtype.name)
     return value
 
@@ -82,9 +78,9 @@ class Pointer:
         self.array, self.dtype = array, POINTERS.get(dtype, dtype)
 
     def data_ptr(self) -> int:
-        if isinstance(self.array, np.ndarray):
-            return self.array.__array_interface__["data"][0]
-        return self.array.data.ptr
+        if on_gpu(self.array):
+            return self.array.data.ptr
+        return self.array.__array_interface__["data"][0]
 
     def untyped_storage(self) -> Pointer:
         return self
@@ -110,8 +106,15 @@ class Pointer:
     stride = size
 
 
+def interpreted() -> bool:
+    """Whether kernels run in Triton's interpreter, whose products take no bfloat16."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
 def _want_interpreter(args: tuple) -> None:
-    if any(isinstance(a, np.ndarray) for a in args) and os.environ.get("TRITON_INTERPRET") != "1":
+    arrays = (getattr(a, "array", a) for a in args)  # also what stands in a Pointer
+    on_host = any(isinstance(a, np.ndarray) and not on_gpu(a) for a in arrays)
+    if on_host and not interpreted():
         raise RuntimeError(
             "a Triton kernel on NumPy arrays runs in Triton's interpreter: set TRITON_INTERPRET=1 "
             "before Triton is loaded, or MINIDIST_KERNELS=numpy, or move the arrays to a GPU"
@@ -121,7 +124,7 @@ def _want_interpreter(args: tuple) -> None:
 def _follow_cupy(triton: Any) -> None:
     """Launch on CuPy's current stream (Triton alone would take the device's default stream)."""
     cupy = sys.modules.get("cupy")
-    if cupy is not None and cupy.cuda.is_available():
+    if cupy is not None and not interpreted() and cupy.cuda.is_available():
         active = triton.runtime.driver.active
         active.get_current_stream = lambda device: cupy.cuda.get_current_stream().ptr
         active.get_current_device = lambda: cupy.cuda.Device().id

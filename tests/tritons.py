@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("triton", reason="triton is not installed: it runs on Linux alone")
 
+from minidist.kernels import arrays
 from minidist.kernels.dispatch import using
 from triton.runtime.interpreter import interpreter_builder as machine
 
@@ -24,18 +25,17 @@ def both(function, *args, **options) -> tuple:
 @contextlib.contextmanager
 def poisoned() -> Iterator[None]:
     """Inside, new arrays hold NaN (the largest number, of integers): what is not written shows."""
-    empty, empty_like = np.empty, np.empty_like
+    empty, empty_like = arrays.empty, arrays.empty_like
 
     def spoil(array):
-        array[...] = np.nan if array.dtype.kind in "fc" else np.iinfo(array.dtype).max
+        if array.dtype.kind in "fciu":
+            array[...] = np.nan if array.dtype.kind in "fc" else np.iinfo(array.dtype).max
         return array
 
-    def unless_bool(array):
-        return array if array.dtype == bool else spoil(array)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(np, "empty", lambda *a, **k: unless_bool(empty(*a, **k)))
-        patch.setattr(np, "empty_like", lambda *a, **k: unless_bool(empty_like(*a, **k)))
+        for home in (np, arrays):
+            patch.setattr(home, "empty", lambda *a, **k: spoil(empty(*a, **k)))
+            patch.setattr(home, "empty_like", lambda *a, **k: spoil(empty_like(*a, **k)))
         yield
 
 

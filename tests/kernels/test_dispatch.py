@@ -4,9 +4,10 @@ import contextvars
 
 import numpy as np
 import pytest
-from minidist.kernels import gelu
+from double import gpu
+from minidist.kernels import arrays, gelu
+from minidist.kernels.arrays import on_gpu
 from minidist.kernels.dispatch import dispatched, forced, using
-from minidist.kernels.launch import on_gpu
 
 
 @dispatched
@@ -25,12 +26,7 @@ def only_numpy(x):
     return "numpy"
 
 
-class OnGpu:
-    """Stands for an array of CuPy, which is not installed here."""
-
-
-OnGpu.__module__ = "cupy._core.core"
-HERE, THERE = np.ones(2), OnGpu()
+HERE = np.ones(2)
 
 
 @pytest.fixture(autouse=True)
@@ -38,19 +34,34 @@ def nothing_forced(monkeypatch):
     monkeypatch.delenv("MINIDIST_KERNELS", raising=False)
 
 
-def test_by_default_it_goes_by_where_arrays_are():
-    assert not on_gpu(HERE) and on_gpu(THERE)
+@pytest.fixture
+def there():
+    with gpu():
+        yield arrays.gpu().asarray(np.ones(2))
+
+
+def test_by_default_it_goes_by_where_arrays_are(there):
+    assert not on_gpu(HERE) and on_gpu(there)
     assert kernel(HERE) == ("numpy", "?")
-    assert kernel(THERE, word="a") == ("triton", "a")
-    assert kernel("no array", THERE) == ("triton", THERE)
-    assert only_numpy(THERE) == "numpy", "where there is no other version"
+    assert kernel(there, word="a") == ("triton", "a")
+    assert kernel("no array", there) == ("triton", there)
+    assert only_numpy(there) == "numpy", "where there is no other version"
 
 
-def test_using_forces_a_version_and_ends():
+def test_there_the_formula_stands_in_for_tiles_of_a_cache(there):
+    both = dispatched(lambda x: "tiles")
+    both.version("naive")(lambda x: "formula")
+    assert both(HERE) == "tiles" and both(there) == "formula"
+    assert both.plain(HERE)(0) == "tiles" and both.plain(there)(0) == "formula"
+    with using("numpy"):
+        assert both(HERE) == "tiles" and both(there) == "formula"
+
+
+def test_using_forces_a_version_and_ends(there):
     with using("triton"):
         assert kernel(HERE)[0] == "triton" and forced() == "triton"
         with using("numpy"):
-            assert kernel(THERE)[0] == "numpy"
+            assert kernel(there)[0] == "numpy"
         with using("naive"):
             assert kernel(HERE)[0] == "numpy", "there is no naive version of it"
         assert kernel(HERE)[0] == "triton"

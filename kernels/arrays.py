@@ -1,0 +1,130 @@
+"""NumPy's names for arrays of NumPy and of CuPy alike: `from . import arrays as np`.
+
+On a CPU they are NumPy's own functions, at no cost. Once a GPU is first used, `enable` puts into
+their place functions that look at their arguments: CuPy's is called if one of them is CuPy's array,
+NumPy's if none is. Those that make an array of no other make it where the block of `beside` says,
+so that a kernel or an operation is one text for both.
+"""
+
+# ruff: noqa: F403, SIM905
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+import numpy
+from numpy import *
+
+MAKERS = frozenset(
+    "arange array asarray ascontiguousarray empty eye full identity indices linspace ones tri "
+    "zeros".split()
+)
+ABOUT = frozenset(  # of shapes and dtypes, never of numbers: NumPy's own, whatever they are given
+    "broadcast_shapes can_cast dtype errstate finfo iinfo isscalar issubdtype min_scalar_type "
+    "ndindex promote_types".split()
+)
+_gpu: Any = None  # the module cupy, once it is in use
+_beside: ContextVar[builtins.bool] = ContextVar(
+    "beside", default=False
+)  # whether makers make GPU arrays
+
+
+def enable(cupy: Any) -> None:
+    """From now on the names serve the arrays of `cupy` (the module) too."""
+    global _gpu
+    if _gpu is cupy:
+        return
+    _gpu = cupy
+    for name in numpy.__all__:
+        host = getattr(numpy, name)
+        if callable(host) and not isinstance(host, type) and name not in ABOUT:
+            globals()[name] = _Either(name, host, getattr(cupy, name, None))
+    globals()["ndarray"] = numpy.ndarray | cupy.ndarray  # for isinstance
+
+
+def disable() -> None:
+    """NumPy's names alone again: for tests."""
+    global _gpu
+    _gpu = None
+    globals().update({name: getattr(numpy, name) for name in numpy.__all__})
+
+
+class _Either:
+    """A function of NumPy's or of CuPy's, by where its arguments are; so are a ufunc's methods."""
+
+    def __init__(self, name: str, host: Any, gpu: Any):
+        self.name, self.host, self.gpu, self.makes = name, host, gpu, name in MAKERS
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        there = _any_on_gpu(args) or _any_on_gpu(options.values())
+        if self.makes and not there and not isinstance(args[0], numpy.ndarray):
+            there = _beside.get()
+        return self._choose(there)(*args, **options)
+
+    def _choose(self, there: builtins.bool) -> Callable[..., Any]:
+        if there and self.gpu is None:
+            raise NotImplementedError(f"CuPy has no function {self.name}")
+        return self.gpu if there else self.host
+
+    def __getattr__(self, name: str) -> Any:
+        host = getattr(self.host, name)
+        return _Either(name, host, getattr(self.gpu, name, None)) if callable(host) else host
+
+
+def _any_on_gpu(values: Any) -> builtins.bool:
+    return builtins.any(
+        isinstance(v, _gpu.ndarray)
+        or (isinstance(v, list | tuple) and builtins.any(isinstance(x, _gpu.ndarray) for x in v))
+        for v in values
+    )
+
+
+def gpu() -> Any:
+    """The module cupy, or None while none is in use."""
+    return _gpu
+
+
+def on_gpu(array: Any) -> builtins.bool:
+    """Whether it is a CuPy array."""
+    return _gpu is not None and isinstance(array, _gpu.ndarray)
+
+
+def at_home_of(x: Any, array: Any) -> Any:
+    """The array where x is: a copy if x is on the GPU and it is not."""
+    return _gpu.asarray(array) if on_gpu(x) and not on_gpu(array) else array
+
+
+def highest(x: Any, axis: Any = None, keepdims: builtins.bool = False) -> Any:
+    """x.max, which is -inf where there is nothing (CuPy's has no `initial`)."""
+    if not on_gpu(x):
+        return x.max(axis, keepdims=keepdims, initial=-numpy.inf)
+    if x.size:
+        return x.max(axis, keepdims=keepdims)
+    empty = x.sum(axis, keepdims=keepdims)
+    return _gpu.full_like(empty, -numpy.inf)
+
+
+def outside(index: Any, count: int) -> builtins.bool:
+    """Whether a number is not 0 to count - 1. False on a GPU: to know would be to wait for it."""
+    if on_gpu(index) or not index.size:
+        return False
+    return not (index.min() >= 0 and index.max() < count)
+
+
+class beside:
+    """Inside its block, new arrays are made on the GPU if one of the values is there."""
+
+    __slots__ = ("token", "values")
+
+    def __init__(self, *values: Any):
+        self.values, self.token = values, None  # type: Any, Any
+
+    def __enter__(self) -> None:
+        if _gpu is not None:
+            self.token = _beside.set(_any_on_gpu(self.values))
+
+    def __exit__(self, *error: object) -> None:
+        if self.token is not None:
+            _beside.reset(self.token)
