@@ -1,124 +1,179 @@
-"""Scaled dot-product attention (Vaswani et al. 2017, 3.2.1), a few heads and query rows at a time.
+"""Scaled dot-product attention (Vaswani et al. 2017, 3.2.1): probabilities kept, or flash.
 
-The scores of one tile (some heads, a block of queries, all the keys they may see) stay in cache
-from the first product to the last. A causal block never touches the keys after its last query,
-which saves almost half of the work. Probabilities are kept for backward: O(s²) memory.
+The ladder: naive, whole arrays; here, tiles in cache, whose probabilities are kept for backward,
+memory O(s²); flash (NumPy's tiles in cache, Triton's in registers), which makes them again in
+backward, memory O(s), for seven products instead of six and one more exponential.
+
+Which runs: in NumPy, flash where a head has more than KEPT probabilities; on a GPU, flash always;
+MINIDIST_KERNELS=naive, flash's formulas. Only dropout keeps the probabilities everywhere.
+
+A tile is some heads, a block of queries and all the keys that they may see; its scores stay in
+cache from the first product to the last. A causal block does not touch the keys after its last
+query, which saves almost half of the work.
 
 A mask is added to the scores (-inf hides; a query that sees nothing gives zeros). Dropout is an
 array that multiplies the probabilities after they are normalised.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 
-import numpy as np
+from . import arrays as np
+from . import flash
+from .arrays import on_gpu
+from .dispatch import forced
+from .flash_tiles import ELEMENTS, Scratch, blocks, edge, fit, heads, lengths, near_queries, widened
 
-from .tiles import ELEMENTS
+Array = np.ndarray
+Drop = tuple[Array, float] | None  # what is kept (b, a, s, t), and 1/(1 - p)
 
 QUERIES = 64  # rows of a block: fewer skip more of the masked half, more feed the GEMM better
+# Most probabilities a head that are kept. Beyond, their memory is worth more than what flash takes
+# longer: a tenth at 512 keys if none is hidden, and from 1,024 on, where those that are kept come
+# from memory and no longer from cache, next to nothing.
+KEPT = 256 * 256
+FEW = 32  # queries, of which it does not pay to ask how long they are
 
 
 def naive(q, k, v, causal=False, scale=1.0):
     """The formula, whole arrays: (..., s, d) each."""
     scores = q @ k.swapaxes(-1, -2) * scale
     if causal:
-        scores = np.where(np.tri(*scores.shape[-2:], dtype=np.bool_), scores, -np.inf)
+        scores = np.where(np.tril(np.ones_like(scores, np.bool_)), scores, -np.inf)
     e = np.exp(scores - scores.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True) @ v
 
 
-def _tiles(q: np.ndarray, keys: int, causal: bool) -> Iterator[tuple[tuple, slice, slice]]:
-    """((batch, heads), queries, keys they see), the last queries of each head first."""
-    b, a, s, _ = q.shape
-    rows = (
-        min(QUERIES, max(s, 1)) if causal else min(max(s, 1), max(1, 4 * ELEMENTS // max(keys, 1)))
-    )
-    heads = max(1, 2 * ELEMENTS // max(rows * keys, 1))
-    starts = range(0, s, rows)
-    for batch in range(b):
-        for first in range(0, a, heads):
-            for start in reversed(starts):
-                stop = min(start + rows, s)
-                seen = min(stop, keys) if causal else keys
-                yield (batch, slice(first, first + heads)), slice(start, stop), slice(0, seen)
+def forward(
+    q: Array, k: Array, v: Array, out: Array, causal: bool, scale: float,
+    mask: Array | None = None, drop: Drop = None,
+) -> Array:  # fmt: skip
+    """q (b, a, s, d), k and v (b, a / group, t, d), any strides; fills out (b, a, s, d).
+
+    mask (b, a, s, t) is added to the scores; drop is (what is kept (b, a, s, t), 1/(1-p)).
+    Returns what backward wants: the log-sum-exp of the scores of each query (b, a, s), or the
+    probabilities (b, a, s, t), unset where a causal query does not look.
+    """
+    if drop is None and _by_flash(q, k):
+        return flash.forward(q, k, v, out, causal, scale, mask)
+    return _forward(q, k, v, out, causal, scale, mask, drop)
 
 
-def _hide_the_future(scores: np.ndarray, first: int) -> None:
+def backward(
+    g: Array, q: Array, k: Array, v: Array, out: Array, saved: Array, dq: Array, dk: Array,
+    dv: Array, causal: bool, scale: float, drop: Drop = None, dmask: Array | None = None,
+    mask: Array | None = None,
+) -> None:  # fmt: skip
+    """Fills the cotangents dq, dk, dv (and dmask) from g, the cotangent of out (b, a, s, d)."""
+    if saved.ndim == 3:
+        flash.backward(g, q, k, v, out, saved, dq, dk, dv, causal, scale, mask, dmask)
+    else:
+        _backward(g, q, k, v, out, saved, dq, dk, dv, causal, scale, drop, dmask)
+
+
+def _by_flash(q: Array, k: Array) -> bool:
+    return on_gpu(q) or forced() in ("triton", "naive") or q.shape[2] * k.shape[2] > KEPT
+
+
+def _tiles(q: Array, k: Array, causal: bool) -> Iterator[tuple[tuple, list[tuple], list[tuple]]]:
+    """Few heads of keys, the queries of their groups, and blocks of queries with the keys they
+    see, the last one first; all at once where there is no cache to stay in."""
+    s, t = q.shape[2], k.shape[2]
+    size = QUERIES if causal else max(1, 2 * ELEMENTS // max(t, 1))
+    whole = on_gpu(q) or forced() == "naive"
+    rows = list(blocks(0, s, max(s, 1) if whole else size))[::-1]
+    pairs = [(r, slice(0, min(r.stop, t) if causal else t)) for r in rows]
+    for few, members in heads(q, k, 1 if whole else min(size, s) * t):
+        yield few, members, pairs
+
+
+def _turned(x: Array, often: bool) -> Array:
+    """(n, t, d) as (n, d, t): in memory if it serves many blocks: BLAS would turn it each time."""
+    if not often:
+        return x.swapaxes(-1, -2)
+    dense = x if x.flags.c_contiguous else x.copy("C")  # to turn rows that lie apart takes thrice
+    return dense.swapaxes(-1, -2).copy("C")
+
+
+def _hide_the_future(scores: Array, first: int) -> None:
     """-inf where a key comes after its query; query row 0 of the block is number `first`."""
-    edge = scores[..., first:]
-    edge += np.triu(np.full(edge.shape[-2:], -np.inf, scores.dtype), 1)
+    late = scores[..., first:]
+    rows, keys = late.shape[-2:]
+    late += edge(rows, keys, 0, scores, False)
 
 
-def _normalise(scores: np.ndarray, masked: bool) -> None:
-    """Softmax in place; a row of -inf becomes zeros (only a mask makes such rows)."""
-    top = scores.max(-1, keepdims=True)
-    if masked:
-        top[np.isneginf(top)] = 0
-    scores -= top
+def _normalise(scores: Array, ones: Array, masked: bool, near: Array | None) -> None:
+    """Softmax in place; a row of -inf becomes zeros (only a mask makes such rows). From rows that
+    are `near` 0 (n, r) no maximum is taken off."""
+    if near is None or not near.all():
+        top = scores.max(-1, keepdims=True)
+        if masked:
+            top[np.isneginf(top)] = 0
+        elif near is not None:
+            top[near] = 0
+        scores -= top
     np.exp(scores, out=scores)
-    total = scores.sum(-1, keepdims=True)
+    total = np.matmul(scores, ones)
     if masked:
         total[total == 0] = 1
     scores /= total
 
 
-def forward(
-    q: np.ndarray, k: np.ndarray, v: np.ndarray, out: np.ndarray, causal: bool, scale: float,
-    mask: np.ndarray | None = None, drop: tuple[np.ndarray, float] | None = None,
-) -> np.ndarray:  # fmt: skip
-    """q (b, a, s, d), k and v (b, a, t, d), any strides; fills out (b, a, s, d).
-
-    mask (b, a, s, t) is added to the scores; drop is (what is kept (b, a, s, t), 1/(1-p)).
-    Returns the probabilities (b, a, s, t), unset where a causal query does not look.
-    """
-    p = np.empty_like(q, shape=(*q.shape[:3], k.shape[2]))
-    if not k.shape[2]:
+@widened(3)
+def _forward(q, k, v, out, causal, scale, mask=None, drop=None):
+    """As forward; the probabilities are kept and returned (b, a, s, t)."""
+    s, t = q.shape[2], k.shape[2]
+    p = np.empty_like(q, shape=(*q.shape[:3], t), order="C")
+    if not t:
         out[...] = 0
         return p
-    for at, queries, keys in _tiles(q, k.shape[2], causal):
-        tile = p[at][:, queries, keys]
-        np.matmul(q[at][:, queries], k[at][:, keys].swapaxes(-1, -2), out=tile)
-        tile *= scale
-        if causal:
-            _hide_the_future(tile, queries.start)
-        if mask is not None:
-            tile += mask[at][:, queries, keys]
-        _normalise(tile, mask is not None)
-        seen = tile if drop is None else tile * (drop[0][at][:, queries, keys] * drop[1])
-        np.matmul(seen, v[at][:, keys], out=out[at][:, queries])
+    long = s >= FEW and mask is None and not on_gpu(q)
+    ones = np.ones_like(p, shape=(t, 1))
+    for few, members, pairs in _tiles(q, k, causal):
+        kt = _turned(k[few], len(pairs) > 1)
+        for at in members:
+            near = None
+            if long:
+                near = near_queries(lengths(q[at]), fit(k[few], v[few]), scale, causal)
+            for rows, keys in pairs:
+                tile = p[at][:, rows, keys]
+                np.matmul(q[at][:, rows] * q.dtype.type(scale), kt[..., keys], out=tile)
+                if causal:
+                    _hide_the_future(tile, rows.start)
+                if mask is not None:
+                    tile += mask[at][:, rows, keys]
+                of_rows = None if near is None else near[:, rows]
+                _normalise(tile, ones[keys], mask is not None, of_rows)
+                seen = tile if drop is None else tile * (drop[0][at][:, rows, keys] * drop[1])
+                np.matmul(seen, v[few][:, keys], out=out[at][:, rows])
     return p
 
 
-def backward(
-    g: np.ndarray, q: np.ndarray, k: np.ndarray, v: np.ndarray, out: np.ndarray, p: np.ndarray,
-    dq: np.ndarray, dk: np.ndarray, dv: np.ndarray, causal: bool, scale: float,
-    drop: tuple[np.ndarray, float] | None = None, dmask: np.ndarray | None = None,
-) -> None:  # fmt: skip
-    """Fills the cotangents dq, dk, dv (and dmask) from g, the cotangent of out (b, a, s, d)."""
-    length = q.shape[2]
-    if not causal or length < k.shape[2]:
-        dk[:, :, length if causal else 0 :] = 0  # keys that no query sees
-        dv[:, :, length if causal else 0 :] = 0
-    for at, queries, keys in _tiles(q, k.shape[2], causal):
-        gt, pt = g[at][:, queries], p[at][:, queries, keys]
-        ds = np.matmul(gt, v[at][:, keys].swapaxes(-1, -2))
-        seen = pt
-        if drop is not None:
-            kept = drop[0][at][:, queries, keys] * drop[1]
-            ds *= kept
-            seen = pt * kept
-        ds -= np.einsum("hqd,hqd->hq", gt, out[at][:, queries])[..., None]
-        ds *= pt
-        if dmask is not None:
-            dmask[at][:, queries, keys] = ds
-        ds *= scale
-        np.matmul(ds, k[at][:, keys], out=dq[at][:, queries])
-        fresh = queries.stop == length  # the last queries see every key: they come first
-        _put(dk[at][:, keys], ds.swapaxes(-1, -2), q[at][:, queries], fresh)
-        _put(dv[at][:, keys], seen.swapaxes(-1, -2), gt, fresh)
-
-
-def _put(into: np.ndarray, a: np.ndarray, b: np.ndarray, fresh: bool) -> None:
-    if fresh:
-        np.matmul(a, b, out=into)
-    else:
-        into += np.matmul(a, b)
+@widened(6, 7, 8, 12)
+def _backward(g, q, k, v, out, p, dq, dk, dv, causal, scale, drop=None, dmask=None):
+    """As backward, from the probabilities."""
+    s, scratch = q.shape[2], Scratch(q)
+    unseen = s if causal or not s else k.shape[2]
+    dk[:, :, unseen:], dv[:, :, unseen:] = 0, 0
+    for few, members, pairs in _tiles(q, k, causal):
+        vt = _turned(v[few], len(pairs) > 1)
+        for member, at in enumerate(members):
+            for rows, keys in pairs:
+                gt, seen = g[at][:, rows], p[at][:, rows, keys]
+                ds = scratch.product("slopes", gt, vt[..., keys])
+                if drop is not None:
+                    kept = drop[0][at][:, rows, keys] * drop[1]
+                    ds *= kept
+                    kept *= seen
+                ds -= np.einsum("hqd,hqd->hq", gt, out[at][:, rows])[..., None]
+                ds *= seen
+                if dmask is not None:
+                    dmask[at][:, rows, keys] = ds
+                fresh = member == 0 and rows.stop == s  # the last queries see every key
+                seen = seen if drop is None else kept
+                np.matmul(ds, k[few][:, keys], out=dq[at][:, rows])
+                scratch.put(dk[few][:, keys], ds.swapaxes(-1, -2), q[at][:, rows], fresh)
+                scratch.put(dv[few][:, keys], seen.swapaxes(-1, -2), gt, fresh)
+            dq[at] *= scale
+        dk[few] *= scale

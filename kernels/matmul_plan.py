@@ -6,9 +6,9 @@ import functools
 import math
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from .launch import on_gpu, pointer
+from . import arrays as np
+from .arrays import on_gpu
+from .launch import interpreted, pointer
 
 PADS = 128  # rows that share an operand repay copying it to where TMA can read it
 INTERPRETED = (90, 2)  # what NumPy arrays are taken to lie on
@@ -125,7 +125,7 @@ def address(x: np.ndarray | None) -> Any:
 
 def widens(x: Operand) -> bool:
     """Whether tiles must be float32: the interpreter multiplies bfloat16's bits as integers."""
-    return x.array.dtype == np.uint16 and not on_gpu(x.array)
+    return x.array.dtype == np.uint16 and interpreted()
 
 
 # Tiles

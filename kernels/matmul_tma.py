@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
+from . import arrays as np
 from .launch import pointer, triton_kernel
 from .matmul_plan import Operand, Tile, address, widens
 from .matmul_tiles import GROUP, activate, biased, parted, place

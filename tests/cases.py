@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, mutually_broadcastable_shapes
-from minidist.kernels import attention, descent, linear, tiles
+from minidist.kernels import attention, descent, flash, flash_tiles, linear, tiles
 
 SEEDS = st.integers(0, 2**32 - 1)
 LAYOUTS = ("C", "F", "step", "reversed")
@@ -70,6 +70,10 @@ def tiny_tiles(elements: int, queries: int = 64, rows: int = 256) -> Iterator[No
         patch.setattr(tiles.row_tiles, "__defaults__", (elements,))
         patch.setattr(attention, "ELEMENTS", elements)
         patch.setattr(attention, "QUERIES", queries)
+        patch.setattr(flash_tiles, "ELEMENTS", elements)
+        for name in ("FEWEST", "MOST"):
+            patch.setattr(flash_tiles, name, queries)
+        patch.setattr(flash, "ALONG", queries)
         patch.setattr(descent, "ELEMENTS", elements)
         patch.setattr(linear, "ROWS", rows)
         yield

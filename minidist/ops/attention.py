@@ -2,13 +2,12 @@
 
 import math
 
-import numpy as np
-
 from ..autograd import Joint
+from ..kernels import arrays as np
 from ..kernels import attention as kernel
 from ..random import keep_mask
 from .op import differentiable, unbroadcast, want_one_dtype
-from .shape import expand, reshape, unsqueeze
+from .shape import expand
 
 
 def _bias(mask, like, lead, s, t):
@@ -32,16 +31,15 @@ def _attention(q, k, v, mask, causal, scale, drop, need_mask):
     out, lead = np.empty((*q.shape[:-1], v.shape[-1]), q.dtype), q.shape[:-2]
     q4, k4, v4 = map(_four, (q, k, v))
     bias = _bias(mask, q, lead, q.shape[-2], k.shape[-2])
-    p = kernel.forward(q4, k4, v4, _four(out), causal, scale, bias, drop)
+    saved = kernel.forward(q4, k4, v4, _four(out), causal, scale, bias, drop)
 
     def vjp(g):
         dq, dk, dv = (np.empty(x.shape, x.dtype) for x in (q, k, v))
-        dmask = np.empty(p.shape, p.dtype) if need_mask else None
-        into = *map(_four, (dq, dk, dv)), causal, scale, drop, dmask
-        kernel.backward(_four(g), q4, k4, v4, _four(out), p, *into)
-        if dmask is not None:
-            dmask = unbroadcast(dmask.reshape(*lead, *p.shape[2:]), mask.shape)
-        return [dq, dk, dv, dmask]
+        dmask = np.empty((*q.shape[:-1], k.shape[-2]), q.dtype) if need_mask else None
+        into = *map(_four, (dq, dk, dv)), causal, scale, drop
+        masks = None if dmask is None else _four(dmask), bias
+        kernel.backward(_four(g), q4, k4, v4, _four(out), saved, *into, *masks)
+        return [dq, dk, dv, None if dmask is None else unbroadcast(dmask, mask.shape)]
 
     return out, Joint(vjp)
 
@@ -87,38 +85,31 @@ def scaled_dot_product_attention(
         raise RuntimeError(f"attention: query {q}, key {k}, value {v}: want (..., length, d)")
     want_one_dtype("attention", query, key, value)
     if enable_gqa:
-        return _grouped(query, key, value, attn_mask, dropout_p, is_causal, scale, name=name)
+        _check_groups(q, k, v)
+    at = -3 if enable_gqa else -2  # what is before it broadcasts
     try:
-        lead = np.broadcast_shapes(q[:-2], k[:-2], v[:-2])
+        lead = np.broadcast_shapes(q[:at], k[:at], v[:at])
     except ValueError:
         raise RuntimeError(
             f"attention: leading sizes of query {q}, key {k}, value {v} do not broadcast (groups "
             "of heads: enable_gqa=True)"
         ) from None
-    scores = (*lead, q[-2], k[-2])
+    scores = (*lead, *q[at:-1], k[-2])
     _check_mask(attn_mask, scores, query.dtype, is_causal)
     drop = _drop(dropout_p, scores, query.dtype, name)
     scale = 1 / math.sqrt(q[-1]) if scale is None else scale
     need_mask = getattr(attn_mask, "requires_grad", False)
-    whole = lambda x: x if x.shape[:-2] == lead else expand(x, *lead, *x.shape[-2:])
+    whole = lambda x: x if x.shape[:at] == lead else expand(x, *lead, *x.shape[at:])
     qkv = map(whole, (query, key, value))
     return _attention(*qkv, attn_mask, is_causal, scale, drop, need_mask)
 
 
-def _grouped(query, key, value, mask, *options, name):
-    """Heads (a, s, d) as (groups, a / groups, s, d), along which keys and values broadcast."""
-    q, k, v = query.shape, key.shape, value.shape
+def _check_groups(q, k, v):
     if min(map(len, (q, k, v))) < 3 or k[-3] != v[-3] or not k[-3] or q[-3] % k[-3]:
         raise RuntimeError(
             f"attention: query {q}, key {k}, value {v}: with enable_gqa, heads (dimension -3) of "
             "key and value must be equal and divide the query's"
         )
-    split = lambda x: reshape(x, *x.shape[:-3], k[-3], q[-3] // k[-3], *x.shape[-2:])
-    if mask is not None and mask.ndim > 2:
-        mask = split(mask) if mask.shape[-3] == q[-3] else unsqueeze(mask, -3)
-    key, value = unsqueeze(key, -3), unsqueeze(value, -3)
-    y = scaled_dot_product_attention(split(query), key, value, mask, *options, name=name)
-    return reshape(y, *y.shape[:-4], q[-3], *y.shape[-2:])
 
 
 @differentiable
@@ -131,13 +122,14 @@ def _packed(qkv, mask, heads, causal, drop, need_mask):
     merge = lambda x: x.reshape(b, s, heads, d).transpose(0, 2, 1, 3)
     q, k, v = split(np.ascontiguousarray(qkv))
     y = np.empty((b, s, heads * d), qkv.dtype)
-    p = kernel.forward(q, k, v, merge(y), causal, scale, _bias(mask, q, (b, heads), s, s), drop)
+    bias = _bias(mask, q, (b, heads), s, s)
+    saved = kernel.forward(q, k, v, merge(y), causal, scale, bias, drop)
 
     def vjp(g):
         dqkv = np.empty((b, s, width), qkv.dtype)
-        dmask = np.empty(p.shape, p.dtype) if need_mask else None
-        into = *split(dqkv), causal, scale, drop, dmask
-        kernel.backward(merge(np.ascontiguousarray(g)), q, k, v, merge(y), p, *into)
+        dmask = np.empty((b, heads, s, s), q.dtype) if need_mask else None
+        into = *split(dqkv), causal, scale, drop, dmask, bias
+        kernel.backward(merge(np.ascontiguousarray(g)), q, k, v, merge(y), saved, *into)
         return [dqkv, None if dmask is None else unbroadcast(dmask, mask.shape)]
 
     return y, Joint(vjp)

@@ -1,0 +1,142 @@
+"""How flash attention is cut for a GPU: tiles by kernel and size of heads, arrays as operands."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from . import arrays as np
+from .launch import interpreted, pointer
+from .matmul_plan import address, has_tma
+
+SERVED = ("float32", "float16", "uint16")
+WIDEST = 256  # head
+
+
+class Tile(NamedTuple):
+    """BM queries by BN keys."""
+
+    BM: int
+    BN: int
+    num_warps: int
+    num_stages: int  # tiles in flight of what a program goes along
+
+
+# By kind, kernel, and size of heads (smaller ones use the next). What stays in registers decides:
+# scores, their slopes, sums, and 64-bit addresses unless TMA loads.
+# box, 16 bits by TMA (Hopper): 128 queries at a time read k and v seldom enough for L2; of small
+# heads two programs of four warps fit an SM, one makes exponentials while the other multiplies.
+# dk and dv are two tiles of sums, so that fewer queries meet the keys at once; of the widest heads
+# they would spill, and go as half do. half, 16 bits by addresses (Ampere, odd strides): at most
+# 100 KiB of shared memory up to 128 numbers a head, as smaller GPUs have. masked: the same, with
+# room for a tile of the mask. single, float32 on the ordinary cores: small tiles, or they spill.
+TILES = {
+    "box": {
+        "forward": {64: Tile(128, 64, 4, 3), 128: Tile(128, 128, 8, 2), 256: Tile(128, 64, 8, 2)},
+        "keys": {64: Tile(64, 128, 8, 3), 128: Tile(64, 128, 8, 2)},
+        "queries": {128: Tile(128, 64, 8, 3), 256: Tile(64, 64, 8, 2)},
+    },
+    "half": {
+        "forward": {64: Tile(128, 64, 4, 3), 128: Tile(128, 32, 8, 3), 256: Tile(64, 32, 8, 2)},
+        "keys": {32: Tile(64, 64, 4, 3), 64: Tile(32, 128, 8, 3), 128: Tile(32, 64, 8, 2),
+                 256: Tile(32, 32, 8, 2)},
+        "queries": {32: Tile(64, 64, 4, 3), 64: Tile(128, 64, 8, 2), 128: Tile(64, 64, 8, 2),
+                    256: Tile(64, 32, 8, 2)},
+    },
+    "masked": {
+        "forward": {64: Tile(64, 64, 4, 3), 128: Tile(128, 32, 8, 3), 256: Tile(64, 32, 8, 2)},
+        "keys": {64: Tile(16, 64, 4, 2), 128: Tile(32, 64, 8, 2), 256: Tile(32, 32, 8, 2)},
+        "queries": {32: Tile(64, 64, 4, 3), 64: Tile(128, 64, 8, 2), 128: Tile(64, 64, 8, 2),
+                    256: Tile(64, 32, 8, 2)},
+    },
+    "single": {
+        "forward": {64: Tile(64, 32, 8, 2), 128: Tile(32, 32, 8, 1), 256: Tile(16, 32, 8, 1)},
+        "keys": {64: Tile(32, 32, 8, 3), 256: Tile(16, 32, 8, 1)},
+        "queries": {64: Tile(32, 32, 8, 2), 256: Tile(32, 16, 8, 1)},
+    },
+}  # fmt: skip
+
+
+def choose(kernel: str, width: int, kind: str) -> tuple[str, Tile]:
+    """The tile for heads of `width` numbers, and of which kind it is."""
+    fits = [tile for most, tile in TILES[kind][kernel].items() if width <= most]
+    return (kind, fits[0]) if fits else choose(kernel, width, "half")
+
+
+def kind_of(boxes: list[np.ndarray], mask: np.ndarray | None) -> str:
+    """For arrays that a program goes along, which TMA may load."""
+    if boxes[0].itemsize > 2:
+        return "single"
+    if mask is not None:
+        return "masked"
+    return "box" if has_tma(boxes[0]) and all(map(_boxed, boxes)) else "half"
+
+
+def _boxed(x: np.ndarray) -> bool:
+    """Whether 16 bytes divide address and strides, as TMA wants it."""
+    steps = [stride for n, stride in zip(x.shape[:3], x.strides) if n > 1]
+    even = all(step > 0 and step % 16 == 0 for step in steps)
+    return x.size > 0 and even and pointer(x).data_ptr() % 16 == 0
+
+
+def served(q: np.ndarray, v: np.ndarray) -> bool:
+    return q.dtype.name in SERVED and 0 < max(q.shape[3], v.shape[3]) <= WIDEST
+
+
+def width(n: int) -> int:
+    """Numbers of a head as a tile has them: a power of 2, at least the 16 of an instruction."""
+    return max(16, 1 << (n - 1).bit_length())
+
+
+# Operands
+
+
+def rows(x: np.ndarray) -> np.ndarray:
+    """x itself if its rows are contiguous, else a copy."""
+    return x if x.strides[-1] == x.itemsize or x.shape[-1] == 1 else x.copy("C")
+
+
+def room(x: np.ndarray) -> np.ndarray:
+    """Where a kernel may write what belongs into x: x itself if its rows are contiguous."""
+    return x if rows(x) is x else np.empty_like(x, order="C")
+
+
+def settle(homes: list[np.ndarray], targets: list[np.ndarray]) -> None:
+    for home, target in zip(homes, targets):
+        if home is not target:
+            target[...] = home
+
+
+def widens(x: np.ndarray) -> bool:
+    """Whether tiles must be float32: the interpreter takes bfloat16's bits for integers."""
+    return x.dtype == np.uint16 and interpreted()
+
+
+def strides(*arrays: np.ndarray | None) -> list[int]:
+    """Of batch, head and row of each, in numbers."""
+    found = [(0, 0, 0) if x is None else x.strides[:3] for x in arrays]
+    return [
+        step // x.itemsize if x is not None else 0 for x, of in zip(arrays, found) for step in of
+    ]
+
+
+def operand(x: np.ndarray, kind: str, count: int, wide: int) -> Any:
+    """What a program goes along: for TMA a descriptor of boxes of `count` rows, `wide` numbers."""
+    if kind != "box":
+        return address(x)
+    import triton.language as language
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    base = pointer(x)
+    base.dtype = language.bfloat16 if x.dtype == np.uint16 else language.float16
+    steps = [8 if n == 1 else step // x.itemsize for n, step in zip(x.shape[:3], x.strides)]
+    return TensorDescriptor(base, list(x.shape), [*steps, 1], [1, 1, count, wide])
+
+
+def constants(q: np.ndarray, v: np.ndarray, causal: bool, kind: str, tile: Tile) -> dict[str, Any]:
+    """Those that all kernels have, and how they are compiled."""
+    d, e = q.shape[3], v.shape[3]
+    return {
+        "CAUSAL": causal, "PRECISION": "ieee", "WIDEN": widens(q), "BOXED": kind == "box",
+        "D": d, "E": e, "BD": width(d), "BE": width(e), "BM": tile.BM, "BN": tile.BN,
+        "num_warps": tile.num_warps, "num_stages": tile.num_stages,
+    }  # fmt: skip

@@ -1,0 +1,295 @@
+"""Flash attention in Triton ≡ in NumPy ≡ the formula in float64; no atomics; bytes moved."""
+
+from __future__ import annotations
+
+import contextlib
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import SEEDS, tiny_tiles
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from minidist.kernels import attention, flash, flash_backward, flash_plan, flash_triton
+from minidist.kernels.dispatch import using
+from minidist.kernels.flash_plan import Tile
+from minidist.kernels.halves import store, wide
+from minidist.kernels.launch import Kernel, triton_kernel
+from tritons import poisoned, traffic
+
+tl: Any = None  # Triton's language, once a kernel is launched
+
+BOUND = {"float32": 2**-17, "float16": 2**-8, "bfloat16": 2**-5}  # of numbers of at least 1
+DTYPES = pytest.mark.parametrize("dtype", BOUND)
+CAUSAL = pytest.mark.parametrize("causal", [False, True])
+LENGTHS = st.sampled_from([0, 1, 5, 16, 21, 33])
+VIEWS = ("alone", "packed", "turned")
+
+
+@contextlib.contextmanager
+def small_tiles(rows=16, keys=16, tma=True):
+    """Inside, tiles are this small, and TMA loads those of 16 bits or not."""
+    small = {256: Tile(rows, keys, 4, 2)}
+    tiles = {kind: dict.fromkeys(of, small) for kind, of in flash_plan.TILES.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flash_plan, "TILES", tiles)
+        if not tma:
+            patch.setattr(flash_plan, "has_tma", lambda x: False)
+        yield
+
+
+def rounded(x, dtype):
+    """x, in bits if dtype is bfloat16."""
+    y = np.empty(x.shape, np.uint16 if dtype == "bfloat16" else dtype)
+    store(x, y)
+    return y
+
+
+def viewed(arrays, view):
+    """Their numbers in views: of one projection's, or with rows that are not contiguous."""
+    if view == "turned":
+        return [x.swapaxes(-1, -2).copy().swapaxes(-1, -2) for x in arrays]
+    if view == "alone" or len({x.shape[2] for x in arrays}) > 1:
+        return arrays
+    flat = [x.transpose(0, 2, 1, 3).reshape(len(x), x.shape[2], x.shape[1] * x.shape[3])
+            for x in arrays]  # fmt: skip
+    columns = np.cumsum([0, *(x.shape[2] for x in flat)])
+    packed = np.concatenate(flat, 2)
+    parts = (packed[:, :, a:z] for a, z in pairwise(columns))
+    return [p.reshape(len(p), p.shape[1], x.shape[1], x.shape[3]).transpose(0, 2, 1, 3)
+            for p, x in zip(parts, arrays)]  # fmt: skip
+
+
+def inputs(b=1, heads=2, few=1, s=24, t=24, d=8, e=8, dtype="float32", seed=0, masked=False):
+    """q, k, v, g and a mask, or None, that hides all keys from one query in four."""
+    rng = np.random.default_rng(seed)
+    shapes = (b, heads, s, d), (b, few, t, d), (b, few, t, e), (b, heads, s, e)
+    arrays = [rounded(rng.standard_normal(shape).astype("f"), dtype) for shape in shapes]
+    seen = (rng.random((1, heads, s, t)) < 0.6) & (rng.random((1, heads, s, 1)) < 0.75)
+    mask = np.where(seen, rng.standard_normal(seen.shape), -np.inf).astype("f")
+    return [*arrays, np.broadcast_to(rounded(mask, dtype), (b, heads, s, t)) if masked else None]
+
+
+def both_ways(version, q, k, v, g, mask, causal, scale, view="alone"):
+    """[out, lse, dq, dk, dv, dmask] into arrays that held NaN."""
+    dtype = "bfloat16" if q.dtype == np.uint16 else q.dtype.name
+    new = lambda *like: viewed([rounded(np.full(x.shape, np.nan, "f"), dtype) for x in like], view)
+    (out,), (dq, dk, dv) = new(g), new(q, k, v)
+    with using(version), poisoned():
+        lse = flash.forward(q, k, v, out, causal, scale, mask)
+        (dmask,) = [None] if mask is None else new(mask)
+        flash.backward(g, q, k, v, out, lse, dq, dk, dv, causal, scale, mask, dmask)
+    assert all(x.dtype == q.dtype for x in (out, dq, dk, dv))
+    assert lse.dtype == np.float32
+    return [wide(x) for x in (out, lse, dq, dk, dv, dmask) if x is not None]
+
+
+def formulas(q, k, v, g, mask, causal, scale):
+    q, k, v, g = (wide(x).astype("d") for x in (q, k, v, g))
+    mask = None if mask is None else wide(mask).astype("d")
+    out, lse = flash.naive(q, k, v, causal, scale, mask)
+    *grads, ds = flash.naive_backward(g, q, k, v, out, lse, causal, scale, mask)
+    return [out, lse, *grads, *([] if mask is None else [ds])]
+
+
+def difference(found, wanted) -> float:
+    """The largest, beside numbers of at least 1; -inf is -inf."""
+    assert [a.shape for a in found] == [w.shape for w in wanted]
+    errors = [0.0]
+    for a, w in zip(found, wanted):
+        np.testing.assert_array_equal(np.isneginf(a), np.isneginf(w))
+        a, w = (np.where(np.isneginf(x), 0, x) for x in (a, w))
+        errors.append((np.abs(a - w) / np.maximum(1, np.abs(w))).max(initial=0))
+    return float(np.max(errors))  # max() of Python would pass over NaN
+
+
+@DTYPES
+@given(b=st.integers(1, 2), few=st.integers(1, 2), group=st.integers(1, 2), s=LENGTHS, t=LENGTHS,
+       d=st.sampled_from([1, 8, 20]), e=st.sampled_from([3, 8, 16]), causal=st.booleans(),
+       masked=st.booleans(), same=st.booleans(), scale=st.sampled_from([0.5, -0.3]),
+       tile=st.sampled_from([(16, 16), (16, 32), (32, 16)]), tma=st.booleans(),
+       view=st.sampled_from(VIEWS), seed=SEEDS)  # fmt: skip
+@settings(max_examples=11)
+def test_triton_is_numpy_is_the_formula(dtype, b, few, group, s, t, d, e, causal, masked, same,
+                                        scale, tile, tma, view, seed):  # fmt: skip
+    s, masked = t if same else s, masked and not causal
+    q, k, v, g, mask = inputs(b, few * group, few, s, t, d, e, dtype, seed, masked)
+    (q, k, v), (g,) = viewed([q, k, v], view), viewed([g], view)
+    case = q, k, v, g, mask, causal, scale
+    wanted = formulas(*case)
+    with small_tiles(*tile, tma):
+        assert difference(both_ways("triton", *case, view), wanted) < BOUND[dtype]
+    assert difference(both_ways("numpy", *case, view), wanted) < BOUND[dtype]
+
+
+@CAUSAL
+@pytest.mark.parametrize("dtype, tma", [("float32", False), ("float16", True), ("bfloat16", False)])
+def test_tiles_as_they_are(dtype, causal, tma):
+    """Those that a GPU has, of lengths that are no whole number of them."""
+    case = *inputs(1, 1, 1, 100, 140, 40, 64, dtype), causal, 0.1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flash_plan, "has_tma", lambda x: tma and x.itemsize == 2)
+        found = both_ways("triton", *case)
+    assert difference(found, formulas(*case)) < 2 * BOUND[dtype]
+
+
+def test_queries_that_see_nothing_give_zeros():
+    *arrays, mask = inputs(masked=True)
+    mask = mask.copy()
+    mask[:, :, 3] = -np.inf
+    with small_tiles():
+        out, lse, dq, *_, dmask = both_ways("triton", *arrays, mask, False, 0.5)
+    assert not (out[:, :, 3].any() or dq[:, :, 3].any() or dmask[:, :, 3].any())
+    assert np.isneginf(lse[:, :, 3]).all()
+
+
+def test_attention_keeps_no_probabilities_on_a_gpu():
+    """Nor in the naive version; those that are dropped from are kept."""
+    q, k, v, g, _ = inputs(s=20, t=20)
+    drop = np.ones((1, 2, 20, 20), bool), np.float32(1)
+    for version in ("triton", "naive"):
+        out, grads = np.empty_like(g), [np.empty_like(x) for x in (q, k, v)]
+        with using(version), small_tiles():
+            lse = attention.forward(q, k, v, out, True, 0.5)
+            attention.backward(g, q, k, v, out, lse, *grads, True, 0.5)
+            assert attention.forward(q, k, v, out.copy(), True, 0.5, None, drop).ndim == 4
+        assert lse.shape == (1, 2, 20)
+        found, wanted = [out, lse, *grads], formulas(q, k, v, g, None, True, 0.5)
+        assert difference(found, wanted) < BOUND["float32"]
+
+
+@CAUSAL
+def test_the_naive_version_has_the_same_signature(causal):
+    case = *inputs(s=9, t=7, masked=not causal), causal, 0.5
+    assert difference(both_ways("naive", *case), formulas(*case)) < BOUND["float32"]
+
+
+@CAUSAL
+def test_dropout_in_tiles_is_dropout_at_once(causal):
+    q, k, v, g, _ = inputs(2, 4, 2, 9, 11, 3, 5)
+    drop, found = (np.random.default_rng(1).random((2, 4, 9, 11)) < 0.7, np.float32(1 / 0.7)), {}
+    for version in ("numpy", "naive"):
+        out, grads = np.empty_like(g), [np.empty_like(x) for x in (q, k, v)]
+        with using(version), tiny_tiles(12, 4):
+            kept = attention.forward(q, k, v, out, causal, 0.5, None, drop)
+            attention.backward(g, q, k, v, out, kept, *grads, causal, 0.5, drop)
+        found[version] = [out, *grads]
+    assert kept.shape == (2, 4, 9, 11)
+    assert difference(found["numpy"], found["naive"]) < BOUND["float32"]
+
+
+@pytest.mark.parametrize("d, dtype", [(8, "float64"), (300, "float32")])
+def test_what_triton_does_not_serve_runs_in_numpy(d, dtype):
+    q, k, v, g, _ = inputs(s=6, t=9, d=d, e=3)
+    q, k, v, g = (x.astype(dtype) for x in (q, k, v, g))
+    with using("triton"), traffic() as count:
+        lse = flash.forward(q, k, v, out := np.empty_like(g), False, 0.1)
+    assert not count
+    assert difference([out, lse], formulas(q, k, v, g, None, False, 0.1)[:2]) < 1e-5
+
+
+# Bytes moved
+
+
+def keys_seen(s, t, causal, rows, keys):
+    """By the blocks of queries together: causal up to the tile of the last query's own key."""
+    stops = (min(t, start + rows) if causal else t for start in range(0, s, rows))
+    return sum(min(t, -(-stop // keys) * keys) for stop in stops)
+
+
+def queries_seen(s, t, causal, rows, keys):
+    """By the blocks of keys together, in numbers and in tiles."""
+    firsts = [min(start // rows, -(-s // rows)) if causal else 0 for start in range(0, t, keys)]
+    tiles = sum(-(-s // rows) - first for first in firsts)
+    return sum(max(0, s - first * rows) for first in firsts), tiles
+
+
+@pytest.mark.parametrize("way", ["whole", "causal", "masked"])
+@pytest.mark.parametrize("dtype, tma, s, t, rows, keys", [
+    ("float32", False, 50, 40, 16, 32), ("float16", True, 20, 70, 32, 16),
+    ("float16", False, 48, 48, 16, 16),
+])  # fmt: skip
+def test_bytes_moved(way, dtype, tma, s, t, rows, keys):
+    """q, g, out and what is made of them once; k and v once for a block of queries that see them,
+    q and g once for a block of keys; a mask once in each of three kernels; of each query lse, two
+    numbers made of it, and those again with each tile."""
+    causal, masked, d, e, lines = way == "causal", way == "masked", 8, 16, 2
+    q, k, v, g, mask = inputs(1, lines, 1, s, t, d, e, dtype, 0, masked)
+    out, dq, dk, dv = (np.empty_like(x) for x in (g, q, k, v))
+    dmask = None if mask is None else np.empty(mask.shape, mask.dtype)
+    hidden = 0 if mask is None else mask.size * mask.itemsize
+    row = (d + e) * q.itemsize
+    along = lines * keys_seen(s, t, causal, rows, keys) * row
+    with small_tiles(rows, keys, tma), traffic() as count:
+        lse = flash_triton.forward(q, k, v, out, causal, 0.5, mask)
+    assert dict(count) == {"load": q.nbytes + along + hidden, "store": out.nbytes + lse.nbytes}
+
+    with small_tiles(rows, keys, tma), traffic() as count:
+        flash_backward.backward(g, q, k, v, out, lse, dq, dk, dv, causal, 0.5, mask, dmask)
+    numbers, tiles = queries_seen(s, t, causal, rows, keys)
+    padded = lines * -(-s // 128) * 128 * 8
+    made = g.nbytes + out.nbytes + lse.nbytes
+    by_keys = k.nbytes + v.nbytes + lines * (numbers * row + tiles * rows * 8) + hidden
+    by_rows = q.nbytes + g.nbytes + lines * -(-s // rows) * rows * 8 + along + hidden
+    cotangents = dq.nbytes + dk.nbytes + dv.nbytes + hidden
+    assert dict(count) == {"load": made + by_keys + by_rows, "store": padded + cotangents}
+
+
+def test_no_atomics_so_two_runs_agree_to_the_last_bit():
+    case = *inputs(heads=4, few=2), True, 0.5
+    with small_tiles(), traffic() as count:
+        first = both_ways("triton", *case)
+        second = both_ways("triton", *case)
+    assert "atomic" not in count
+    assert all(np.array_equal(a, b) for a, b in zip(first, second))
+
+
+# The controls: what the assertions above must refuse
+
+
+@triton_kernel
+def late(
+    x, row, key, s, t, mask, CAUSAL: tl.constexpr, MASKED: tl.constexpr, BM: tl.constexpr,
+    BN: tl.constexpr, TURNED: tl.constexpr,
+):  # fmt: skip
+    """As edged, but a query does not see its own key, except the first."""
+    rows, keys = row + tl.arange(0, BM), key + tl.arange(0, BN)
+    rows, keys = (rows[None, :], keys[:, None]) if TURNED else (rows[:, None], keys[None, :])
+    return tl.where((keys < tl.maximum(rows, 1)) & (keys < t), x, float("-inf"))
+
+
+@pytest.mark.parametrize("names", [
+    ("_attend", "_forward_kernel"), ("_along_queries", "_keys_kernel"),
+    ("_along_keys", "_queries_kernel"),
+])  # fmt: skip
+def test_a_mask_shifted_by_one_is_seen(names, monkeypatch):
+    module = flash_triton if "_attend" in names else flash_backward
+    monkeypatch.setattr(module, "edged", late)
+    for name in names:  # compiled anew, with what is now in its place
+        monkeypatch.setattr(module, name, Kernel(getattr(module, name).function))
+    case = *inputs(), True, 0.5
+    with small_tiles():
+        assert difference(both_ways("triton", *case), formulas(*case)) > 0.01
+
+
+@pytest.mark.parametrize("kernel", ["_forward_kernel", "_delta_kernel", "_keys_kernel",
+                                    "_queries_kernel"])  # fmt: skip
+def test_a_block_that_no_program_writes_is_seen(kernel, monkeypatch):
+    class LastProgramMissing:
+        def __getitem__(self, grid):
+            return whole[(grid[0] - 1,)]
+
+    module = flash_triton if kernel == "_forward_kernel" else flash_backward
+    whole = getattr(module, kernel)
+    monkeypatch.setattr(module, kernel, LastProgramMissing())
+    case = *inputs(), False, 0.5
+    with small_tiles():
+        assert not difference(both_ways("triton", *case), formulas(*case)) < BOUND["float16"]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_numbers_of_16_bits_fail_the_bound_of_float32(dtype):
+    case = *inputs(dtype=dtype), True, 0.5
+    with small_tiles():
+        assert difference(both_ways("triton", *case), formulas(*case)) > 10 * BOUND["float32"]
