@@ -8,10 +8,11 @@ product. Every function takes any stride, padding, dilation and number of groups
 from collections.abc import Iterator
 from itertools import pairwise
 
-import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from . import arrays as np
 from . import winograd
+from .dispatch import dispatched
 from .product import lines, product, turned
 from .windows import Windows
 
@@ -19,17 +20,42 @@ COLUMNS = 1 << 19  # elements of a tile of columns: 2 MiB in float32
 DEPTH = 128  # rows of columns from which it pays to turn g round for the weight's product
 
 
-def naive(x, weight, bias, win: Windows, groups=1):
-    """The formula, one output pixel at a time: (n, c, h, w), (o, c/groups, kh, kw) -> (n, o, …)."""
-    (sh, sw), (dh, dw), (rh, rw) = win.stride, win.dilation, win.reach()
-    y = np.zeros((len(x), len(weight), *win.grid(x.shape[2:])), x.dtype)
-    x = np.pad(x, ((0, 0), (0, 0), *win.padding))
-    c, o = x.shape[1] // groups, len(weight) // groups
-    for g, i, j in np.ndindex(groups, *y.shape[2:]):
-        patch = x[:, g * c : (g + 1) * c, i * sh : i * sh + rh : dh, j * sw : j * sw + rw : dw]
-        rows = slice(g * o, (g + 1) * o)
-        y[:, rows, i, j] = np.einsum("ncij,ocij->no", patch, weight[rows])
+def naive(x, weight, bias, win: Windows, groups=1, count=None):
+    """The formula: a place in the kernel has weights (o, c), times what all windows see there."""
+    count = count or win.grid(x.shape[2:])
+    y = np.zeros_like(x, shape=(len(x), groups, len(weight) // groups, count[0] * count[1]))
+    x, weight = _whole(x, win), weight.reshape(groups, len(weight) // groups, *weight.shape[1:])
+    for place, at in win.taps(count):
+        y += np.matmul(weight[(..., *place)], _in_groups(x[at], groups))
+    y = y.reshape(len(x), y.shape[1] * y.shape[2], *count)
     return y if bias is None else y + bias[:, None, None]
+
+
+def _naive_weight(g, x, shape, win, groups=1):
+    dw, x, count = np.zeros_like(x, shape=shape), _whole(x, win), g.shape[2:]
+    parts, g = dw.reshape(groups, shape[0] // groups, *shape[1:]), _in_groups(g, groups)
+    for place, at in win.taps(count):
+        parts[(..., *place)] = np.matmul(g, _in_groups(x[at], groups).swapaxes(2, 3)).sum(0)
+    return dw
+
+
+def _naive_input(g, weight, size, win, groups=1):
+    (n, o), count, c = g.shape[:2], g.shape[2:], weight.shape[1] * groups
+    dx, g = _whole(np.zeros_like(g, shape=(n, c, *size)), win), _in_groups(g, groups)
+    weight = weight.reshape(groups, o // groups, *weight.shape[1:]).swapaxes(1, 2)
+    for place, at in win.taps(count):
+        dx[at] += np.matmul(weight[(..., *place)], g).reshape(n, c, *count)
+    return win.inside(dx, size)
+
+
+def _whole(x, win):
+    return np.pad(x, ((0, 0), (0, 0), *win.padding))
+
+
+def _in_groups(x, groups):
+    """(n, c, h, w) as (n, groups, c/groups, h·w)."""
+    n, c, h, w = x.shape
+    return x.reshape(n, groups, c // groups, h * w)
 
 
 def _tiles(n: int, depth: int, size: tuple) -> Iterator[tuple[slice, list[slice]]]:
@@ -64,13 +90,17 @@ def _columns(x: np.ndarray, win: Windows, count: tuple) -> Iterator[tuple]:
             yield images, rows, columns
 
 
+@dispatched
 def forward(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, win: Windows, groups: int = 1,
     count: tuple | None = None,
 ) -> np.ndarray:  # fmt: skip
     """x (n, c, h, w), weight (o, c/groups, kh, kw), bias (o,) -> (n, o, ho, wo).
 
-    (ho, wo) is `count`, or as many windows as there are.
+    (ho, wo) is `count`, or as many windows as there are. Temporary memory: columns for COLUMNS
+    elements (or one output row), a product for their o / (c · kh · kw / groups) as many results,
+    and the images that they are of, padded; by Winograd's way, four times winograd.COLUMNS, the
+    sums that they are of, and as many results.
     """
     o, width, count = len(weight), weight[0].size, count or win.grid(x.shape[2:])
     if winograd.suits(win, weight.shape[1], count, x.dtype):
@@ -92,10 +122,14 @@ def _rows(g: np.ndarray, images: slice, rows: slice, groups: int) -> np.ndarray:
     return gt.reshape(groups, len(gt) // groups, gt[0].size)
 
 
+@dispatched
 def backward_weight(
     g: np.ndarray, x: np.ndarray, shape: tuple, win: Windows, groups: int = 1
 ) -> np.ndarray:
-    """g (n, o, ho, wo), x (n, c, h, w) -> the weight's cotangent, of `shape`."""
+    """g (n, o, ho, wo), x (n, c, h, w) -> the weight's cotangent, of `shape`.
+
+    Temporary memory: as forward's, with g's part twice in place of results.
+    """
     if winograd.suits(win, shape[1], g.shape[2:], x.dtype):
         return winograd.backward_weight(g, x, shape, win, groups)
     o, width = shape[0], shape[1] * shape[2] * shape[3]
@@ -111,6 +145,7 @@ def backward_weight(
     return dw.swapaxes(1, 2).reshape(shape)
 
 
+@dispatched
 def backward_input(
     g: np.ndarray, weight: np.ndarray, size: tuple, win: Windows, groups: int = 1
 ) -> np.ndarray:
@@ -118,7 +153,8 @@ def backward_input(
 
     With stride 1 it is itself a convolution, of g with the kernel turned round; in general
     every patch's cotangent is added back where the patch came from (col2im). That is also faster
-    for an input of few channels, whose patches are smaller than g's.
+    for an input of few channels, whose patches are smaller than g's. Temporary memory: as forward's
+    of g; by patches, twice COLUMNS, a part of g and the images, padded.
     """
     before = [reach - 1 - pad[0] for reach, pad in zip(win.reach(), win.padding)]
     after = [
@@ -159,6 +195,11 @@ def _scatter(
                 padded[:, :, down, across] += columns[:, i, j].swapaxes(0, 1)
         dx[images] = win.inside(padded, size)
     return dx
+
+
+forward.version("naive")(naive)
+backward_weight.version("naive")(_naive_weight)
+backward_input.version("naive")(_naive_input)
 
 
 def backward_bias(g: np.ndarray) -> np.ndarray:

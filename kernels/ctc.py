@@ -5,7 +5,7 @@ state s to s, s + 1, and to s + 2 if that is another symbol than s's. The sweeps
 each step handles all samples and states at once.
 """
 
-import numpy as np
+from . import arrays as np
 
 
 def naive(log_probs, labels, blank=0):
@@ -65,6 +65,7 @@ def forward(
     """log_probs (t, n, c), labels (n, s), their lengths (n,) each -> losses (n,).
 
     And for backward log p of each state (t, n, states) and α, its sum over all ways to it.
+    Temporary memory: a dozen steps (n, states), and an index of them.
     """
     extended, skips = states(labels, blank)
     n = np.arange(len(labels))
@@ -83,7 +84,10 @@ def backward(
     g: np.ndarray, losses: np.ndarray, p: np.ndarray, alpha: np.ndarray,
     labels: np.ndarray, lengths: np.ndarray, sizes: np.ndarray, blank: int, classes: int,
 ) -> np.ndarray:  # fmt: skip
-    """g (n,) -> the cotangent of log_probs (t, n, c): -g · p(class at t | the label)."""
+    """g (n,) -> the cotangent of log_probs (t, n, c): -g · p(class at t | the label).
+
+    Temporary memory: four arrays like p, and a dozen of its steps.
+    """
     extended, skips = states(labels, blank)
     (steps, n, width), rows = p.shape, np.arange(len(labels))
     ends = np.full((n, width), -np.inf, p.dtype)

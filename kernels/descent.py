@@ -1,13 +1,14 @@
 """Steps of SGD, Adagrad, RMSprop and Lion: one pass over memory, in tiles that stay in cache.
 
 Each updates parameters p, and what it remembers of earlier gradients, in place, from the gradient
-g; arrays are contiguous and of one shape, and g is never written to.
+g; arrays are contiguous and of one shape, and g is never written to. Temporary memory: two tiles of
+ELEMENTS, for Lion half a one more.
 """
 
 from collections.abc import Iterator
 
-import numpy as np
-
+from . import arrays as np
+from .dispatch import dispatched
 from .tiles import flat_tiles
 
 ELEMENTS = 1 << 18  # in float32 1 MiB an array: few calls, long streams, all still in L3
@@ -38,6 +39,7 @@ def naive_sgd(p, g, b, *, lr, momentum, dampening, nesterov, weight_decay, first
     return p - lr * (g + momentum * b if nesterov else b if momentum else g), b
 
 
+@dispatched
 def sgd_(
     p: Tile, g: Tile, b: Tile | None, *, lr: float, momentum: float, dampening: float,
     nesterov: bool, weight_decay: float, first: bool,
@@ -62,6 +64,7 @@ def naive_adagrad(p, g, total, *, lr, eps, weight_decay):
     return p - lr * g / (np.sqrt(total) + eps), total
 
 
+@dispatched
 def adagrad_(
     p: Tile, g: Tile, total: Tile, *, lr: float, eps: float, weight_decay: float
 ) -> None:  # fmt: skip
@@ -86,6 +89,7 @@ def naive_rmsprop(p, g, v, a, b, *, lr, alpha, eps, weight_decay, momentum):
     return p - lr * (d if b is None else b), v, a, b
 
 
+@dispatched
 def rmsprop_(
     p: Tile, g: Tile, v: Tile, a: Tile | None, b: Tile | None, *, lr: float, alpha: float,
     eps: float, weight_decay: float, momentum: float,
@@ -120,6 +124,7 @@ def naive_lion(p, g, m, *, lr, beta1, beta2, weight_decay):
     return p - lr * (c + weight_decay * p), beta2 * m + (1 - beta2) * g
 
 
+@dispatched
 def lion_(
     p: Tile, g: Tile, m: Tile, *, lr: float, beta1: float, beta2: float, weight_decay: float
 ) -> None:  # fmt: skip
@@ -134,3 +139,32 @@ def lion_(
         pt -= t
         mt *= beta2
         mt += np.multiply(gt, 1 - beta2, out=s)
+
+
+# The formulas as versions: what they return goes where it belongs
+
+
+@sgd_.version("naive")
+def _sgd_naive(p, g, b, **options):
+    _put((p, b), naive_sgd(p, g, 0 if b is None else b, **options))
+
+
+@adagrad_.version("naive")
+def _adagrad_naive(p, g, total, **options):
+    _put((p, total), naive_adagrad(p, g, total, **options))
+
+
+@rmsprop_.version("naive")
+def _rmsprop_naive(p, g, *memory, **options):
+    _put((p, *memory), naive_rmsprop(p, g, *memory, **options))
+
+
+@lion_.version("naive")
+def _lion_naive(p, g, m, **options):
+    _put((p, m), naive_lion(p, g, m, **options))
+
+
+def _put(arrays, values):
+    for array, value in zip(arrays, values, strict=True):
+        if array is not None:
+            array[...] = value

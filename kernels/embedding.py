@@ -10,15 +10,16 @@ g is read once, the table written once, beside the sorted order and where its ru
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-import numpy as np
-
+from . import arrays as np
 from .dispatch import dispatched
 from .launch import triton_kernel
 
 tl: Any = None  # Triton's language, once a kernel is launched
 
+WIDE, MANY = 16, 1 << 15  # numbers a row, and in all, from which runs are faster than np.add.at
 RUN, BLOCK = 8, 256  # rows of g, and columns, that a program loads together: 16 a thread of 4 warps
 
 
@@ -38,7 +39,10 @@ def forward(table: np.ndarray, index: np.ndarray) -> np.ndarray:
 
 @dispatched
 def backward(g: np.ndarray, index: np.ndarray, rows: int) -> np.ndarray:
-    """g (n, h), index (n,) -> (rows, h)."""
+    """g (n, h), index (n,) -> (rows, h).
+
+    Temporary memory: rows of g that share an index, one and a half times; six integers a row.
+    """
     table = np.zeros((rows, g.shape[1]), g.dtype)
     table[index] = g  # where an index repeats one of them stays, until their sum replaces it
     small = index.astype(np.min_scalar_type(max(rows - 1, 0)))  # 16 bits: sorted by their digits
@@ -72,6 +76,24 @@ def _sums_of_runs(g: np.ndarray, order: np.ndarray, place: np.ndarray) -> np.nda
 backward.version("naive")(naive_backward)
 
 
+def put_back(g: np.ndarray, index: tuple, shape: tuple) -> np.ndarray:
+    """The transpose of x[index] for x of a shape: elements picked twice get both cotangents."""
+    at = [
+        k for k, part in enumerate(index) if not (isinstance(part, slice) and part == slice(None))
+    ]
+    if len(at) == 1 and isinstance(index[at[0]], np.ndarray):
+        lead, i, n = math.prod(shape[: at[0]]), index[at[0]], shape[at[0]]
+        width = math.prod(shape) // max(n, 1)
+        if np.on_gpu(g) or (width >= WIDE and g.size >= MANY):
+            rest = width // max(lead, 1)
+            rows = g.reshape(lead, i.size, rest).swapaxes(0, 1).reshape(i.size, width)
+            table = backward(rows, i.reshape(-1) % max(n, 1), n)
+            return table.reshape(n, lead, rest).swapaxes(0, 1).reshape(shape)
+    whole = np.zeros_like(g, order="C", shape=shape)
+    np.add.at(whole, index, g)
+    return whole
+
+
 # The same on a GPU: a row of the table and a block of its columns a program
 
 
@@ -98,8 +120,8 @@ def _backward_triton(g, index, rows):
         return np.zeros_like(g, shape=(rows, g.shape[1]))
     g, h = g if g.flags.c_contiguous else g.copy(), g.shape[1]
     order = np.argsort(index, kind="stable")
-    starts = np.zeros_like(order, shape=rows + 1)
-    np.cumsum(np.bincount(index, minlength=rows), out=starts[1:])
+    with np.beside(g):
+        starts = np.searchsorted(index[order], np.arange(rows + 1))
     table, columns = np.empty_like(g, shape=(rows, h)), min(BLOCK, 1 << max(h - 1, 0).bit_length())
     _runs_kernel[(rows, -(-h // columns))](
         g, order, starts, table, h, DOUBLE=g.dtype == np.float64, RUN=RUN, COLUMNS=columns

@@ -1,6 +1,6 @@
 """Newton-Schulz: the nearest (semi-)orthogonal matrix, about, by matrix products alone."""
 
-import numpy as np
+from . import arrays as np
 
 
 def naive(g: np.ndarray, coefficients: tuple[float, float, float], steps: int, eps: float):
@@ -18,12 +18,13 @@ def orthogonalized(
 ) -> np.ndarray:
     """Of (n, m): X ← g / |g|, then X ← a X + (b A + c A²) X with A = X Xᵀ, `steps` times.
 
-    Jordan et al. 2024 (Muon). Every step takes all singular values nearer to 1 at once.
+    Jordan et al. 2024 (Muon). Every step takes all singular values nearer to 1 at once. Temporary
+    memory: two arrays like g, and two of its smaller side squared.
     """
     a, b, c = coefficients
     tall = g.shape[0] > g.shape[1]
     x = g.T if tall else g  # X Xᵀ is the smaller of the two products
-    x = x / max(float(np.linalg.norm(x)), eps)
+    x = x / np.maximum(np.sqrt((x * x).sum()), eps)
     for _ in range(steps):
         gram = x @ x.T
         factor = gram @ gram

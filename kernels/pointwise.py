@@ -7,13 +7,17 @@ is in cache a pass costs a tenth of what it costs over the whole array.
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
+from . import arrays as np
+from .dispatch import dispatched
 from .tiles import constant, flat_tiles
 
 
+@dispatched
 def tiled(formula: Callable[..., Any], *arguments: Any) -> np.ndarray:
-    """formula(*arguments, out): arrays of one shape, worked through in tiles, then numbers."""
+    """formula(*arguments, out): arrays of one shape, worked through in tiles, then numbers.
+
+    Temporary memory: at most three tiles of ELEMENTS.
+    """
     arrays = [np.asarray(a, order="C") for a in arguments if isinstance(a, np.ndarray)]
     if arrays[-1].dtype.kind != "f":
         name = arrays[-1].dtype.name
@@ -92,7 +96,7 @@ def softplus_slope(g, x, beta, threshold, out):
 
 
 def _above(scaled, threshold, value, out):
-    if scaled.max(initial=-np.inf) > threshold:
+    if np.on_gpu(scaled) or scaled.max(initial=-np.inf) > threshold:
         np.copyto(out, value, where=scaled > threshold)
 
 
@@ -148,3 +152,49 @@ def elu_slope(g, x, alpha, out):
         out *= alpha
         out += (x > 0) * out.dtype.type(1 - alpha)
     out *= g
+
+
+# The formulas as they are written, one temporary an operation
+
+
+def _naive_sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def _naive_silu_slope(g, x):
+    s = _naive_sigmoid(x)
+    return g * s * (1 + x * (1 - s))
+
+
+def _naive_softplus(x, beta, threshold):
+    return np.where(x * beta > threshold, x, np.logaddexp(0, x * beta) / beta)
+
+
+def _naive_softplus_slope(g, x, beta, threshold):
+    return np.where(x * beta > threshold, g, g * _naive_sigmoid(x * beta))
+
+
+NAIVE: dict[Any, Callable[..., np.ndarray]] = {
+    relu: lambda x: np.maximum(x, 0),
+    relu_slope: lambda g, x: g * (x > 0),
+    sigmoid: _naive_sigmoid,
+    sigmoid_slope: lambda g, y: g * y * (1 - y),
+    log_sigmoid: lambda x: -np.logaddexp(0, -x),
+    log_sigmoid_slope: lambda g, x: g * _naive_sigmoid(-x),
+    softplus: _naive_softplus,
+    softplus_slope: _naive_softplus_slope,
+    silu: lambda x: x * _naive_sigmoid(x),
+    silu_slope: _naive_silu_slope,
+    leaky_relu: lambda x, slope: np.where(x > 0, x, x * slope),
+    leaky_relu_slope: lambda g, x, slope: np.where(x > 0, g, g * slope),
+    elu: lambda x, alpha: np.where(x > 0, x, alpha * np.expm1(x)),
+    elu_slope: lambda g, x, alpha: np.where(x > 0, g, g * alpha * np.exp(x)),
+}
+
+
+@tiled.version("naive")
+def _naively(formula, *arguments):
+    with np.errstate(over="ignore"):
+        if formula in NAIVE:
+            return NAIVE[formula](*arguments)
+        return formula(*arguments, out=np.empty_like(arguments[0]))

@@ -4,10 +4,8 @@ A mean over windows is linear, and rows and columns are apart: (down) x (across)
 infinity reaches all windows of its row and column that way.
 """
 
-from collections.abc import Iterator
-
-import numpy as np
-
+from . import arrays as np
+from .dispatch import dispatched
 from .tiles import row_tiles
 from .windows import Windows, fit
 
@@ -24,11 +22,9 @@ def naive(x, win: Windows, size, reduce, fill):
     return y
 
 
-def _taps(win: Windows, size: tuple) -> Iterator[tuple[int, tuple]]:
+def _taps(win: Windows, size: tuple) -> list[tuple[int, tuple]]:
     """(number, index) for every place in the window: what all windows see there."""
-    for number, place in enumerate(np.ndindex(*win.kernel)):
-        parts = zip(place, win.dilation, win.stride, size)
-        yield number, (..., *(slice(k * d, k * d + s * (n - 1) + 1, s) for k, d, s, n in parts))
+    return [(number, at) for number, (_, at) in enumerate(win.taps(size))]
 
 
 def _padded(x: np.ndarray, win: Windows, size: tuple, fill: float) -> np.ndarray:
@@ -37,7 +33,7 @@ def _padded(x: np.ndarray, win: Windows, size: tuple, fill: float) -> np.ndarray
     h, w = (max(n + sum(pad), s * (m - 1) + reach) for n, pad, reach, s, m in parts)
     if (h, w) == x.shape[1:]:
         return x
-    whole = np.full((len(x), h, w), fill, x.dtype)
+    whole = np.full_like(x, fill, order="C", shape=(len(x), h, w))
     _inside(whole, win, x.shape)[...] = x
     return whole
 
@@ -47,45 +43,84 @@ def _inside(whole: np.ndarray, win: Windows, shape: tuple) -> np.ndarray:
     return whole[:, top : top + shape[1], left : left + shape[2]]
 
 
+@dispatched
 def max_forward(x: np.ndarray, win: Windows, size: tuple) -> tuple[np.ndarray, np.ndarray]:
-    """x (n, c, h, w) -> the largest (n, c, *size), and the number of its first place (planes)."""
+    """x (n, c, h, w) -> the largest (n, c, *size), and the number of its first place (planes).
+
+    Temporary memory: some planes, MORE tiles of ROW_ELEMENTS, with their padding, and what a place
+    in the window sees of them twice.
+    """
     shape, x = x.shape, x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
     y = np.empty((len(x), *size), x.dtype)
     which = np.zeros(y.shape, np.min_scalar_type(win.kernel[0] * win.kernel[1]))
-    taps = list(_taps(win, size))
+    taps = _taps(win, size)
     for planes in row_tiles(len(x), x.shape[1] * x.shape[2] // MORE):
-        yt, wt = y[planes], which[planes]
-        whole = _padded(x[planes], win, size, -np.inf)
-        tap, newer = np.empty_like(yt), np.empty(yt.shape, np.bool_)
-        yt[...] = whole[taps[0][1]]
-        for number, at in taps[1:]:
-            tap[...] = whole[at]  # read twice: packed, both are faster
-            np.greater(tap, yt, out=newer)
-            last = np.multiply(newer, wt.dtype.type(number), dtype=wt.dtype)
-            np.maximum(wt, last, out=wt)  # the last of the newer ones
-            np.maximum(yt, tap, out=yt)
+        _largest(_padded(x[planes], win, size, -np.inf), taps, y[planes], which[planes])
     return y.reshape(*shape[:2], *size), which
 
 
+def _largest(whole, taps, y, which):
+    """Of one tile of padded planes."""
+    tap, newer = np.empty_like(y), np.empty(y.shape, np.bool_)
+    y[...] = whole[taps[0][1]]
+    for number, at in taps[1:]:
+        tap[...] = whole[at]  # read twice: packed, both are faster
+        np.greater(tap, y, out=newer)
+        last = np.multiply(newer, which.dtype.type(number), dtype=which.dtype)
+        np.maximum(which, last, out=which)  # the last of the newer ones
+        np.maximum(y, tap, out=y)
+
+
+@dispatched
 def max_backward(g: np.ndarray, which: np.ndarray, shape: tuple, win: Windows) -> np.ndarray:
-    """g (n, c, *size) -> the cotangent of x, of `shape`: each goes to what was largest."""
-    g, size, taps = g.reshape(which.shape), which.shape[1:], list(_taps(win, which.shape[1:]))
+    """g (n, c, *size) -> the cotangent of x, of `shape`: each goes to what was largest.
+
+    Temporary memory: as forward's.
+    """
+    g, size, taps = g.reshape(which.shape), which.shape[1:], _taps(win, which.shape[1:])
     apart = win.dilation == (1, 1) and all(s >= k for s, k in zip(win.stride, win.kernel))
     covered = tuple(n * k for n, k in zip(size, win.kernel)) == tuple(shape[2:])
-    exact = apart and covered and not np.any(win.padding)
+    exact = apart and covered and win.stride == win.kernel and not np.any(win.padding)
     dx = (np.empty if exact else np.zeros)((len(g), *shape[2:]), g.dtype)
     for planes in row_tiles(len(g), shape[2] * shape[3] // MORE):
-        whole = _padded(dx[planes], win, size, 0)
-        gt, wt = g[planes], which[planes]
-        for number, at in taps:
-            mask = (wt == number).astype(g.dtype)
-            if apart:
-                np.multiply(gt, mask, out=whole[at])
-            else:
-                whole[at] += np.multiply(gt, mask, out=mask)
+        whole = _handed_out(
+            g[planes], which[planes], _padded(dx[planes], win, size, 0), taps, apart
+        )
         if whole.shape[1:] != dx.shape[1:]:
             dx[planes] = _inside(whole, win, dx.shape)
+        del whole  # the next tile's takes its place
     return dx.reshape(shape)
+
+
+def _handed_out(g, which, whole, taps, apart):
+    """Adds one tile of g to padded planes, there where it belongs."""
+    for number, at in taps:
+        mask = (which == number).astype(g.dtype)
+        if apart:
+            np.multiply(g, mask, out=whole[at])
+        else:
+            whole[at] += np.multiply(g, mask, out=mask)
+    return whole
+
+
+@max_forward.version("naive")
+def _max_naive(x, win, size):
+    shape, x = x.shape, x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
+    whole, ((_, first), *taps) = _padded(x, win, size, -np.inf), _taps(win, size)
+    y, which = whole[first], np.zeros_like(x, shape=(len(x), *size), dtype=np.int64)
+    for number, at in taps:
+        which = np.where(whole[at] > y, number, which)
+        y = np.maximum(y, whole[at])
+    return y.reshape(*shape[:2], *size), which
+
+
+@max_backward.version("naive")
+def _max_backward_naive(g, which, shape, win):
+    g, size = g.reshape(which.shape), which.shape[1:]
+    whole = _padded(np.zeros_like(g, shape=(len(g), *shape[2:])), win, size, 0)
+    for number, at in _taps(win, size):
+        whole[at] += g * (which == number)
+    return _inside(whole, win, (len(g), *shape[2:])).reshape(shape)
 
 
 def mean_matrix(n: int, starts: np.ndarray, stops: np.ndarray, sizes: np.ndarray, dtype):
@@ -115,7 +150,11 @@ def adaptive(n: int, count: int | None, dtype):
 
 
 def mean(x: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:
-    """x (n, c, h, w), down (ho, h), across (wo, w) -> down x acrossᵀ (n, c, ho, wo)."""
+    """x (n, c, h, w), down (ho, h), across (wo, w) -> down x acrossᵀ (n, c, ho, wo).
+
+    Temporary memory: x acrossᵀ (n, c, h, wo).
+    """
     n, c, h, w = x.shape
+    down, across = np.at_home_of(x, down), np.at_home_of(x, across)
     narrow = np.matmul(x.reshape(n * c * h, w), across.T).reshape(n, c, h, len(across))
     return np.matmul(down, narrow)

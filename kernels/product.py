@@ -8,7 +8,7 @@ an eighth faster than its GEMM, for a few dozen rows a quarter.
 import functools
 from typing import Any
 
-import numpy as np
+from . import arrays as np
 
 MULTIPLICATIONS = 100**3
 DEPTH = 1024  # of a piece: deeper products are added up
@@ -33,11 +33,14 @@ def unpacked() -> bool:
 
 
 def product(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """a (..., m, k) @ b (..., k, n) of the same leading sizes, into out (..., m, n)."""
+    """a (..., m, k) @ b (..., k, n) of the same leading sizes, into out (..., m, n).
+
+    Temporary memory: none, but for k over DEPTH an array like out.
+    """
     (*lead, m, k), n = a.shape, b.shape[-1]
     if out is None:
         out = np.empty_like(a, shape=(*lead, m, n))
-    straight = isinstance(a, np.ndarray) and a.strides[-1] == b.strides[-1] == a.itemsize
+    straight = not np.on_gpu(a) and a.strides[-1] == b.strides[-1] == a.itemsize
     if m * k * n <= MULTIPLICATIONS or m < 4 or not straight or not unpacked():
         return np.matmul(a, b, out=out)
     return _in_layers(a, b, out) if k > DEPTH else _in_pieces(a, b, out)

@@ -6,9 +6,9 @@ each of the sizes[t] sequences that still run. With equal lengths that is x (s, 
 as s·b rows.
 
 All inputs are projected by one product and each weight's gradient is one product; step by step
-goes only h·W_hhᵀ and, on the way back, its transpose. A sigmoid is ½·tanh(x/2) + ½, so one tanh
-serves all gates of an LSTM: each is scale·tanh(scale·x) + shift, of slope scale² - (gate - shift)².
-The inner scale is a power of 2, so scaling the weights once instead rounds nothing differently.
+goes only h·W_hhᵀ and, on the way back, its transpose; what is done unit by unit is in lstm_cell
+and gru_cell. Sigmoids take half of what they are given there: a power of 2, so scaling the weights
+once instead rounds nothing differently.
 
 Ready to be split: weights (gates·h, in) are read as (gates, h, in). Hidden units meet in the
 product with W_hh alone; all else is done unit by unit. So a rank may hold a range of the units of
@@ -17,15 +17,16 @@ every gate, if h is gathered before each such product and dh is summed after its
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
+from . import arrays as np
+from . import gru_cell, lstm_cell
 from .product import product, turned
 
 GATES = {"RNN_TANH": 1, "RNN_RELU": 1, "LSTM": 4, "GRU": 3}
-ROWS = 128  # that are projected at a time: few enough to stay in cache
+ROWS = 128  # that are projected at a time, if steps have fewer: so few stay in cache
 Steps = list[tuple[slice, slice, slice]]
 
 
@@ -38,7 +39,7 @@ class Saved(NamedTuple):
     w_ih: np.ndarray
     w_hh: np.ndarray
     h: np.ndarray  # (b + n, h): h0 and the state after each row
-    gates: np.ndarray  # (n, gates·h), their values
+    gates: np.ndarray  # (n, gates·h), their values, each step's gate by gate; of others: h, too
     extra: np.ndarray  # LSTM: c0 and the cells (b + n, h); GRU: W_hn h + b_hn (n, h)
 
 
@@ -84,9 +85,9 @@ def reversal(sizes: Sequence[int]) -> np.ndarray:
     return starts[np.bincount(place)[place] - 1 - step] + place
 
 
-def _split(rows: np.ndarray, gates: int) -> np.ndarray:
-    """(n, gates·h) as (gates, n, h): a view."""
-    return rows.reshape(len(rows), gates, rows.shape[1] // gates).swapaxes(0, 1)
+def _by_gate(rows: np.ndarray, gates: int) -> np.ndarray:
+    """The memory of rows (n, gates·h) as (gates, n, h)."""
+    return rows.reshape(gates, len(rows), rows.shape[1] // gates)
 
 
 def _before(h: np.ndarray, steps: Steps) -> np.ndarray:
@@ -107,32 +108,33 @@ def forward(
     """x (n, in), h0 and c0 (b, h) or None for 0, weights (gates·h, in or h), biases (gates·h).
 
     Returns the states (n, h), for an LSTM with the last cells (b, h) after them; and for backward.
+    Temporary memory: the weights three times, gates of a step and of ROWS rows (or a step's).
     """
     steps, b, n, units = steps_of(sizes), sizes[0], len(x), len(w_hh) // GATES[kind]
     h = np.empty_like(x, shape=(b + n + (b if kind == "LSTM" else 0), units))
     h[:b] = 0 if h0 is None else h0
-    bias, extra = b_ih, h
+    bias = b_ih
     if b_ih is not None and b_hh is not None:
         bias = b_ih + b_hh
         if kind == "GRU":  # b_hn is scaled by r with the product that it belongs to
             bias[2 * units :] = b_ih[2 * units :]
     w_x, w = (turned(w) if b > 1 else w.copy().T for w in (w_ih, w_hh))
-    gates = np.empty_like(x, shape=(n, len(w_hh)))
+    gates = extra = h
     if kind in ("LSTM", "GRU"):
+        gates = np.empty_like(x, shape=(n, len(w_hh)))
         w_x, w = _halved(w_x, units), _halved(w, units)
         bias = None if bias is None else _halved(bias, units)
-    ready = _projected(x, w_x, bias, gates, steps)
+    ready = _projected(x, w_x, bias, steps)
     if kind == "LSTM":
         extra = np.empty_like(h, shape=(b + n, units))
         extra[:b] = 0 if c0 is None else c0
         _lstm(gates, h, extra, w, ready)
-        h[b + n :] = extra[b + ends(sizes)]
+        h[b + n :] = extra[b + np.at_home_of(h, ends(sizes))]
     elif kind == "GRU":
         extra = np.empty_like(h, shape=(n, units))
-        _gru(gates, h, extra, w, 0 if b_hh is None else b_hh[2 * units :], ready)
+        _gru(gates, h, extra, w, None if b_hh is None else b_hh[2 * units :], ready)
     else:
-        _rnn(gates, h, w, ready, kind == "RNN_TANH")
-        gates = extra = h  # the slopes follow from the states
+        _rnn(h, w, ready, kind == "RNN_TANH")
     return h[b:], Saved(kind, steps, x, w_ih, w_hh, h, gates, extra)
 
 
@@ -145,17 +147,21 @@ def _halved(a: np.ndarray, units: int) -> np.ndarray:
 
 
 def _projected(
-    x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, out: np.ndarray, steps: Steps
-) -> Iterator[tuple[slice, slice, slice]]:
-    """The steps, each once its rows of out are x w + bias: still in cache when they are used."""
-    done = 0
+    x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, steps: Steps
+) -> Iterator[tuple[tuple[slice, slice, slice], np.ndarray]]:
+    """Each step and its rows of x w + bias, in one buffer: still in cache when they are used."""
+    buffer, first, ends = None, 0, [rows.stop for _, _, rows in steps]
+    at_once, ready = len(x) if np.on_gpu(x) else ROWS, 0
     for step in steps:
-        while done < step[2].stop:
-            rows, done = slice(done, done + ROWS), done + ROWS
-            product(x[rows], w, out=out[rows])
+        start, stop = step[2].start, step[2].stop
+        if stop > ready or buffer is None:
+            first, ready = start, ends[bisect_right(ends, max(stop, start + at_once)) - 1]
+            if buffer is None or len(buffer) < ready - first:
+                buffer = np.empty_like(x, shape=(ready - first, w.shape[1]))
+            part = product(x[first:ready], w, out=buffer[: ready - first])
             if bias is not None:
-                out[rows] += bias
-        yield step
+                part += bias
+        yield step, buffer[start - first : stop - first]
 
 
 def _of_weights(d: np.ndarray, m: np.ndarray, x: np.ndarray, h: np.ndarray) -> list[np.ndarray]:
@@ -167,7 +173,11 @@ def _of_weights(d: np.ndarray, m: np.ndarray, x: np.ndarray, h: np.ndarray) -> l
 
 
 def backward(g: np.ndarray, saved: Saved, need_x: bool = True) -> list[np.ndarray | None]:
-    """The cotangents of x (None unless needed), h0, c0, both weights and both biases."""
+    """The cotangents of x (None unless needed), h0, c0, both weights and both biases.
+
+    Temporary memory: those of the gates (n, gates·h), of a GRU twice; x and h side by side, and the
+    weights' cotangents once more; six arrays like a step's gates.
+    """
     kind, steps, x, w_ih, w_hh, h, gates, extra = saved
     b, n = steps[0][2].stop, len(x)
     d = np.empty_like(x, shape=(n, len(w_hh)))
@@ -187,14 +197,16 @@ def backward(g: np.ndarray, saved: Saved, need_x: bool = True) -> list[np.ndarra
     ]  # fmt: skip
 
 
-def _rnn(a, h, w, steps, tanh):  # one loop over time each way for each kind
-    for before, now, rows in steps:
-        at, state = a[rows], h[now]
-        at += product(h[before], w)
+# One loop over time each way for each kind; rows of a are projected inputs, without the state
+
+
+def _rnn(h, w, ready, tanh):
+    for (before, now, _), a in ready:
+        a += product(h[before], w)
         if tanh:
-            np.tanh(at, out=state)
+            np.tanh(a, out=h[now])
         else:
-            np.maximum(at, 0, out=state)
+            np.maximum(a, 0, out=h[now])
 
 
 def _rnn_back(g, h, w, steps, d, dh, tanh):
@@ -211,88 +223,29 @@ def _rnn_back(g, h, w, steps, d, dh, tanh):
         product(dt, w, out=e)
 
 
-def _lstm(a, h, c, w, steps):
-    """Leaves each step's gates in a gate by gate, (4, b, h): whole arrays are quicker than rows."""
-    for before, now, rows in steps:
-        at, cell, state = a[rows], c[now], h[now]
-        gates = at.reshape(4, *state.shape)
-        sums = np.add(_split(at, 4), _split(product(h[before], w), 4), order="C")
-        np.tanh(sums, out=gates)
-        for sigmoid in (gates[:2], gates[3]):
-            sigmoid *= 0.5
-            sigmoid += 0.5
-        i, f, new, o = gates
-        np.multiply(f, c[before], out=cell)
-        cell += np.multiply(i, new, out=sums[0])
-        np.tanh(cell, out=state)
-        state *= o
+def _lstm(gates, h, c, w, ready):
+    for (before, now, rows), a in ready:
+        m, values = product(h[before], w), _by_gate(gates[rows], 4)
+        lstm_cell.forward(a, m, c[before], True, (h[now], c[now], values))
 
 
-def _lstm_back(g, a, c, w, steps, d, dh, dc):
-    units, flat, scratch = dh.shape[1], np.empty_like(dh, shape=4 * dh.size), np.empty_like(dh)
+def _lstm_back(g, gates, c, w, steps, d, dh, dc):
     for before, now, rows in reversed(steps):
-        n = rows.stop - rows.start
-        gates, dt = (part.reshape(4, n, units) for part in (a[rows], flat[: 4 * n * units]))
-        e, ec, t = dh[:n], dc[:n], scratch[:n]
-        (i, f, new, o), (di, df, dnew, do) = gates, dt
-        np.multiply(gates, gates, out=dt)
-        np.subtract(gates[:2], dt[:2], out=dt[:2])  # the slopes of all gates
-        np.subtract(1, dnew, out=dnew)
-        np.subtract(o, do, out=do)
-        e += g[rows]
-        np.tanh(c[now], out=t)
-        do *= t
-        do *= e
-        t *= t
-        np.subtract(1, t, out=t)
-        t *= o
-        t *= e
-        ec += t
-        for slope, partner in ((di, new), (df, c[before]), (dnew, i)):
-            slope *= ec
-            slope *= partner
-        ec *= f
-        _split(d[rows], 4)[...] = dt
-        product(d[rows], w, out=e)
+        da, values = d[rows], _by_gate(gates[rows], 4)
+        e = dh[: len(da)]
+        lstm_cell.backward(g[rows], e, dc[: len(da)], values, c[before], c[now], da)
+        product(da, w, out=e)
 
 
-def _gru(a, h, m, w, bias, steps):
-    units = h.shape[1]
-    for before, now, rows in steps:
-        at, old, state, hidden = a[rows], h[before], h[now], m[rows]
-        p, both = product(old, w), at[:, : 2 * units]
-        both += p[:, : 2 * units]
-        np.tanh(both, out=both)
-        both *= 0.5
-        both += 0.5
-        r, z, new = _split(at, 3)
-        np.add(p[:, 2 * units :], bias, out=hidden)
-        new += np.multiply(r, hidden, out=state)
-        np.tanh(new, out=new)
-        np.subtract(old, new, out=state)
-        state *= z
-        state += new
+def _gru(gates, h, hidden, w, bias, ready):
+    for (before, now, rows), a in ready:
+        m, values = product(h[before], w), _by_gate(gates[rows], 3)
+        gru_cell.forward(a, m, h[before], bias, True, (h[now], hidden[rows], values))
 
 
-def _gru_back(g, a, h, m, w, steps, d, dm, dh):
-    units, scratch = dh.shape[1], np.empty_like(dh, shape=(len(dh), 2 * dh.shape[1]))
+def _gru_back(g, gates, h, hidden, w, steps, d, dm, dh):
     for before, _, rows in reversed(steps):
-        at, dt, dmt = a[rows], d[rows], dm[rows]
-        e, both, slope = dh[: len(at)], at[:, : 2 * units], scratch[: len(at)]
-        (r, z, new), (dr, dz, dnew), t = _split(at, 3), _split(dt, 3), slope[:, :units]
-        e += g[rows]
-        np.subtract(1, z, out=dnew)
-        dnew *= e
-        np.multiply(new, new, out=t)
-        np.subtract(1, t, out=t)
-        dnew *= t
-        np.subtract(h[before], new, out=dz)
-        dz *= e
-        np.multiply(dnew, m[rows], out=dr)
-        np.subtract(1, both, out=slope)
-        slope *= both
-        dt[:, : 2 * units] *= slope
-        dmt[:, : 2 * units] = dt[:, : 2 * units]
-        np.multiply(dnew, r, out=dmt[:, 2 * units :])
-        e *= z
-        e += product(dmt, w, out=t)
+        e, values = dh[: rows.stop - rows.start], _by_gate(gates[rows], 3)
+        out = d[rows], dm[rows], e
+        gru_cell.backward(g[rows], e, values, hidden[rows], h[before], out)
+        e += product(dm[rows], w)

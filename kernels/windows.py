@@ -3,9 +3,10 @@
 One dimension is two with a last axis of size 1: everything here has two axes.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
+from . import arrays as np
 
 Pair = tuple[int, int]
 
@@ -41,6 +42,12 @@ class Windows(NamedTuple):
         if min(h, w) < 1:
             raise RuntimeError(f"{tuple(count)} windows {self} give a size of {(h, w)}: pad less")
         return h, w
+
+    def taps(self, count: tuple) -> Iterator[tuple[tuple, tuple]]:
+        """For every place in the kernel: it, and the index of what so many windows see there."""
+        for place in np.ndindex(*self.kernel):
+            parts = zip(place, self.dilation, self.stride, count)
+            yield place, (..., *(slice(k * d, k * d + s * (n - 1) + 1, s) for k, d, s, n in parts))
 
     def padded(self, images: int, channels: int, size: tuple, dtype: Any) -> np.ndarray:
         """Zeros for so many images with their padding."""

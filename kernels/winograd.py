@@ -12,9 +12,9 @@ the weight is the adjoint, from right to left. An infinity becomes a NaN: ∞ - 
 
 from collections.abc import Iterator
 
-import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from . import arrays as np
 from .product import lines, product
 from .windows import Windows
 

@@ -5,7 +5,8 @@ import pytest
 from cases import LAYOUTS, SEEDS, laid_out, numbers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minidist.kernels import recurrent
+from minidist.kernels import gru_cell, lstm_cell, recurrent
+from minidist.kernels.dispatch import using
 
 KINDS = pytest.mark.parametrize("kind", recurrent.GATES)
 BOUNDS = {"float32": 5e-6, "float64": 1e-13}
@@ -110,6 +111,35 @@ def test_backward_takes_any_layout_and_writes_to_nothing(kind, layout):
             np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
     for a, b in zip(before, (*saved[2:], g)):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("version", ["triton", "naive"])
+@pytest.mark.parametrize("kind, cell", [("LSTM", lstm_cell), ("GRU", gru_cell)])
+@given(sizes=SIZES, units=st.integers(1, 3), biased=st.booleans(), seed=SEEDS)
+@settings(max_examples=8)
+def test_steps_go_by_the_version_that_is_asked_for(kind, cell, version, sizes, units, biased, seed):
+    """Each way calls the cell's kernel once a step, and every result is the same."""
+    if version == "triton":
+        pytest.importorskip("triton")
+    w_ih, w_hh, *biases = weights(kind, 2, units, seed, "float64")
+    biases = biases if biased else (None, None)
+    x, states = numbers((sum(sizes), 2), seed + 9), numbers((2, sizes[0], units), seed + 10)
+
+    def run():
+        y, saved = recurrent.forward(kind, x, *states, w_ih, w_hh, *biases, sizes)
+        return [y, *recurrent.backward(np.cos(y), saved)]
+
+    ours, calls = run(), []
+    with pytest.MonkeyPatch.context() as patch, using(version):
+        for kernel in (cell.forward, cell.backward):
+            counted = lambda *a, f=kernel.versions[version]: calls.append(f) or f(*a)
+            patch.setitem(kernel.versions, version, counted)
+        theirs = run()
+    assert len(calls) == 2 * len(sizes)
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            np.testing.assert_allclose(b, a, rtol=1e-12, atol=1e-13)
 
 
 @KINDS
