@@ -6,19 +6,15 @@ alone would take at the rate measured here, or the bytes at the measured copy ba
 
 import argparse
 import math
-import os
 import re
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-os.environ.update(
-    dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-)
+from measure import RNG, in_turns, machine, rates  # first: it sets the number of threads
 
-import numpy as np
+import numpy as np  # isort: skip
 import torch
 from gpt import minidist_step, resident, tokens, torch_step
 
@@ -26,7 +22,6 @@ import minidist as md
 from minidist import nn, optim
 from minidist.array import keep_heap
 
-RNG = np.random.default_rng(0)
 N, V, H = 1024, 4096, 256
 
 
@@ -195,45 +190,16 @@ CASES = {
 }  # fmt: skip
 
 
-def seconds(run, least=0.05):
-    """One measurement: the mean of as many runs as fill `least` seconds."""
-    start, count = time.perf_counter(), 0
-    while time.perf_counter() - start < least:
-        run()
-        count += 1
-    return (time.perf_counter() - start) / count
-
-
-def in_turns(ours, theirs, rounds):
-    """Median seconds of both, measured alternately."""
-    ours(), theirs()
-    pairs = [(seconds(ours), seconds(theirs)) for _ in range(rounds)]
-    return (statistics.median(p[i] for p in pairs) for i in (0, 1))
-
-
-def floors():
-    """(GEMM flops a second at a GPT's shapes, bytes a second of a copy that misses the cache)."""
-    x, w = (RNG.standard_normal(s).astype("float32") for s in ((N, H), (H, 4 * H)))
-    out, big = np.empty((N, 4 * H), "float32"), np.ones(1 << 24, "float32")
-    copy = np.empty_like(big)
-    gemm = min(seconds(lambda: np.matmul(x, w, out=out)) for _ in range(5))
-    move = min(seconds(lambda: np.copyto(copy, big)) for _ in range(5))
-    return 2 * N * H * 4 * H / gemm, 2 * big.nbytes / move
-
-
 def compare_speed(only, rounds):
-    flops_rate, byte_rate = floors()
-    print(
-        f"one thread; GEMM {flops_rate / 1e9:.0f} GFLOP/s, copy {byte_rate / 1e9:.1f} GB/s; "
-        f"NumPy {np.__version__}, PyTorch {torch.__version__}"
-    )
+    flops_rate, byte_rate = rates()
+    print(machine(flops_rate, byte_rate))
     print(f"{'forward + backward':28}{'minidist':>10}{'PyTorch':>10}{'ratio':>7}{'floor':>10}")
     ratios = []
     for name, case in CASES.items():
         if only not in name:
             continue
         build, flops, moved = case()
-        ours, theirs = in_turns(build(Ours), build(Theirs), rounds)
+        ours, theirs = in_turns(build(Ours), build(Theirs), rounds=rounds)
         floor = flops / flops_rate + moved / byte_rate
         ratios.append(ours / theirs)
         print(

@@ -11,8 +11,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
+from . import arrays as np
 from .descent import decayed, scratched
 from .dispatch import dispatched
 from .launch import triton_kernel
@@ -130,7 +129,7 @@ def _step_triton(
     p, g, m, v, *, step, lr, beta1, beta2, eps, weight_decay, decoupled=True, highest=None
 ):
     if not _served(p, g, m, v, highest):
-        step_.versions["numpy"](
+        step_.plain(p)(
             p, g, m, v, step=step, lr=lr, beta1=beta1, beta2=beta2, eps=eps,
             weight_decay=weight_decay, decoupled=decoupled, highest=highest,
         )  # fmt: skip
@@ -148,4 +147,5 @@ def _served(p, g, *memory):
     """Whether the kernel does: numbers reach a kernel in 32 bits, so it is not for float64."""
     wide = [p, *(a for a in memory if a is not None)]
     assert all(a.flags.c_contiguous and a.shape == p.shape for a in (g, *wide))
-    return g.dtype.name in ("float32", "float16") and all(a.dtype == np.float32 for a in wide)
+    served = "float32", "float16", "uint16"  # gradients; what is kept is of 32 bits
+    return g.dtype.name in served and all(a.dtype == np.float32 for a in wide)

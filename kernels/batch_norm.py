@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-import numpy as np
-
-from .tiles import row_tiles
+from . import arrays as np
+from .dispatch import dispatched
+from .tiles import row_tiles, spreading
 
 
 def naive(x, weight, bias, eps=1e-5):
@@ -20,12 +20,17 @@ def _tiles(*arrays: np.ndarray) -> Iterator[tuple]:
     parts push each other out of the cache: passes over a packed copy take a third of the time.
     """
     n, c, length = arrays[0].shape
-    for channels in row_tiles(c, n * length):
-        yield channels, *(np.array(a[:, channels], order="C") for a in arrays)
+    with spreading(length):
+        for channels in row_tiles(c, n * length):
+            yield channels, *(np.array(a[:, channels], order="C") for a in arrays)
 
 
+@dispatched
 def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance (divided by the count) of each channel: (n, c, l) -> (c,) twice."""
+    """Mean and variance (divided by the count) of each channel: (n, c, l) -> (c,) twice.
+
+    Temporary memory: two tiles of ROW_ELEMENTS, or channels if one is larger.
+    """
     mean, variance = (np.empty_like(x, shape=x.shape[1]) for _ in range(2))
     for channels, xt in _tiles(x):
         xt.mean((0, 2), out=mean[channels])
@@ -34,11 +39,15 @@ def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, variance
 
 
+@dispatched
 def forward(
     x: np.ndarray, mean: np.ndarray, rstd: np.ndarray,
     weight: np.ndarray | None, bias: np.ndarray | None,
 ) -> np.ndarray:  # fmt: skip
-    """(x - mean) · rstd · weight + bias; x (n, c, l), all others (c,)."""
+    """(x - mean) · rstd · weight + bias; x (n, c, l), all others (c,).
+
+    Temporary memory: as that of moments.
+    """
     y = np.empty_like(x, order="C")
     scale = rstd if weight is None else rstd * weight
     for channels, xt in _tiles(x):
@@ -50,13 +59,15 @@ def forward(
     return y
 
 
+@dispatched
 def backward(
     g: np.ndarray, x: np.ndarray, mean: np.ndarray, rstd: np.ndarray,
     weight: np.ndarray | None, of_batch: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Cotangents of x (n, c, l), weight (c,) and bias (c,).
 
-    of_batch: mean and rstd were the batch's own, so they move with x.
+    of_batch: mean and rstd were the batch's own, so they move with x. Temporary memory: twice that
+    of moments.
     """
     dx, dw, db = np.empty_like(x, order="C"), np.empty_like(rstd), np.empty_like(rstd)
     count, scale = x.shape[0] * x.shape[2], rstd if weight is None else rstd * weight
@@ -72,3 +83,23 @@ def backward(
         gt *= scale[channels, None]
         dx[:, channels] = gt
     return dx, dw, db
+
+
+@moments.version("naive")
+def _moments_naive(x):
+    return x.mean((0, 2)), x.var((0, 2))
+
+
+@forward.version("naive")
+def _forward_naive(x, mean, rstd, weight, bias):
+    y = (x - mean[:, None]) * (rstd if weight is None else rstd * weight)[:, None]
+    return y if bias is None else y + bias[:, None]
+
+
+@backward.version("naive")
+def _backward_naive(g, x, mean, rstd, weight, of_batch):
+    normal, count = (x - mean[:, None]) * rstd[:, None], x.shape[0] * x.shape[2]
+    dw, db = (g * normal).sum((0, 2)), g.sum((0, 2))
+    if of_batch:
+        g = g - (normal * dw[:, None] + db[:, None]) / count
+    return g * (rstd if weight is None else rstd * weight)[:, None], dw, db

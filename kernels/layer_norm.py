@@ -1,8 +1,9 @@
 """Layer norm (Ba et al. 2016) over the last axis, a tile of rows at a time.
 
 NumPy multiplies a tile by a column, or by a row, in an inner loop a row: twice the time of a tile
-by a tile. BLAS does better: products of (n, 2) and (2, h) spread factors of rows and of columns
-over a tile, products with vectors are sums, and a row of three numbers times three rows adds them.
+by a tile, unless rows are LONG. BLAS does better: products of (n, 2) and (2, h) spread factors of
+rows and of columns over a tile, products with vectors are sums, and a row of three numbers times
+three rows adds them.
 
 The ladder: naive, an operation at a time; in NumPy, all passes over a tile of rows in cache; in
 Triton, over rows in registers. Memory traffic there: forward reads x and writes y; backward reads
@@ -13,13 +14,13 @@ three times backward. Two numbers a row are kept, the mean and 1/deviation.
 
 from __future__ import annotations
 
-import numpy as np
-
+from . import arrays as np
 from . import norm_triton
 from .dispatch import dispatched
-from .tiles import added, row_tiles
+from .tiles import added, row_tiles, spreading
 
-NEAR = 4.0  # mean² over variance: up to here Σ x² costs the variance two bits
+NEAR = 4.0  # mean² over variance + eps: up to here Σ x² costs the variance two bits
+LONG = 1024  # numbers in a row: BLAS is slow at rows as far apart as pages of memory are
 
 
 def naive(x, weight, bias, eps=1e-5):
@@ -35,39 +36,52 @@ def forward(
     """x (n, h) -> y (n, h), and for backward x itself, less its means if need be, and (2, n, 2).
 
     With r = 1/deviation and m = -mean · r, y = x · (r wᵀ) + (m wᵀ + 1 bᵀ). Over x and a tile that
-    is two passes for the sums, two that spread factors, and two of arithmetic. What is kept are
-    the coefficients of w and b: r, 0 and m, 1.
+    is two passes for the sums, two that spread factors, and two of arithmetic; of LONG rows two and
+    four. What is kept are the coefficients of w and b: r, 0 and m, 1.
+
+    Σ x² / h - mean² needs no pass of its own, but of a mean far over the deviation it leaves no
+    digits: then all is done again with the means taken off. Temporary memory: a tile of
+    ROW_ELEMENTS, and vectors.
     """
-    n, h = x.shape
-    x, mean, variance = _moments(x)
-    stats, y = np.zeros_like(x, shape=(2, n, 2)), np.empty_like(x)
-    scale, shift = stats
-    np.divide(1, np.sqrt(variance + eps), out=scale[:, 0])
-    np.multiply(-mean, scale[:, 0], out=shift[:, 0])
-    shift[:, 1] = 1
-    affine = np.zeros_like(x, shape=(2, h))
+    stats, y = np.zeros_like(x, shape=(2, len(x), 2)), np.empty_like(x)
+    affine, share = np.zeros_like(x, shape=(2, x.shape[1])), np.empty_like(x, shape=x.shape[1])
     affine[0] = 1 if weight is None else weight
     affine[1] = 0 if bias is None else bias
-    for rows in row_tiles(n, h):
-        yt = np.matmul(scale[rows], affine, out=y[rows])
-        yt *= x[rows]
-        yt += np.matmul(shift[rows], affine)
+    share[...] = 1 / max(x.shape[1], 1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        _normalise(x, share, affine, eps, y, stats)
+        near = (np.square(stats[1, :, 0]) <= NEAR).all()
+    if not near:
+        x = x - np.matmul(x, share)[:, None]
+        _normalise(x, np.zeros_like(share), affine, eps, y, stats)
     return y, x, stats
 
 
-def _moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """x (n, h), less the means of its rows if one lies far from 0; then their means and variances.
+def _normalise(x, share, affine, eps, y, stats):
+    """Fills y and stats; share (h,) times a row is its mean, 0 if that is known."""
+    (n, h), (scale, shift) = x.shape, stats
+    shift[:, 1] = 1
+    for rows in row_tiles(n, h):
+        xt = x[rows]
+        mean = np.matmul(xt, share)
+        variance = np.vecdot(xt, xt) / max(h, 1) - mean * mean
+        r = np.divide(1, np.sqrt(variance + eps), out=scale[rows, 0])
+        np.multiply(-mean, r, out=shift[rows, 0])
+        _affine(xt, scale[rows], shift[rows], affine, y[rows])
 
-    Σ x² / h - mean² needs no such pass, but of a mean far over the deviation it leaves no digits.
-    """
-    h = max(x.shape[1], 1)
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean = np.matmul(x, np.ones_like(x, shape=x.shape[1])) / h
-        variance = np.vecdot(x, x) / h - mean * mean
-        if (mean * mean <= NEAR * variance).all():
-            return x, mean, variance
-    x = x - mean[:, None]
-    return x, np.zeros_like(mean), np.vecdot(x, x) / h
+
+def _affine(x, scale, shift, affine, y):
+    """y = x · (scale affine) + shift affine of a tile, (n, 2) (2, h): products, or row by row."""
+    if x.shape[1] >= LONG:
+        with spreading(x.shape[1]):
+            np.multiply(x, scale[:, :1], out=y)
+            y += shift[:, :1]
+            y *= affine[0]
+            y += affine[1]
+    else:
+        np.matmul(scale, affine, out=y)
+        y *= x
+        y += np.matmul(shift, affine)
 
 
 @dispatched
@@ -79,6 +93,7 @@ def backward(
     With u = g · w and normal = r x + m, dx = r (u - mean(u) - normal · mean(u · normal)), which is
     a number times u, one times x and one times 1 in each row. Over g, x and a tile that is four
     passes for sums, of g twice and of g · x twice; three for g · x, u and x beside it; one for dx.
+    Temporary memory: three tiles of ROW_ELEMENTS, and vectors.
     """
     n, h = x.shape
     dx, daffine = np.empty_like(x, shape=g.shape), np.zeros_like(x, shape=(2, h))
@@ -95,7 +110,8 @@ def backward(
         gx = np.multiply(gt, xt, out=u)
         daffine[0] += np.matmul(r, gx)
         factors = _factors(r, m, gw, np.matmul(gx, weight), max(h, 1))
-        np.multiply(gt, weight, out=u)
+        with spreading(h):
+            np.multiply(gt, weight, out=u)
         added(factors, tile, out[rows])
     return dx, *daffine
 
@@ -132,7 +148,7 @@ def _backward_naive(g, normal, weight, rstd):
 @forward.version("triton")
 def _forward_triton(x, weight, bias, eps):
     if not x.size:
-        return forward.versions["numpy"](x, weight, bias, eps)
+        return forward.plain(x)(x, weight, bias, eps)
     y, stats = norm_triton.forward(x, weight, bias, eps, centred=True)
     return y, x, stats
 
@@ -140,6 +156,6 @@ def _forward_triton(x, weight, bias, eps):
 @backward.version("triton")
 def _backward_triton(g, x, weight, stats):
     if not x.size:
-        return backward.versions["numpy"](g, x, weight, stats)
+        return backward.plain(g)(g, x, weight, stats)
     dx, sums = norm_triton.backward(g, x, weight, stats, centred=True)
     return dx, *sums

@@ -6,11 +6,10 @@ number a row is kept.
 
 from __future__ import annotations
 
-import numpy as np
-
+from . import arrays as np
 from . import norm_triton
 from .dispatch import dispatched
-from .tiles import added, row_tiles
+from .tiles import added, row_tiles, spreading
 
 
 def naive(x, weight, eps):
@@ -23,15 +22,16 @@ def forward(x: np.ndarray, weight: np.ndarray | None, eps: float) -> tuple[np.nd
     """x (n, h) -> y (n, h), and for backward 1/root of the mean square, beside zeros (n, 2).
 
     y = x · (r wᵀ): a pass for the sums, one that spreads the factors, one product. BLAS has no
-    fast product of a column and a row alone, hence the zeros.
+    fast product of a column and a row alone, hence the zeros. Temporary memory: none but vectors.
     """
     n, h = x.shape
     y, scale, affine = np.empty_like(x), *(np.zeros_like(x, shape=s) for s in ((n, 2), (2, h)))
-    np.divide(1, np.sqrt(np.vecdot(x, x) / max(h, 1) + eps), out=scale[:, 0])
     affine[0] = 1 if weight is None else weight
     for rows in row_tiles(n, h):
+        xt = x[rows]
+        np.divide(1, np.sqrt(np.vecdot(xt, xt) / max(h, 1) + eps), out=scale[rows, 0])
         yt = np.matmul(scale[rows], affine, out=y[rows])
-        yt *= x[rows]
+        yt *= xt
     return y, scale
 
 
@@ -42,7 +42,8 @@ def backward(
     """Cotangents of x (n, h), in g's shape if that is another, and of weight (h,).
 
     With u = g · w and s = Σ u · x over a row, dx = r u - (r² / h · r s) x. Six passes: g · x and
-    its sums over rows and columns; u and x, side by side; dx from both.
+    its sums over rows and columns; u and x, side by side; dx from both. Temporary memory: two tiles
+    of ROW_ELEMENTS, and vectors.
     """
     n, h = x.shape
     dx, dw, factors = np.empty_like(x, shape=g.shape), np.zeros_like(x, shape=h), scale.copy()
@@ -56,7 +57,8 @@ def backward(
         gx = np.multiply(gt, xt, out=u)
         dw += np.matmul(r[rows], gx)
         np.multiply(slope[rows], r[rows] * np.matmul(gx, weight), out=factors[rows, 1])
-        np.multiply(gt, weight, out=u)
+        with spreading(h):
+            np.multiply(gt, weight, out=u)
         added(factors[rows], tile, out[rows])
     return dx, dw
 
@@ -81,13 +83,13 @@ def _backward_naive(g, x, weight, rstd):
 @forward.version("triton")
 def _forward_triton(x, weight, eps):
     if not x.size:
-        return forward.versions["numpy"](x, weight, eps)
+        return forward.plain(x)(x, weight, eps)
     return norm_triton.forward(x, weight, None, eps, centred=False)
 
 
 @backward.version("triton")
 def _backward_triton(g, x, weight, rstd):
     if not x.size:
-        return backward.versions["numpy"](g, x, weight, rstd)
+        return backward.plain(g)(g, x, weight, rstd)
     dx, (dw,) = norm_triton.backward(g, x, weight, rstd, centred=False)
     return dx, dw

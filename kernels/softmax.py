@@ -13,11 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
+from . import arrays as np
 from .dispatch import dispatched
 from .launch import triton_kernel
-from .tiles import row_tiles
+from .tiles import row_tiles, spreading
 
 tl: Any = None  # Triton's language, once a kernel is launched
 
@@ -31,7 +30,7 @@ RANGE = 1e-10, 1e10  # sums in which no digit is lost, though summands below 1e-
 
 def naive(x: np.ndarray, axis: int = -1) -> np.ndarray:
     """The formula, one temporary a pass."""
-    e = np.exp(x - x.max(axis, keepdims=True))
+    e = np.exp(x - np.highest(x, axis, keepdims=True))
     return e / e.sum(axis, keepdims=True)
 
 
@@ -65,8 +64,9 @@ def _by_rows(rows_of: Callable[..., None], axis: int, *arrays: np.ndarray) -> np
     """Fill a new array tile by tile: rows_of(*tiles, tile of it), `axis` being the rows'."""
 
     def fill(*flat):
-        for rows in row_tiles(*flat[0].shape):
-            rows_of(*(a[rows] for a in flat))
+        with spreading(flat[0].shape[1]):
+            for rows in row_tiles(*flat[0].shape):
+                rows_of(*(a[rows] for a in flat))
 
     return _in_rows(fill, axis, *arrays)
 
@@ -84,12 +84,20 @@ def _in_rows(fill: Callable[..., None], axis: int, *arrays: np.ndarray) -> np.nd
 
 @dispatched
 def forward(x: np.ndarray, axis: int) -> np.ndarray:
-    """exp(x) / sum(exp(x)) along an axis: three passes, five where a maximum is taken off."""
+    """exp(x) / sum(exp(x)) along an axis: three passes, five where a maximum is taken off.
+
+    Temporary memory: a few numbers a row; along another axis than the last, copies of all arrays.
+    """
     return _by_rows(_softmax, axis, x)
 
 
 def _softmax(x, y):
-    y /= exponentials(x, y)[:, None]
+    sums = exponentials(x, y)
+    if x.itemsize == 2:  # the inverse of a sum over 16384 would lose digits
+        y /= sums[:, None]
+    else:
+        with np.errstate(divide="ignore"):
+            y *= (1 / sums)[:, None]
 
 
 def _sums(x: np.ndarray) -> np.ndarray:
@@ -98,7 +106,7 @@ def _sums(x: np.ndarray) -> np.ndarray:
 
 @dispatched
 def backward(g: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
-    """y · (g - Σ g·y), from the softmax y: three passes."""
+    """y · (g - Σ g·y), from the softmax y: three passes. Temporary memory: as forward's."""
     return _by_rows(_softmax_slope, axis, g, y)
 
 
@@ -109,7 +117,7 @@ def _softmax_slope(g, y, dx):
 
 @dispatched
 def log_forward(x: np.ndarray, axis: int) -> np.ndarray:
-    """x - log(sum(exp(x))) along an axis."""
+    """x - log(sum(exp(x))) along an axis. Temporary memory: as forward's, and a tile."""
     return _by_rows(_log_softmax, axis, x)
 
 
@@ -120,7 +128,7 @@ def _log_softmax(x, y):
 
 @dispatched
 def log_backward(g: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
-    """g - exp(y) · Σ g, from the log-softmax y."""
+    """g - exp(y) · Σ g, from the log-softmax y. Temporary memory: as forward's."""
     return _by_rows(_log_softmax_slope, axis, g, y)
 
 
@@ -140,8 +148,9 @@ def _backward_naive(g, y, axis):
 
 @log_forward.version("naive")
 def _log_naive(x, axis):
-    x = x - x.max(axis, keepdims=True)
-    return x - np.log(np.exp(x).sum(axis, keepdims=True))
+    x = x - np.highest(x, axis, keepdims=True)
+    with np.errstate(divide="ignore"):  # of nothing the sum is 0
+        return x - np.log(np.exp(x).sum(axis, keepdims=True))
 
 
 @log_backward.version("naive")

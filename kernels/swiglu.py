@@ -13,12 +13,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
+from . import arrays as np
 from .dispatch import dispatched
 from .launch import triton_kernel
 from .pointwise import sigmoid, silu
-from .tiles import row_tiles
+from .tiles import row_tiles, spreading
 
 tl: Any = None  # Triton's language, once a kernel is launched
 
@@ -33,7 +32,7 @@ def forward(x: np.ndarray) -> np.ndarray:
     """
     rows, h = _rows(x)
     y = np.empty_like(rows, shape=(len(rows), h))
-    with np.errstate(over="ignore"):  # exp(-x) may be infinite: 1 / (1 + it) is 0
+    with np.errstate(over="ignore"), spreading(h):  # exp(-x) may be infinite: 1 / (1 + it) is 0
         for at in row_tiles(len(rows), h):
             silu(rows[at, :h], y[at])
             y[at] *= rows[at, h:]
@@ -48,7 +47,7 @@ def backward(g: np.ndarray, x: np.ndarray) -> np.ndarray:
     """
     rows, h = _rows(x)
     g, dx = g.reshape(len(rows), h), np.empty_like(rows)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"), spreading(h):
         for at in row_tiles(len(rows), h):
             _slopes(g[at], rows[at, :h], rows[at, h:], dx[at, :h], dx[at, h:])
     return dx.reshape(x.shape)

@@ -1,18 +1,21 @@
 """Cutting work into tiles: pieces small enough that all passes over one stay in cache."""
 
+import contextlib
 import functools
 from collections.abc import Iterator
 
-import numpy as np
+from . import arrays as np
 
 ELEMENTS = 1 << 16  # of one array: 256 KiB in float32, so four arrays fit a 1 MiB L2
 ROW_ELEMENTS = 1 << 18  # of whole rows, 1 MiB in float32: what is done a row needs many rows to
 # pay for a call, and L3 feeds long streams as fast
+BROAD = 512  # numbers in a row, from which rows are worth a call each
 
 
 def flat_tiles(*arrays: np.ndarray, elements: int = ELEMENTS) -> Iterator[tuple[np.ndarray, ...]]:
     """Matching pieces of contiguous arrays of equal size, as flat views."""
     flat = [_flat(a) for a in arrays]
+    elements = max(flat[0].size, 1) if np.on_gpu(flat[0]) else elements  # a GPU wants them whole
     for start in range(0, flat[0].size, elements):
         yield tuple(a[start : start + elements] for a in flat)
 
@@ -22,6 +25,20 @@ def row_tiles(rows: int, width: int, elements: int = ROW_ELEMENTS) -> Iterator[s
     step = max(1, elements // max(width, 1))
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
+
+
+@contextlib.contextmanager
+def spreading(width: int) -> Iterator[None]:
+    """Inside, a tile times a number a row, or times one row, costs half; width is the row's.
+
+    If a row is shorter than NumPy's buffer of 8192 elements, what is spread is first copied into
+    it. A smaller buffer leaves that copy out, for one call of the inner loop a row. A pass that
+    changes the dtype needs the buffer: there should be none inside.
+    """
+    with np.errstate():  # it brings back the size too
+        if width >= BROAD:
+            np.setbufsize(16)
+        yield
 
 
 def added(factors: np.ndarray, parts: np.ndarray, out: np.ndarray) -> None:
@@ -36,6 +53,8 @@ def added(factors: np.ndarray, parts: np.ndarray, out: np.ndarray) -> None:
 def constant(value: float, x: np.ndarray) -> np.ndarray:
     """As many of one value as x has elements: NumPy's maximum of two arrays takes a third of the
     time of one with a number."""
+    if np.on_gpu(x):
+        return value  # type: ignore[return-value]
     if x.size > ELEMENTS:
         return np.full_like(x, value)
     return _tile(value, x.dtype)[: x.size].reshape(x.shape)

@@ -165,6 +165,15 @@ def test_flat_tiles_are_views_of_everything(n, elements):
     assert (a == 1).all() and (b == 1).all()
 
 
+@pytest.mark.parametrize("width, small", [(tiles.BROAD - 1, False), (tiles.BROAD, True)])
+def test_only_while_spreading_over_long_rows_is_numpys_buffer_small(width, small):
+    before = np.getbufsize()
+    with pytest.raises(ZeroDivisionError), tiles.spreading(width):
+        assert (np.getbufsize() < before) == small
+        raise ZeroDivisionError
+    assert np.getbufsize() == before
+
+
 @pytest.mark.parametrize("n, k, h", [(5, 2, 7), (5, 3, 1), (1, 4, 9), (0, 2, 3), (300, 3, 256)])
 def test_rows_are_added_by_their_factors(n, k, h):
     factors, parts, out = numbers((n, k), 0), numbers((k, n, h), 1), np.full((n, h), np.nan)

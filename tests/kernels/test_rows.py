@@ -61,6 +61,16 @@ def test_layer_norm_of_equal_and_huge_rows():
 
 
 @DTYPES
+@pytest.mark.parametrize("long", [1, 10**9])
+def test_layer_norm_by_products_and_row_by_row(dtype, long, monkeypatch):
+    monkeypatch.setattr(layer_norm, "LONG", long)
+    x, w, b = (numbers(s, i, dtype) for i, s in enumerate([(5, 600), (600,), (600,)]))
+    with tiny_tiles(1200):
+        y, _, _ = layer_norm.forward(x, w, b, 0.01)
+    assert close(y, layer_norm.naive(*(a.astype("float64") for a in (x, w, b)), 0.01), dtype)
+
+
+@DTYPES
 @pytest.mark.parametrize("near", [-1.0, 4.0])
 @pytest.mark.parametrize("weight, bias", [(True, True), (True, False), (False, False)])
 def test_layer_norm_with_and_without_the_means_taken_off(dtype, near, weight, bias, monkeypatch):
