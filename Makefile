@@ -4,7 +4,7 @@ RANKS ?= 4
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
-.PHONY: env train test proofs lint bench doctor clean
+.PHONY: env train test proofs lint bench gpu doctor clean
 
 train: .venv/mpi.ok          ## Train a GPT on four ranks (RANKS=n, ARGS="--model gpt-mini …")
 	@$(BIN)/mpirun -n $(RANKS) $(BIN)/minidist train $(ARGS)
@@ -23,6 +23,11 @@ lint: .venv/test.ok          ## Style and types
 bench: .venv/test.ok         ## Speed beside PyTorch, which must be in .venv
 	@$(BIN)/python -c "import torch" || { echo "make bench compares with PyTorch: $(BIN)/pip install torch"; exit 2; }
 	@for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+GPU := build/gpu
+gpu:                         ## Is a GPU right, and how fast? PYTHON has CuPy, Triton, PyTorch
+	@rm -rf $(GPU) && mkdir -p $(GPU) && cp -R minidist $(GPU)/ && cp -R kernels $(GPU)/minidist/
+	@PYTHONPATH=$(GPU) $(PYTHON) benchmarks/gpu $(ARGS)
 
 doctor: .venv/mpi.ok         ## What this machine has, and the fix for what it lacks
 	@$(BIN)/minidist doctor
