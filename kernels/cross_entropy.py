@@ -12,13 +12,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
+from . import arrays as np
 from .dispatch import dispatched
 from .halves import wide
 from .launch import triton_kernel
 from .softmax import exponentials
-from .tiles import row_tiles
+from .tiles import row_tiles, spreading
 
 tl: Any = None  # Triton's language, once a kernel is launched
 
@@ -57,8 +56,9 @@ def forward(logits: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndar
 def backward(g: np.ndarray, e: np.ndarray, total: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Cotangent of the logits: (softmax - one_hot(target)) · g, with g (n,)."""
     dlogits = np.empty_like(e)
-    for rows in row_tiles(*e.shape):
-        np.multiply(e[rows], (g[rows] / total[rows])[:, None], out=dlogits[rows])
+    with spreading(e.shape[1]):
+        for rows in row_tiles(*e.shape):
+            np.multiply(e[rows], (g[rows] / total[rows])[:, None], out=dlogits[rows])
     dlogits[np.arange(len(target)), target] -= g
     return dlogits
 
@@ -70,11 +70,14 @@ def gradient_(logits: np.ndarray, target: np.ndarray) -> np.ndarray:
     Temporary memory is two tiles of ROW_ELEMENTS, or rows, besides a few numbers a row; for 16
     bits, whose exponentials lose too much, it is three in float32.
     """
-    losses = np.empty_like(logits, shape=len(logits))
+    losses = np.empty_like(wide(logits[:0]), shape=len(logits))
     for rows in row_tiles(*logits.shape):
         x = logits[rows]
         losses[rows], e, total = forward.versions["numpy"](wide(x), target[rows])
-        x[...] = np.multiply(e, (1 / total)[:, None], out=e)
+        with spreading(x.shape[1]):
+            p = np.multiply(e, (1 / total)[:, None], out=x if x.dtype == e.dtype else e)
+        if p is not x:
+            x[...] = p
         x[np.arange(len(x)), target[rows]] -= 1
     return losses
 
@@ -111,8 +114,8 @@ def check(
         raise RuntimeError(f"{name}: weight {weight.shape} for {count} classes: want one for each")
     target = target.reshape(-1)
     keep = target != ignore_index
-    target = target if keep.all() else np.where(keep, target, 0)
-    if keep.any() and not (target.min() >= 0 and target.max() < count):
+    target = np.where(keep, target, 0) if np.on_gpu(keep) or not keep.all() else target
+    if not np.on_gpu(keep) and keep.any() and np.outside(target, count):
         raise IndexError(
             f"{name}: targets from {target.min()} to {target.max()} for {count} classes"
         )
@@ -122,7 +125,8 @@ def check(
 def one_hot(target: np.ndarray, values: np.ndarray, classes: int) -> np.ndarray:
     """values (n,) each at its target, zeros elsewhere: (n, classes)."""
     whole = np.zeros_like(values, shape=(len(target), classes))
-    whole[np.arange(len(target)), target] = values
+    with np.beside(values):
+        whole[np.arange(len(target)), target] = values
     return whole
 
 
@@ -146,9 +150,9 @@ def soft_forward(logits: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndar
     n, v = logits.shape
     loss, lse = np.empty_like(logits, shape=n), np.empty_like(logits, shape=(n, 1))
     for rows in row_tiles(n, v):
-        top = logits[rows].max(1, keepdims=True, initial=-np.inf)
+        top = np.highest(logits[rows], 1, True)
         lse[rows] = top + np.log(np.exp(logits[rows] - top).sum(1, keepdims=True))
-        loss[rows] = np.vecdot(q[rows], lse[rows] - logits[rows])
+        loss[rows] = np.einsum("nv,nv->n", q[rows], lse[rows] - logits[rows])
     return loss, lse
 
 
@@ -267,7 +271,8 @@ def _backward_triton(g, x, sums, target):
 @gradient_.version("triton")
 def _gradient_triton(logits, target):
     assert logits.flags.c_contiguous
-    losses, (down, _, constants) = np.empty_like(logits, shape=len(logits)), cut(logits)
+    losses = np.empty_like(wide(logits[:0]), shape=len(logits))
+    down, _, constants = cut(logits)
     _loss_kernel[(down,)](
         logits, _contiguous(target), losses, losses, *logits.shape, IN_PLACE=True, **constants
     )

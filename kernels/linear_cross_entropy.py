@@ -18,10 +18,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
-
+from . import arrays as np
 from . import cross_entropy
 from .dispatch import dispatched
+from .halves import cast, is_half, wide
 from .matmul import matmul
 
 LEAST = 512  # rows of a chunk: fewer would make poor products
@@ -49,28 +49,38 @@ def forward(
     Temporary memory, of which `chunk_rows` gives r: logits (r, V), products as large, and a chunk's
     hidden states; V · h more in float32 if the weight has 16 bits.
     """
-    losses = np.empty_like(hidden, shape=len(hidden))
+    losses = np.empty_like(wide(hidden[:0]), shape=len(hidden))
     dhidden, total = np.empty_like(hidden, order="C"), _zeros(weight)
     for rows, logits in _chunks(hidden, weight):
         losses[rows] = cross_entropy.gradient_(logits, target[rows])
         matmul(logits, weight, out=dhidden[rows])
         _add(total, logits, _scaled(hidden[rows], None if expect is None else expect[rows]))
-    return losses, Saved(dhidden, total.astype(weight.dtype, copy=False), expect)
+    return losses, Saved(dhidden, _rounded(total, weight), expect)
 
 
 @dispatched
 def backward(
     g: np.ndarray, saved: Saved, hidden: np.ndarray, weight: np.ndarray, target: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """g (n,) -> the cotangents of hidden (n, h) and of weight (V, h)."""
-    dhidden, factor = saved.dhidden * g[:, None], _factor(g, saved.expect)
+    """g (n,) -> the cotangents of hidden (n, h) and of weight (V, h).
+
+    g () is the cotangent of the sum of the losses, each times what was expected of it.
+    """
+    if not g.ndim:
+        rows = np.broadcast_to(g, len(hidden)) if saved.expect is None else saved.expect * g
+        return _scaled(saved.dhidden, rows), _rounded(wide(saved.dweight) * wide(g), weight)
+    dhidden, factor = _scaled(saved.dhidden, g), _factor(g, saved.expect)
     if factor is not None:
-        return dhidden, saved.dweight * factor
+        return dhidden, _rounded(wide(saved.dweight) * factor, weight)
     total = _zeros(weight)
     for rows, logits in _chunks(hidden, weight):
         cross_entropy.gradient_(logits, target[rows])
         _add(total, logits, _scaled(hidden[rows], g[rows]))
-    return dhidden, total.astype(weight.dtype, copy=False)
+    return dhidden, _rounded(total, weight)
+
+
+forward.version("triton")(forward.numpy)  # the products and the losses in it are Triton's then
+backward.version("triton")(backward.numpy)
 
 
 @forward.version("naive")
@@ -81,6 +91,8 @@ def _forward_naive(hidden, weight, target, expect=None):
 
 @backward.version("naive")
 def _backward_naive(g, saved, hidden, weight, target):
+    if not g.ndim:
+        g = g * (np.ones_like(hidden[:, 0]) if saved.expect is None else saved.expect)
     logits = hidden @ weight.T
     e = np.exp(logits - logits.max(1, keepdims=True))
     d = e / e.sum(1, keepdims=True)
@@ -106,25 +118,34 @@ def _chunks(hidden: np.ndarray, weight: np.ndarray) -> Iterator[tuple[slice, np.
 
 
 def _zeros(weight: np.ndarray) -> np.ndarray:
-    kind = np.float32 if weight.dtype == np.float16 else weight.dtype
-    return np.zeros_like(weight, kind, "C")
+    return np.zeros_like(weight, np.float32 if is_half(weight) else weight.dtype, "C")
 
 
 def _add(total: np.ndarray, d: np.ndarray, hidden: np.ndarray) -> None:
     """total += dᵀ hidden: (V, h), (r, V), (r, h), in pieces of total no larger than d."""
     step = max(1, d.size // max(hidden.shape[1], 1))
     for start in range(0, len(total), step):
-        total[start : start + step] += matmul(d[:, start : start + step].T, hidden)
+        part = total[start : start + step]
+        part += matmul(d[:, start : start + step].T, hidden, out=np.empty_like(part))
 
 
 def _scaled(hidden: np.ndarray, factors: np.ndarray | None) -> np.ndarray:
-    return hidden if factors is None else hidden * factors.astype(hidden.dtype)[:, None]
+    if factors is None:
+        return hidden
+    x = wide(hidden)
+    return _rounded(x * wide(factors).astype(x.dtype)[:, None], hidden)
+
+
+def _rounded(x: np.ndarray, like: np.ndarray) -> np.ndarray:
+    return x if x.dtype == like.dtype else cast(x, like.dtype)
 
 
 def _factor(g: np.ndarray, expect: np.ndarray | None) -> np.ndarray | None:
-    """The number by which g is what was expected, if there is one; on a GPU this waits for g."""
+    """The number by which g is what was expected, if there is one; on a GPU that is not asked."""
     if not g.size:
         return g.sum()
+    if np.on_gpu(g):  # to know it would be to wait for it
+        return None
     expect = np.ones_like(g) if expect is None else expect.astype(g.dtype)
     at = np.abs(expect).argmax()
     factor = g[at] / np.where(expect[at] == 0, 1, expect[at])

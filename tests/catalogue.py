@@ -427,6 +427,19 @@ case("cross_entropy", classified(), lambda m, x, t, **o: classes(
 
 
 @st.composite
+def rows_of_classes(draw):
+    """Rows, a linear layer to 5 classes, and the rows' classes, some of them ignored."""
+    n, h = draw(SIDE), draw(SIDE)
+    target = integers(draw, (n,), 5)
+    target[1:][target[1:] == 4] = -100
+    return [*filled(draw, (n, h), (5, h)), target], {"reduction": draw(REDUCTION)}
+
+
+case("linear_cross_entropy", rows_of_classes(), lambda m, x, w, t, reduction: (
+    m.F.linear_cross_entropy(x, w, t, reduction=reduction)))  # fmt: skip
+
+
+@st.composite
 def spelled(draw):
     """Log-probabilities (t, n, 4) and labels that fit into them."""
     t, n, s = draw(st.integers(5, 7)), draw(SIDE), draw(st.integers(0, 2))

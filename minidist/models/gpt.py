@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
 from .. import nn, random
-from ..autograd import no_grad
+from ..autograd import is_grad_enabled, no_grad
+from ..kernels import arrays as np
 from ..nn import Dropout, Embedding, LayerNorm, Linear
 from ..nn import functional as F
 from ..tensor import Tensor
+
+LARGE_VOCABULARY = 8192  # logits of so many take more memory than a layer's activations
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,10 @@ class GPT(nn.Module):
                 p.data[...] = deviation * scale * normal
 
     def forward(self, index: Tensor) -> Tensor:
+        return F.linear(self.hidden(index), self.wte.weight)  # (b, s, V): the tied embedding
+
+    def hidden(self, index: Tensor) -> Tensor:
+        """Tokens (b, s) -> the last layer's normalised states (b, s, h)."""
         length = index.shape[1]
         if length > self.config.positions:
             raise ValueError(
@@ -99,10 +104,18 @@ class GPT(nn.Module):
         x = self.drop(self.wte(index) + self.wpe.weight[:length])  # (b, s, h)
         for block in self.h:
             x = block(x)
-        return F.linear(self.ln_f(x), self.wte.weight)  # (b, s, V): the tied embedding
+        return self.ln_f(x)
 
     def loss(self, index: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-        """Cross-entropy in nats of targets (b, s) after tokens (b, s)."""
+        """Cross-entropy in nats of targets (b, s) after tokens (b, s).
+
+        With a large vocabulary the logits, the largest array by far, are made in chunks.
+        """
+        if is_grad_enabled() and self.config.vocab >= LARGE_VOCABULARY:
+            rows = self.hidden(index).reshape(-1, self.config.hidden)
+            return F.linear_cross_entropy(
+                rows, self.wte.weight, target.reshape(-1), reduction=reduction
+            )
         logits = self(index)
         return F.cross_entropy(
             logits.view(-1, logits.shape[-1]), target.reshape(-1), reduction=reduction
@@ -119,7 +132,8 @@ class GPT(nn.Module):
         generator, out = random.generator(seed, "generate"), np.asarray(prompt, np.int64)
         for _ in range(tokens):
             window = out[-self.config.positions :]
-            logits = self(Tensor(window[None])).data[0, -1].astype(np.float64)
+            index = Tensor(window[None]).to(self.wte.weight.device)
+            logits = self(index)[0, -1].cpu().double().data
             out = np.append(out, _draw(logits, temperature, top_k, generator))
         return out
 

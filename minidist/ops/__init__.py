@@ -11,18 +11,18 @@ from .conv import conv1d, conv2d, conv_transpose2d
 from .dropout import dropout
 from .einsum import einsum
 from .elementwise import (
-    abs, acos, acosh, add, allclose, asin, asinh, atan, atan2, atanh, bitwise_and, bitwise_not,
-    bitwise_or, bitwise_xor, cast, ceil, clamp, clone, cos, cosh, div, eq, equal, erf, exp, expm1,
+    abs, acos, acosh, add, asin, asinh, atan, atan2, atanh, bitwise_and, bitwise_not,
+    bitwise_or, bitwise_xor, cast, ceil, clamp, clone, cos, cosh, div, eq, erf, exp, expm1,
     floor, floor_divide, ge, gelu, gt, isfinite, isinf, isnan, le, log, log10, log1p, log2,
     logical_and, logical_not, logical_or, logical_xor, lt, masked_fill, maximum, minimum, mul, ne,
     neg, pow, reciprocal, remainder, round, rsqrt, sign, sin, sinh, sqrt, square, sub, tan, tanh,
     trunc, where,
 )
 from .embedding import embedding
-from .index import gather, index_select, masked_select, nonzero, one_hot, scatter_add
+from .index import gather, index_select, masked_select, scatter_add
 from .loss import (
     binary_cross_entropy, binary_cross_entropy_with_logits, cross_entropy, ctc_loss, huber_loss,
-    kl_div, l1_loss, mse_loss, nll_loss,
+    kl_div, l1_loss, linear_cross_entropy, mse_loss, nll_loss,
 )
 from .normalization import batch_norm, group_norm, layer_norm, rms_norm
 from .pool import (

@@ -4,8 +4,7 @@ import string
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
+from ..kernels.contract import contract
 from ..tensor import Tensor
 from .op import differentiable, want_one_dtype
 
@@ -110,17 +109,3 @@ def _contract(x, y, a, b, out):
     """Its VJPs are contractions again: of the cotangent and the other operand."""
     z = contract(x, y, a, b, out)
     return z, lambda g: contract(g, y, out, b, a), lambda g: contract(g, x, out, a, b)
-
-
-def contract(x, y, a, b, out):
-    """x with letters a, y with b -> letters out: batches of matrix products."""
-    batch = [c for c in a if c in b and c in out]
-    inner = [c for c in a if c in b and c not in out]
-    left, right = [c for c in a if c not in b], [c for c in b if c not in a]
-    size = dict(zip(a + b, x.shape + y.shape))
-    count = lambda letters: int(np.prod([size[c] for c in letters]))
-    lead, k = [size[c] for c in batch], count(inner)
-    x = x.transpose([a.index(c) for c in batch + left + inner]).reshape(*lead, count(left), k)
-    y = y.transpose([b.index(c) for c in batch + inner + right]).reshape(*lead, k, count(right))
-    z = (x @ y if inner else x * y).reshape([size[c] for c in batch + left + right])
-    return z.transpose([(batch + left + right).index(c) for c in out])

@@ -3,15 +3,19 @@
 import math
 import warnings
 
-import numpy as np
-
 from ..array import is_floating
+from ..autograd import Joint
+from ..device import moved
+from ..kernels import arrays as np
 from ..kernels import cross_entropy as kernel
 from ..kernels import ctc
+from ..kernels import linear_cross_entropy as fused
+from ..kernels.halves import wide
 from ..tensor import Tensor
 from .activation import softplus
 from .elementwise import abs, square
-from .op import differentiable, elementwise
+from .op import differentiable, elementwise, want_one_dtype
+from .product import linear
 from .shape import permute, reshape
 
 
@@ -22,7 +26,11 @@ def _reduced(losses, reduction, total=None):
     if reduction != "mean":
         return losses if reduction == "none" else losses.sum()
     total = losses.numel() if total is None else total
-    return losses.sum() / total if total else losses.sum() * 0 + math.nan  # 0/0 moves nothing
+    if np.on_gpu(total):
+        return losses.sum() / Tensor(total)
+    return (
+        losses.sum() / float(total) if total else losses.sum() * 0 + math.nan
+    )  # 0/0 moves nothing
 
 
 # Of elements
@@ -76,7 +84,8 @@ def _binary(name, loss, x, target, weight, reduction):
 
 def binary_cross_entropy(input, target, weight=None, *, reduction="mean"):
     """-t·log p - (1 - t)·log(1 - p) of probabilities p, each logarithm at least -100."""
-    if input.numel() and not (input.data.min() >= 0 and input.data.max() <= 1):
+    x = input.data
+    if not np.on_gpu(x) and x.size and not (x.min() >= 0 and x.max() <= 1):
         raise RuntimeError("binary_cross_entropy: probabilities outside 0 to 1: sigmoid first")
     return _binary("binary_cross_entropy", _bce, input, target, weight, reduction)
 
@@ -143,10 +152,10 @@ def _rows(x):
 
 def _weighed(losses, target, classes, keep, weight, reduction):
     """Each row's loss by its weight (0 if ignored); the mean is over the sum of the weights."""
-    shape, total = np.shape(target.data), None
-    if weight is not None or not keep.all():
-        each = keep.astype(losses.dtype) if weight is None else weight.data[classes] * keep
-        losses, total = losses * Tensor(each), each.sum().item()
+    shape, total = target.shape, None
+    if weight is not None or np.on_gpu(keep) or not keep.all():
+        each = keep if weight is None else weight.data[classes] * keep
+        losses, total = losses * Tensor(each), each.sum()
     return _reduced(losses if losses.shape == shape else losses.reshape(shape), reduction, total)
 
 
@@ -175,9 +184,39 @@ def cross_entropy(
     rows = _rows(input)
     if not label_smoothing:
         return _weighed(_cross_entropy(rows, classes), given, classes, keep, weight, reduction)
-    scale = np.ones(rows.shape[1], rows.dtype) if scale is None else scale
+    scale = np.ones_like(rows.data, shape=rows.shape[1]) if scale is None else scale
     losses = _soft_cross_entropy(rows, kernel.smoothed(classes, keep, scale, label_smoothing))
-    return _reduced(losses.reshape(given.shape), reduction, (scale[classes] * keep).sum().item())
+    return _reduced(losses.reshape(given.shape), reduction, (scale[classes] * keep).sum())
+
+
+@differentiable
+def _linear_cross_entropy(x, weight, target, keep, summed):
+    losses, saved = fused.forward(x, weight, target, keep)
+    y = losses if keep is None else losses * keep
+    vjp = lambda g: list(fused.backward(g, saved, x, weight, target))
+    return y.sum() if summed else y, Joint(vjp)
+
+
+def linear_cross_entropy(
+    input, linear_weight, target, *, linear_bias=None, weight=None, reduction="mean",
+    ignore_index=-100, label_smoothing=0.0,
+):  # fmt: skip
+    """cross_entropy(linear(input, linear_weight), target) that never holds all logits at once.
+
+    input (n, h), linear_weight (C, h), classes (n,). Gradients are made in the same pass. With a
+    bias, class weights, smoothing or other targets it is what it says.
+    """
+    want_one_dtype("linear_cross_entropy", input, linear_weight)
+    fits = input.ndim == target.ndim + 1 == 2 and input.shape[1:] == linear_weight.shape[1:]
+    if label_smoothing or not (linear_bias is None is weight and fits):
+        options = {"ignore_index": ignore_index, "label_smoothing": label_smoothing}
+        logits = linear(input, linear_weight, linear_bias)
+        return cross_entropy(logits, target, weight, reduction=reduction, **options)
+    shape = len(input), len(linear_weight)
+    classes, keep = kernel.check("linear_cross_entropy", shape, target.data, None, ignore_index)
+    kept = None if not np.on_gpu(keep) and keep.all() else keep.astype(wide(input.data[:0]).dtype)
+    y = _linear_cross_entropy(input, linear_weight, classes, kept, reduction != "none")
+    return y / (len(input) if kept is None else Tensor(kept.sum())) if reduction == "mean" else y
 
 
 def _of_probabilities(x, target, weight, reduction, smoothing):
@@ -191,7 +230,8 @@ def _of_probabilities(x, target, weight, reduction, smoothing):
 
 
 @differentiable
-def _ctc(log_probs, labels, lengths, sizes, blank, zero_infinity):
+def _ctc(log_probs, spelled, blank, zero_infinity):
+    labels, lengths, sizes = (np.at_home_of(log_probs, a) for a in spelled)
     losses, p, alpha = ctc.forward(log_probs, labels, lengths, sizes, blank)
     if zero_infinity:
         losses[np.isinf(losses)] = 0
@@ -211,10 +251,10 @@ def ctc_loss(
     """
     x = log_probs.unsqueeze(1) if log_probs.ndim == 2 else log_probs
     given = (np.asarray(getattr(v, "data", v)) for v in (targets, input_lengths, target_lengths))
-    labels, lengths, sizes = (np.atleast_1d(v) for v in given)
+    labels, lengths, sizes = (moved(np.atleast_1d(v), "cpu") for v in given)  # they steer loops
     ctc.check(x.shape, labels, lengths, sizes, blank)
     labels = ctc.padded(labels, sizes, blank)
-    losses = _ctc(x, labels, lengths, sizes, blank, zero_infinity)
+    losses = _ctc(x, (labels, lengths, sizes), blank, zero_infinity)
     if reduction == "mean":
-        losses = losses / Tensor(np.maximum(sizes, 1).astype(losses.dtype))
+        losses = losses / Tensor(np.maximum(sizes, 1).astype(losses.dtype)).to(losses.device)
     return _reduced(losses.reshape(log_probs.shape[1:-1]), reduction)

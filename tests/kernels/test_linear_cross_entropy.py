@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from minidist.kernels import linear_cross_entropy as kernel
 from minidist.kernels.dispatch import using
+from minidist.kernels.halves import wide
 from minidist.kernels.tiles import ROW_ELEMENTS
 from peak import peak
 from tritons import poisoned
@@ -35,9 +36,10 @@ def run(version, g, hidden, weight, target, expect=None):
 
 
 def difference(version, g, hidden, weight, target, expect=None):
-    wide = [a.astype("float64") for a in (g, hidden, weight)]
-    wanted, found = run("naive", *wide, target), run(version, g, hidden, weight, target, expect)
-    assert all(a.dtype == hidden.dtype and a.shape == w.shape for a, w in zip(found, wanted))
+    exact = [a.astype("float64") for a in (g, hidden, weight)]
+    wanted, found = run("naive", *exact, target), run(version, g, hidden, weight, target, expect)
+    assert [a.dtype for a in found] == [wide(hidden).dtype, hidden.dtype, hidden.dtype]
+    assert [a.shape for a in found] == [w.shape for w in wanted]
     errors = [np.abs(a - w) / np.maximum(1, np.abs(w)) for a, w in zip(found, wanted)]
     return np.max([e.max(initial=0) for e in errors])
 
@@ -103,3 +105,20 @@ def test_one_factor_for_unlike_cotangents_is_seen(monkeypatch):
 
 def test_float32_fails_the_bound_of_float64():
     assert difference("numpy", *inputs((20, 8, 9))) > 100 * BOUND["float64"]
+
+
+@DTYPES
+@pytest.mark.parametrize("version", ["numpy", "triton"])
+def test_the_cotangent_of_a_sum_makes_no_logits_again(version, dtype, passes):
+    g, hidden, weight, target = inputs((7, 5, 11), dtype)
+    kept = (np.arange(7) % 3 > 0).astype(g.dtype)
+    for expect in (None, kept):
+        passes.clear()
+        with using(version):
+            _, saved = kernel.forward(hidden, weight, target, expect)
+            found = kernel.backward(np.asarray(g[0]), saved, hidden, weight, target)
+        assert len(passes) == 1
+        each = g[0].astype("d") * (np.ones(7) if expect is None else kept)
+        wide_ones = [a.astype("d") for a in (each, hidden, weight)]
+        for a, w in zip(found, run("naive", *wide_ones, target)[1:]):
+            assert np.abs(a - w).max() <= BOUND[dtype] * max(1, np.abs(w).max())

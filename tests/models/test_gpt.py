@@ -9,6 +9,7 @@ from minidist.kernels import dropout
 
 import minidist as md
 from minidist import Tensor, random
+from minidist.models import gpt
 from minidist.models.gpt import GPT, Block, GPTConfig
 from minidist.testing import gradcheck
 
@@ -178,6 +179,23 @@ def test_a_token_does_not_see_the_future():
     after = model(Tensor(tokens)).data
     np.testing.assert_allclose(before[:, :3], after[:, :3], rtol=1e-12)
     assert (before[:, 3:] != after[:, 3:]).any(-1).all()
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_a_large_vocabulary_is_worked_through_in_chunks(reduction, monkeypatch):
+    """The same loss and the same gradients, and no logits of all tokens."""
+
+    def both():
+        model = tiny()
+        loss = model.loss(TOKENS, TOKENS, reduction)
+        loss.backward()
+        return [loss.item(), *(p.grad.data for p in model.parameters())]
+
+    whole = both()
+    monkeypatch.setattr(gpt, "LARGE_VOCABULARY", 6)
+    monkeypatch.setattr(GPT, "forward", None)
+    for a, b in zip(whole, both(), strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-10, atol=1e-13)
 
 
 def test_generate():
