@@ -19,9 +19,9 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
+from . import arrays as np
 from .dispatch import dispatched
+from .halves import BFLOAT16, is_half
 from .launch import triton_kernel
 from .tiles import ELEMENTS
 
@@ -186,8 +186,8 @@ def _dropout_kernel(
 
 @forward.version("triton")
 def _forward_triton(x, key, first, samples, keep, scale):
-    if x.dtype.kind != "f":
-        return forward.versions["numpy"](x, key, first, samples, keep, scale)
+    if x.dtype.kind != "f" and not is_half(x):
+        return forward.plain(x)(x, key, first, samples, keep, scale)
     x = x if x.flags.c_contiguous else x.copy()
     y = np.empty_like(x)
     size = x.size // max(samples, 1)
@@ -197,7 +197,7 @@ def _forward_triton(x, key, first, samples, keep, scale):
     counts = each if whole else each * samples
     _dropout_kernel[(-(-counts // COUNTS),)](
         x, y, counts, size, each, limit(keep), *_words(key), *_words(first),
-        float(x.dtype.type(scale)),
+        float(scale if x.dtype == BFLOAT16 else x.dtype.type(scale)),
         WHOLE=whole, DOUBLE=x.dtype == np.float64, COUNTS=COUNTS,
     )  # fmt: skip
     return y, None

@@ -12,8 +12,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
+from . import arrays as np
 from .dispatch import dispatched
 from .erf import erf
 from .launch import triton_kernel
@@ -65,6 +64,7 @@ def _naive_half(x, approximate):
     return 0.5 * (1 + erf(x / math.sqrt(2)))
 
 
+@dispatched
 def backward(g: np.ndarray, slope: np.ndarray) -> np.ndarray:
     """g · d gelu/dx."""
     return g * slope
@@ -127,3 +127,19 @@ def _forward_triton(x, approximate="none"):
     constants = {"TANH": approximate == "tanh", "DOUBLE": x.dtype == np.float64, "BLOCK": BLOCK}
     _gelu_kernel[(-(-x.size // BLOCK),)](x, y, slope, x.size, **constants)
     return y, slope
+
+
+@triton_kernel
+def _scale_kernel(g_ptr, slope_ptr, dx_ptr, n, DOUBLE: tl.constexpr, BLOCK: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    kind: tl.constexpr = tl.float64 if DOUBLE else tl.float32
+    dx = tl.load(g_ptr + at, at < n).to(kind) * tl.load(slope_ptr + at, at < n).to(kind)
+    tl.store(dx_ptr + at, dx.to(dx_ptr.dtype.element_ty), at < n)
+
+
+@backward.version("triton")
+def _backward_triton(g, slope):
+    g, dx = np.asarray(g, order="C"), np.empty_like(slope)
+    constants = {"DOUBLE": g.dtype == np.float64, "BLOCK": BLOCK}
+    _scale_kernel[(-(-g.size // BLOCK),)](g, slope, dx, g.size, **constants)
+    return dx

@@ -1,15 +1,21 @@
 """y = x Wᵀ + b: for many rows in blocks, so that the bias is added while the block is in cache."""
 
-import numpy as np
-
+from . import arrays as np
+from .dispatch import dispatched
+from .halves import is_half
+from .matmul import column_sums, matmul
 from .product import MULTIPLICATIONS, product, turned
 
 ROWS = 256
 FEW = 64  # rows up to which the output's units serve a GEMM better as its rows
 
 
+@dispatched
 def forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
-    """x (n, in), weight (out, in), bias (out,) -> (n, out)."""
+    """x (n, in), weight (out, in), bias (out,) -> (n, out).
+
+    Temporary memory: none, but for 2 to FEW rows an array like the result.
+    """
     y = np.empty((len(x), len(weight)), np.result_type(x, weight))
     if _few(x, weight):
         return np.add(np.matmul(weight, x.T).T, 0 if bias is None else bias, out=y)
@@ -26,16 +32,70 @@ def _few(x: np.ndarray, other: np.ndarray) -> bool:
     return 1 < len(x) <= FEW and len(x) * other.size > MULTIPLICATIONS
 
 
+@dispatched
 def backward_input(g: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """(n, out) -> (n, in)."""
     return product(g, weight)
 
 
+@dispatched
 def backward_weight(g: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """(n, out), (n, in) -> (out, in)."""
+    """(n, out), (n, in) -> (out, in). Temporary memory: none, but for 2 to FEW rows two like g."""
     return product(turned(g), x) if _few(g, x) else np.matmul(g.T, x)
 
 
+@dispatched
 def backward_bias(g: np.ndarray) -> np.ndarray:
     """(n, out) -> (out,)."""
     return g.sum(0)
+
+
+@dispatched
+def multiply(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(..., m, k) @ (..., k, n), leading sizes broadcast: there is nothing to fuse."""
+    return np.matmul(a, b)
+
+
+@forward.version("naive")
+def naive(x, weight, bias):
+    """The formula; so are its cotangents."""
+    y = np.matmul(x, weight.T)
+    return y if bias is None else y + bias
+
+
+@backward_input.version("naive")
+def _backward_input_naive(g, weight):
+    return np.matmul(g, weight)
+
+
+@backward_weight.version("naive")
+def _backward_weight_naive(g, x):
+    return np.matmul(g.T, x)
+
+
+# On a GPU they are matmul's tiles, with the bias in the epilogue
+
+
+@forward.version("triton")
+def _forward_triton(x, weight, bias):
+    return matmul(x, weight.T, bias)
+
+
+@backward_input.version("triton")
+def _backward_input_triton(g, weight):
+    return matmul(g, weight)
+
+
+@backward_weight.version("triton")
+def _backward_weight_triton(g, x):
+    return matmul(g.T, x)
+
+
+@backward_bias.version("triton")
+def _backward_bias_triton(g):
+    return column_sums(g) if is_half(g) else g.sum(0)
+
+
+@multiply.version("triton")
+def _multiply_triton(a, b):
+    return matmul(a, b)

@@ -17,8 +17,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
+from . import arrays as np
 from . import gelu, matmul_tma, pointwise
 from . import matmul_plan as plan
 from .dispatch import dispatched
@@ -224,7 +223,7 @@ def _sum_kernel(
 @matmul.version("triton")
 def _matmul_triton(a, b, bias=None, activation=None, out=None, pre=None, precision="ieee"):
     if a.dtype != b.dtype or a.dtype.name not in SERVED:
-        return matmul.versions["numpy"](a, b, bias, activation, out, pre)
+        return matmul.plain(a)(a, b, bias, activation, out, pre)
     _formula(activation, FORMULAS)
     out = plan.output(a, b, out)
     x, w, *targets = plan.stacked(a, b, out, pre)

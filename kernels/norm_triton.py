@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
+from . import arrays as np
 from .launch import triton_kernel
 
 tl: Any = None  # Triton's language, once a kernel is launched

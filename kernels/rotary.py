@@ -18,8 +18,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
+from . import arrays as np
 from .dispatch import dispatched
 from .launch import triton_kernel
 from .tiles import ELEMENTS
@@ -32,7 +31,8 @@ GROUP = 4  # heads that a program turns by one load of their angles
 
 def angles(positions: np.ndarray, d: int, base: float) -> np.ndarray:
     """position · base^(-2i/d) for i = 0 .. d/2 - 1: (...) -> (..., d/2), in float64."""
-    return positions[..., None] * base ** (-np.arange(0, d, 2) / d)
+    with np.beside(positions):
+        return positions[..., None] * base ** (-np.arange(0, d, 2) / d)
 
 
 @dispatched

@@ -1,24 +1,50 @@
-"""The norm of many arrays, taken as one long vector."""
+"""The norm of many arrays, taken as one long vector.
+
+In NumPy block by block, summed exactly. In Triton a program adds the squares of a block, and the
+sums of all blocks of all arrays are added in float64: the arrays are read once, and no number
+leaves the GPU.
+"""
+
+from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
-import numpy as np
+from . import arrays as np
+from .dispatch import dispatched
+from .halves import wide
+from .launch import triton_kernel
+
+tl: Any = None  # Triton's language, once a kernel is launched
 
 BLOCK = 1 << 14
+PROGRAM = 4096  # elements a program: 8 a thread of 4 warps, four times
 
 
 def naive(arrays: Iterable[np.ndarray], p: float) -> float:
-    """One vector in float64, and NumPy's norm."""
-    return float(np.linalg.norm(np.concatenate([a.ravel() for a in arrays]).astype(float), p))
+    """One vector in float64, and its norm."""
+    parts = [np.abs(wide(a).reshape(-1)) for a in arrays if a.size]
+    if not parts:
+        return 0.0
+    x = np.concatenate(parts).astype(np.float64)
+    with np.errstate(over="ignore"):
+        return float(x.max() if p == math.inf else (x**p).sum() ** (1 / p))
 
 
-def vector_norm(arrays: Iterable[np.ndarray], p: float) -> float:
+def vector_norm(arrays: Iterable[np.ndarray], p: float) -> Any:
     """(Σ |x|ᵖ)^(1/p), p > 0; for p = inf the largest |x|.
 
-    The blocks of an array are summed in float64, exactly: no rounding grows with the size.
+    The blocks of an array are summed in float64, exactly: no rounding grows with the size. Of
+    arrays on a GPU it is an array there, without dimensions.
+    Temporary memory: three BLOCKs in float64.
     """
-    flat = [a.reshape(-1) for a in arrays]
+    return _norm(p, *arrays)
+
+
+@dispatched
+def _norm(p: float, *arrays: np.ndarray) -> float:
+    flat = [wide(a).reshape(-1) for a in arrays]
     blocks = (a[i : i + BLOCK] for a in flat for i in range(0, a.size, BLOCK))
     if p == math.inf:
         return float(np.max([np.abs(b).max() for b in blocks], initial=0))  # max() may drop a nan
@@ -26,3 +52,39 @@ def vector_norm(arrays: Iterable[np.ndarray], p: float) -> float:
         return math.sqrt(math.fsum(float(np.dot(b, b)) for b in blocks))
     with np.errstate(over="ignore"):
         return math.fsum(float((np.abs(b).astype(float) ** p).sum()) for b in blocks) ** (1 / p)
+
+
+@_norm.version("naive")
+def _norm_naive(p, *arrays):
+    return naive(arrays, p)
+
+
+# The same on a GPU: the result stays there, an array without dimensions
+
+
+@triton_kernel
+def _squares_kernel(x_ptr, sums_ptr, n, BLOCK: tl.constexpr):
+    block = tl.program_id(0).to(tl.int64)
+    at = block * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + at, at < n, other=0).to(tl.float32)
+    tl.store(sums_ptr + block, tl.sum(x * x, 0))
+
+
+@_norm.version("triton")
+def _norm_triton(p, *arrays):
+    dense = [np.asarray(a, order="C") for a in arrays if a.size]
+    if p != 2 or not dense or any(a.dtype == np.float64 for a in dense):
+        return _on_device(p, [np.abs(wide(a)) for a in dense])
+    counts = [-(-a.size // PROGRAM) for a in dense]
+    sums, first = np.empty_like(dense[0], np.float32, shape=sum(counts)), 0
+    for a, count in zip(dense, counts):
+        _squares_kernel[(count,)](a, sums[first:], a.size, BLOCK=PROGRAM)
+        first += count
+    return np.sqrt(sums.sum(dtype=np.float64))
+
+
+def _on_device(p, sizes):
+    if p == math.inf:
+        return np.max(np.stack([a.max() for a in sizes])) if sizes else 0.0
+    parts = [(a**p).sum(dtype=np.float64) for a in sizes]
+    return np.stack(parts).sum() ** (1 / p) if parts else 0.0

@@ -5,10 +5,12 @@ from math import e, inf, nan, pi
 
 from numpy import finfo, iinfo
 
-from . import autograd, graph, random, spelling
+from . import autograd, cuda, graph, random, spelling
+from .array import BFLOAT16 as bfloat16
 from .array import DTYPES, bool_, float16, float32, float64, int32, int64
 from .autograd import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from .device import device
+from .precision import autocast, is_autocast_enabled
 from .random import manual_seed
 from .recompute import checkpoint
 from .tensor import Tensor
@@ -20,18 +22,18 @@ from .creation import (
     ones_like, rand, rand_like, randint, randn, randn_like, randperm, tensor, zeros, zeros_like,
 )
 from .derived import (
-    addmm, bernoulli, bincount, count_nonzero, cumprod, diag, hstack, index_add, isclose, lerp,
-    median, meshgrid, movedim, multinomial, mv, narrow, normal, repeat_interleave, scatter, select,
-    std_mean, tile, unflatten, unique, var_mean, vstack,
+    addmm, allclose, bernoulli, bincount, count_nonzero, cumprod, diag, equal, hstack, index_add,
+    isclose, lerp, median, meshgrid, movedim, multinomial, mv, narrow, nonzero, normal,
+    repeat_interleave, scatter, select, std_mean, tile, unflatten, unique, var_mean, vstack,
 )
 from .ops import (
-    abs, acos, acosh, add, all, allclose, amax, amin, any, argmax, argmin, argsort, asin, asinh,
+    abs, acos, acosh, add, all, amax, amin, any, argmax, argmin, argsort, asin, asinh,
     atan, atan2, atanh, bitwise_and, bitwise_not, bitwise_or, bitwise_xor, bmm, cat, ceil, chunk,
-    clamp, clone, cos, cosh, cumsum, diagonal, div, dot, einsum, eq, equal, erf, exp, expm1,
+    clamp, clone, cos, cosh, cumsum, diagonal, div, dot, einsum, eq, erf, exp, expm1,
     flatten, flip, floor, floor_divide, gather, ge, gt, index_select, isfinite, isinf, isnan, le,
     log, log10, log1p, log2, log_softmax, logical_and, logical_not, logical_or, logical_xor,
     logsumexp, lt, masked_fill, masked_select, matmul, max, maximum, mean, min, minimum, mm, mul,
-    ne, neg, nonzero, norm, outer, permute, pow, prod, reciprocal, relu, remainder, reshape, roll,
+    ne, neg, norm, outer, permute, pow, prod, reciprocal, relu, remainder, reshape, roll,
     round, rsqrt, scatter_add, sigmoid, sign, sin, sinh, softmax, sort, split, sqrt, square,
     squeeze, stack, std, sub, sum, t, tan, tanh, topk, transpose, tril, triu, trunc, unbind,
     unsqueeze, var, where,

@@ -7,12 +7,15 @@ so training with and without it is equal to the bit until something over- or und
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-import numpy as np
-
 from .comm import Communicator, all_reduce
+from .kernels import arrays as np
+from .kernels.halves import BFLOAT16, store, wide
+from .kernels.vector_norm import vector_norm
 from .optim.optimizer import Optimizer
+from .precision import autocast as autocast
 from .tensor import Tensor
 
 
@@ -62,13 +65,16 @@ class GradScaler:
             return
         if id(optimizer) in self._found:
             raise RuntimeError("unscale_() was called on this optimizer since the last update()")
-        overflow = False
-        for group in optimizer.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    p.grad.data *= p.grad.data.dtype.type(1 / self._scale)
-                    overflow |= not _finite(p.grad.data)
-        self._found[id(optimizer)] = self._vote(overflow)
+        params = (p for group in optimizer.param_groups for p in group["params"])
+        grads = [p.grad.data for p in params if p.grad is not None]
+        for g in grads:
+            if g.dtype == BFLOAT16:
+                store(wide(g) / self._scale, g)
+            else:
+                g *= g.dtype.type(1 / self._scale)
+        # The largest, not a sum, which may overflow where no gradient did. On a GPU this is the
+        # one number that a step waits for: whether it is to be taken.
+        self._found[id(optimizer)] = self._vote(not math.isfinite(vector_norm(grads, math.inf)))
 
     def _vote(self, overflow: bool) -> bool:
         """Whether any rank saw an overflow."""
@@ -123,8 +129,3 @@ class GradScaler:
         self.growth_interval = state_dict["growth_interval"]
         self._scale, self._good = float(state_dict["scale"]), int(state_dict["_growth_tracker"])
         self._patience = state_dict.get("_patience", self.hysteresis)
-
-
-def _finite(g: np.ndarray) -> bool:
-    # Of the extremes, not of a sum, which may overflow where no gradient did
-    return not g.size or bool(np.isfinite(g.min()) and np.isfinite(g.max()))

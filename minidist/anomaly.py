@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from . import modes
+from .kernels import arrays as np
 
 if TYPE_CHECKING:
     from .autograd import Node

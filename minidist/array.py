@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
-import numpy as np
+from .kernels import arrays as np
+from .kernels.halves import BFLOAT16, cast
 
 DTypeLike = Any  # a dtype, a NumPy scalar type or one of the names below
 
@@ -18,6 +19,7 @@ DTYPES: dict[str, np.dtype] = {
     for name in "float16 float32 float64 int8 uint8 int16 int32 int64 bool".split()  # noqa: SIM905
 }
 KNOWN = frozenset(DTYPES.values())
+DTYPES["bfloat16"] = BFLOAT16  # its bits: an array of uint16 that nobody calls so may be numbers
 float16, float32, float64 = DTYPES["float16"], DTYPES["float32"], DTYPES["float64"]
 int32, int64, bool_ = DTYPES["int32"], DTYPES["int64"], DTYPES["bool"]
 DEFAULT = float32
@@ -26,6 +28,8 @@ _complex: ContextVar[bool] = ContextVar("complex", default=False)
 
 def dtype_of(dtype: DTypeLike) -> np.dtype:
     """The dtype behind a name such as 'float32'; a TypeError lists the names there are."""
+    if isinstance(dtype, np.dtype) and dtype == BFLOAT16:
+        return BFLOAT16
     name = np.dtype(dtype).name if not isinstance(dtype, str) else dtype
     if name == "complex128" and _complex.get():
         return np.dtype(name)
@@ -38,11 +42,12 @@ def as_array(data: Any, dtype: DTypeLike = None) -> np.ndarray:
     """An array from numbers, lists or arrays: Python floats become float32, as in PyTorch."""
     array = np.asarray(data)
     if dtype is not None:
-        return array.astype(dtype_of(dtype), copy=False)
+        dtype = dtype_of(dtype)
+        return array if array.dtype == dtype else cast(array, dtype)
     if array.dtype == float64 and not isinstance(data, np.ndarray | np.generic):
         return array.astype(DEFAULT)
     if array.dtype not in KNOWN:
-        dtype_of(array.dtype)
+        dtype_of(array.dtype.name)  # uint16 too: numbers, or bfloat16's bits? it was not said
     return array
 
 
@@ -58,7 +63,12 @@ def complex_numbers() -> Iterator[None]:
 
 
 def is_floating(array: np.ndarray) -> bool:
-    return array.dtype.kind in "fc"  # complex: see complex_numbers
+    return array.dtype.kind in "fc" or array.dtype == BFLOAT16  # complex: see complex_numbers
+
+
+def name_of(dtype: np.dtype) -> str:
+    """'float32', 'bfloat16', …"""
+    return "bfloat16" if dtype == BFLOAT16 else dtype.name
 
 
 def keep_heap() -> None:

@@ -15,10 +15,10 @@ import weakref
 from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from . import anomaly, modes, saved
 from .graph import behind, leading_to
+from .kernels import arrays as np
+from .kernels import halves
 from .modes import detect_anomaly as detect_anomaly
 from .modes import enable_grad as enable_grad
 from .modes import is_grad_enabled as is_grad_enabled
@@ -54,6 +54,12 @@ class Node:
             )
         if self.order < saved.last_change:
             saved.refuse_changed(self.name, self.order, self.vjps)
+        if np.gpu() is None:
+            return self._pulled(cotangent, wanted)
+        with np.beside(cotangent):
+            return self._pulled(cotangent, wanted)
+
+    def _pulled(self, cotangent: np.ndarray, wanted: Container[Node | None]) -> list:
         if isinstance(self.vjps[0], Joint):
             return self.vjps[0](cotangent)
         return [vjp(cotangent) if s in wanted else None for s, vjp in zip(self.sources, self.vjps)]
@@ -132,7 +138,7 @@ class _Cotangents:
         old, old_owned = self.held[node]
         # Adding into an array that is shared would change a stranger's numbers.
         out = old if old_owned else new if owned else None
-        self.held[node] = np.asarray(np.add(old, new, out=out)), True
+        self.held[node] = halves.added(old, new, out), True
 
     def pop(self, node: Node) -> tuple[np.ndarray, bool]:
         """The finished sum, after the hooks of its tensor."""
@@ -191,5 +197,4 @@ def _turn(node: Node) -> int:
     return node.order - (1 << 62) if isinstance(node, Leaf) else -node.order
 
 
-from .gradients import backward as backward  # noqa: E402  (they need what is above)
-from .gradients import grad as grad  # noqa: E402
+from .gradients import backward, grad  # noqa: E402, F401  (they need what is above)

@@ -7,10 +7,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from .array import DEFAULT, DTypeLike, as_array, dtype_of, float64
-from .device import device as place
+from .array import BFLOAT16, DEFAULT, DTypeLike, as_array, dtype_of, float64
+from .device import moved
+from .kernels import arrays as np
 from .random import default_generator
 from .tensor import Tensor
 
@@ -20,16 +19,20 @@ def _sizes(size: tuple) -> tuple[int, ...]:
 
 
 def _placed(create: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Let it take device=, of which there is one, and its sizes by the name of size too."""
-    spread = "*size" in str(inspect.signature(create))
+    """Let it take device=, and its sizes by the name of size too."""
+    parameters = str(inspect.signature(create))
+    spread, like = "*size" in parameters, parameters.startswith("(input")
 
     @functools.wraps(create)
     def on_device(*args: Any, device: Any = None, **options: Any) -> Tensor:
-        if device is not None:
-            place(device)
         if spread and "size" in options:
             args = (options.pop("size"),)
-        return create(*args, **options)
+        made = create(*args, **options)
+        if device is None and like:
+            device = args[0].device
+        if device is not None:
+            made.data = moved(made.data, device)
+        return made
 
     return on_device
 
@@ -38,8 +41,14 @@ def _placed(create: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def tensor(data: Any, dtype: DTypeLike = None, requires_grad: bool = False) -> Tensor:
     """A tensor with a copy of data: numbers, nested lists, an array or a tensor."""
     dtype = _told(data) if dtype is None else dtype
-    array = as_array(data.data if isinstance(data, Tensor) else data, dtype)
-    return Tensor(array.copy(), requires_grad)
+    made = Tensor(data, dtype=dtype)
+    made.data = made.data.copy()
+    return made.requires_grad_(requires_grad)
+
+
+def _held(dtype: DTypeLike) -> np.dtype:
+    """A dtype that NumPy can fill with numbers: float32 for bfloat16."""
+    return DEFAULT if dtype_of(dtype) == BFLOAT16 else dtype_of(dtype)
 
 
 def _told(data: Any) -> DTypeLike:
@@ -73,7 +82,7 @@ def full(
     shape = _sizes((size,))
     if any(n < 0 for n in shape):
         raise RuntimeError(f"a tensor of shape {shape}: sizes are 0 or more")
-    return Tensor(np.full(shape, value, dtype), requires_grad)
+    return Tensor(np.full(shape, value, _held(dtype)), requires_grad, dtype)
 
 
 @_placed
@@ -89,7 +98,7 @@ def ones(*size: Any, dtype: DTypeLike = DEFAULT, requires_grad: bool = False) ->
 @_placed
 def empty(*size: Any, dtype: DTypeLike = DEFAULT, requires_grad: bool = False) -> Tensor:
     """Whatever is in the memory: for what is written to before it is read."""
-    return Tensor(np.empty(_sizes(size), dtype_of(dtype)), requires_grad)
+    return Tensor(np.empty(_sizes(size), _held(dtype)), requires_grad, dtype)
 
 
 @_placed
@@ -99,7 +108,7 @@ def eye(
     """(n, m), or (n, n): ones on the diagonal, zeros elsewhere."""
     if min(n, n if m is None else m) < 0:
         raise RuntimeError(f"eye of sizes {n} and {m}: want 0 or more")
-    return Tensor(np.eye(n, m, dtype=dtype_of(dtype)), requires_grad)
+    return Tensor(np.eye(n, m, dtype=_held(dtype)), requires_grad, dtype)
 
 
 @_placed
@@ -114,7 +123,7 @@ def arange(
         raise RuntimeError(f"arange from {start} to {end} by {step}: it never arrives")
     array = np.arange(start, end, step)
     default = DEFAULT if array.dtype.kind == "f" else array.dtype
-    return Tensor(array.astype(dtype_of(default if dtype is None else dtype)), requires_grad)
+    return Tensor(array, requires_grad, default if dtype is None else dtype)
 
 
 @_placed
@@ -124,13 +133,13 @@ def linspace(
     """So many numbers from start to end, both included, equally far apart."""
     if steps < 0:
         raise RuntimeError(f"linspace of {steps} steps: want 0 or more")
-    return Tensor(np.linspace(start, end, steps).astype(dtype_of(dtype)), requires_grad)
+    return Tensor(np.linspace(start, end, steps), requires_grad, dtype)
 
 
 def _drawn(array: np.ndarray, name: str, dtype: DTypeLike, requires_grad: bool) -> Tensor:
-    if dtype_of(dtype).kind != "f":
+    if _held(dtype).kind != "f":
         raise NotImplementedError(f"{name} of {dtype_of(dtype).name}: use randint")
-    return Tensor(array.astype(dtype_of(dtype)), requires_grad)
+    return Tensor(array, requires_grad, dtype)
 
 
 @_placed

@@ -1,8 +1,8 @@
 """More of PyTorch's names, made of the operations in ops/: none has a gradient of its own."""
 
-import numpy as np
-
 from . import creation, ops
+from .array import name_of
+from .kernels import arrays as np
 from .ops.index import checked, places
 from .ops.op import axes_of, elementwise, want_one_dtype
 from .ops.sort import Chosen
@@ -14,13 +14,26 @@ from .tensor import Tensor
 
 def isclose(input, other, rtol=1e-5, atol=1e-8, equal_nan=False):
     """Where |input - other| <= atol + rtol·|other|."""
-    want_one_dtype("isclose", input, other)
+    if input.dtype != other.dtype:
+        raise RuntimeError(
+            f"isclose: {name_of(input.dtype)} and {name_of(other.dtype)}: convert one"
+        )
 
     def near(a, b):
         return (np.isclose(a, b, rtol, atol, equal_nan),)
 
     near.__name__ = "isclose"
     return elementwise(near)(input, other)
+
+
+def allclose(input, other, rtol=1e-5, atol=1e-8, equal_nan=False):
+    """Whether |input - other| <= atol + rtol·|other| everywhere."""
+    return bool(isclose(input, other, rtol, atol, equal_nan).data.all())
+
+
+def equal(input, other):
+    """Whether both have one shape and the same elements."""
+    return input.shape == other.shape and bool((input == other).data.all())
 
 
 def lerp(input, end, weight):
@@ -34,7 +47,8 @@ def cumprod(input, dim, *, dtype=None):
     if not axes_of((dim,), input.ndim):
         return input.prod(dim, dtype=dtype)
     rows = movedim(input, dim, -1).unsqueeze(-2)
-    before = Tensor(np.tri(rows.shape[-1], dtype=bool))
+    with np.beside(input.data):
+        before = Tensor(np.tri(rows.shape[-1], dtype=bool))
     return movedim(ops.where(before, rows, 1).prod(-1, dtype=dtype), -1, dim)
 
 
@@ -126,7 +140,7 @@ def repeat_interleave(input, repeats, dim=None):
     times = repeats.data if isinstance(repeats, Tensor) else repeats
     if np.size(times) not in (1, x.shape[at]):
         raise RuntimeError(f"repeat_interleave: {np.size(times)} repeats for {x.shape[at]} slices")
-    return x.index_select(at, Tensor(np.repeat(np.arange(x.shape[at]), times)))
+    return x.index_select(at, Tensor(np.repeat(np.arange(x.shape[at]), times)).to(x.device))
 
 
 def diag(input, diagonal=0):
@@ -136,7 +150,8 @@ def diag(input, diagonal=0):
     if input.ndim == 2:
         return ops.diagonal(input, diagonal)
     away = abs(diagonal)
-    on_it = Tensor(np.eye(len(input) + away, k=diagonal, dtype=bool))
+    with np.beside(input.data):
+        on_it = Tensor(np.eye(len(input) + away, k=diagonal, dtype=bool))
     rows = ops.pad(input, (0, away) if diagonal > 0 else (away, 0))
     return ops.where(on_it, rows.unsqueeze(1), 0)
 
@@ -259,3 +274,24 @@ def _without(p, draws):
     """All in the order in which they are drawn: of exponential times, the first."""
     with np.errstate(divide="ignore"):
         return (-np.log1p(-draws) / p).argsort(1)
+
+
+# Of indices
+
+
+def nonzero(input, *, as_tuple=False):
+    """The indices of what is not 0, one row an element; or one vector a dimension, to index by."""
+    found = Tensor(np.argwhere(input.data))
+    return found.unbind(1) if as_tuple else found
+
+
+def one_hot(tensor, num_classes=-1):
+    """(...) class numbers -> (..., num_classes): 1 at the number, 0 elsewhere."""
+    i = tensor.data
+    if i.dtype != np.int64 or (num_classes < 0 and not i.size):
+        raise RuntimeError(f"one_hot of {i.dtype.name} {i.shape}: want int64, or give num_classes")
+    count = int(i.max()) + 1 if num_classes < 0 else num_classes
+    if np.outside(i, count):
+        raise RuntimeError(f"one_hot: {i.min()} to {i.max()} are not classes 0 to {count - 1}")
+    with np.beside(i):
+        return Tensor((i[..., None] == np.arange(count)).astype(np.int64))

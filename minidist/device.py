@@ -1,39 +1,86 @@
-"""Where tensors are: in the CPU's memory, by PyTorch's ways to say so."""
+"""Where tensors are, in the CPU's memory or a GPU's, by PyTorch's ways to say so."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
+from . import cuda
+from .kernels import arrays as np
 
-PLACES = ("cpu", "cuda", "mps", "xpu", "meta")
+PLACES = ("cpu", "cuda")
 
 
 class device(str):
-    """device("cpu"), the one there is; equal to the word."""
+    """device("cpu"), device("cuda") (the GPU in use) or device("cuda:1"); equal to the word."""
 
-    def __new__(cls, name: Any = "cpu") -> device:
-        if name is not None and str(name) not in ("cpu", "cpu:0"):
-            raise RuntimeError(f"device {str(name)!r}: tensors here are on 'cpu'")
-        return super().__new__(cls, "cpu")
+    def __new__(cls, name: Any = "cpu", index: int | None = None) -> device:
+        kind, _, number = str("cpu" if name is None else name).partition(":")
+        number = number if index is None else str(index)
+        known = number in ("", "0") if kind == "cpu" else number.isdigit() or not number
+        if kind not in PLACES or not known:
+            raise RuntimeError(f"device {str(name)!r}: tensors are on 'cpu', 'cuda' or 'cuda:N'")
+        return super().__new__(cls, f"{kind}:{number}" if number and kind != "cpu" else kind)
 
     @property
     def type(self) -> str:
-        return str(self)
+        return str(self).partition(":")[0]
+
+    @property
+    def index(self) -> int | None:  # type: ignore[override]
+        """Which GPU; None for the one in use, and for the CPU."""
+        number = str(self).partition(":")[2]
+        return int(number) if number else None
+
+    def is_at(self, wanted: device) -> bool:
+        """Whether what is here is where it is wanted: 'cuda' is any GPU."""
+        return self == wanted or (self.type == wanted.type and wanted.index is None)
 
     def __repr__(self) -> str:
-        return f"device(type='{self}')"
+        index = "" if self.index is None else f", index={self.index}"
+        return f"device(type='{self.type}'{index})"
 
 
-def dtype_among(args: tuple, dtype: Any = None, where: Any = None) -> Any:
+def device_of(array: np.ndarray) -> device:
+    return device("cuda", array.device.id) if np.on_gpu(array) else device()
+
+
+def moved(array: np.ndarray, where: Any) -> np.ndarray:
+    """The array in that place: itself if it is there, else a copy.
+
+    Raises RuntimeError with what is missing where there is no such GPU.
+    """
+    place = device(where)
+    if place.type == "cpu":
+        return array.get() if np.on_gpu(array) else array
+    with cuda.using(place.index):
+        return cuda.cupy().asarray(array)
+
+
+def in_one_place(name: str, args: tuple, arrays: list) -> list:
+    """The arrays of an operation's arguments, of which the tensors must all be on one device.
+
+    One number may come from the CPU. Raises RuntimeError with what to move.
+    """
+    there = [a for a in arrays if np.on_gpu(a)]
+    for i, (t, a) in enumerate(zip(args, arrays) if there else ()):
+        if hasattr(t, "is_cuda") and not np.on_gpu(a):
+            if a.ndim:
+                raise RuntimeError(
+                    f"{name}: argument {i} {a.shape} is on the CPU, others on a GPU: move it there "
+                    "with .to(x.device)"
+                )
+            arrays[i] = np.at_home_of(there[0], a)
+    return arrays
+
+
+def meant(args: tuple, dtype: Any = None, where: Any = None) -> tuple[Any, device | None]:
     """What `.to(…)` is asked for: a dtype, a device, a tensor that has both, or two of these."""
-    if where is not None:
-        device(where)
+    place = None if where is None else device(where)
     for a in args:
-        if isinstance(a, np.dtype):
-            dtype = a
-        elif isinstance(a, str) and a.split(":")[0] in PLACES:
-            device(a)
+        if isinstance(a, device) or (isinstance(a, str) and a.partition(":")[0] in PLACES):
+            place = device(a)
+        elif isinstance(getattr(a, "device", None), device):  # a tensor
+            dtype, place = a.dtype, a.device
         else:
-            dtype = a if isinstance(a, type) else getattr(a, "dtype", a)
-    return dtype
+            dtype = a if isinstance(a, type | np.dtype) else getattr(a, "dtype", a)
+    return dtype, place

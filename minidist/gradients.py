@@ -7,10 +7,10 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-
 from . import autograd, saved
 from .array import is_floating
+from .kernels import arrays as np
+from .kernels.halves import BFLOAT16, ONE, cast, store, wide
 
 if TYPE_CHECKING:
     from .hooks import RemovableHandle
@@ -82,7 +82,7 @@ class Differentiable:
 
     def detach(self) -> Tensor:
         """The same data, off the tape."""
-        return Tensor(self.data)
+        return Tensor.of(self.data)
 
     def detach_(self) -> Self:
         """Take this tensor itself off the tape."""
@@ -119,18 +119,20 @@ class Differentiable:
                     f"backward() without a gradient needs one element, not shape {self.data.shape}"
                     ": pass gradient=, or sum first"
                 )
-            return np.ones_like(self.data)
+            return np.full_like(self.data, ONE.get(self.data.dtype, 1))
         array = np.asarray(gradient.data if isinstance(gradient, Tensor) else gradient)
         if array.shape != self.data.shape:
             raise RuntimeError(
                 f"gradient of shape {array.shape} for a tensor of shape {self.data.shape}"
             )
-        return array.astype(self.data.dtype, copy=False)
+        return array if array.dtype == self.data.dtype else cast(array, self.data.dtype)
 
     def accumulate_grad(self, cotangent: np.ndarray, owned: bool) -> None:
         """Add an array to `grad`; one that something else holds too is copied first."""
         if self._grad is None:
-            self._grad = Tensor(cotangent if owned else cotangent.copy())
+            self._grad = Tensor.of(cotangent if owned else cotangent.copy())
+        elif cotangent.dtype == BFLOAT16:
+            store(wide(self._grad.data) + wide(cotangent), self._grad.data)
         else:
             self._grad.data += cotangent
 
@@ -191,7 +193,7 @@ def grad(
                 f"grad: the outputs do not depend on input {i}, or it appears to not have been "
                 "used in the graph: pass allow_unused=True to get None for it"
             )
-    return tuple(Tensor(found[t]) if t in found else None for t in targets)
+    return tuple(Tensor.of(found[t]) if t in found else None for t in targets)
 
 
 def _roots(outputs: Any, gradients: Any) -> list[tuple[autograd.Node, np.ndarray]]:

@@ -7,10 +7,9 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from . import modes
 from .autograd import Node
+from .kernels import arrays as np
 from .tensor import Tensor
 
 _numbers = itertools.count()
@@ -45,7 +44,7 @@ class Watch:
         """The cotangent as the hooks leave it; what they have seen may be kept by them."""
         with modes.no_grad():
             for hook in tuple(self.hooks.values()):
-                new = hook(Tensor(_read_only(cotangent)))
+                new = hook(Tensor.of(_read_only(cotangent)))
                 cotangent, owned = _replaced(cotangent, new), False
         tensor = None if self.kept is None else self.kept()
         if tensor is not None:

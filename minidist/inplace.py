@@ -1,9 +1,9 @@
 """Changes in place: x[index] = value, and an operation's result written over its first argument."""
 
-import numpy as np
-
 from . import modes, random, saved, views
 from .autograd import note, source
+from .kernels import arrays as np
+from .kernels.halves import BFLOAT16, cast, wide
 from .ops.index import steps
 from .ops.op import unbroadcast
 from .tensor import Tensor
@@ -36,6 +36,8 @@ def _write(x, index, array, name):
     """Write, and return the way there: see steps()."""
     try:
         way = steps(index, x.ndim)
+        if x.dtype == BFLOAT16:  # bits do not come from numbers by NumPy's own conversion
+            array = cast(np.asarray(wide(np.asarray(array)), np.float32), BFLOAT16)
         _into(x.data, way)[way[-1]] = array
     except ValueError as error:
         why = f"into {x.shape}: {error}" if x.data.flags.writeable else (
@@ -90,7 +92,7 @@ def in_place(operation, name):
             raise RuntimeError(
                 f"{name}: output with shape {x.shape} doesn't match the broadcast shape {y.shape}"
             )
-        if not np.can_cast(y.dtype, x.dtype, "same_kind"):
+        if x.dtype != BFLOAT16 and not np.can_cast(y.dtype, x.dtype, "same_kind"):
             raise RuntimeError(
                 f"{name}: result type {y.dtype.name} can't be cast to {x.dtype.name}, that of "
                 "the tensor that is written to"
@@ -112,7 +114,7 @@ def _apart(argument, x):
     """The argument, its values copied if they are about to be written over."""
     if not isinstance(argument, Tensor) or saved.owner(argument.data) is not saved.owner(x.data):
         return argument
-    copy = Tensor(argument.data.copy())
+    copy = Tensor.of(argument.data.copy())
     copy.node, copy.wants_grad = source(argument), argument.requires_grad
     return copy
 

@@ -7,8 +7,8 @@ from .inplace import in_place
 from .tensor import Tensor
 
 METHODS = """
-    addmm bernoulli bincount count_nonzero diag index_add isclose lerp median
-    movedim multinomial mv narrow repeat_interleave scatter select tile unflatten
+    addmm allclose bernoulli bincount count_nonzero diag equal index_add isclose lerp median
+    movedim multinomial mv narrow nonzero repeat_interleave scatter select tile unflatten
     unique
 """.split()  # noqa: SIM905
 ALIASES = {
@@ -41,7 +41,7 @@ def with_axis(operation):
 SPELLED = {n: getattr(ops, o) for n, o in ALIASES.items()}
 SPELLED |= {n: with_axis(getattr(ops, n)) for n in WITH_AXIS}
 SPELLED["cumprod"] = with_axis(derived.cumprod)
-SPELLED |= {"moveaxis": derived.movedim, "broadcast_to": ops.expand, "argwhere": ops.nonzero}
+SPELLED |= {"moveaxis": derived.movedim, "broadcast_to": ops.expand, "argwhere": derived.nonzero}
 SPELLED |= {"numel": Tensor.numel, "is_floating_point": Tensor.is_floating_point}
 SPELLED["is_tensor"] = lambda obj: isinstance(obj, Tensor)
 
@@ -65,7 +65,8 @@ def _attach():
 
 
 def _new(create):
-    return lambda self, *args, **options: create(*args, **{"dtype": self.dtype} | options)
+    as_self = lambda self: {"dtype": self.dtype, "device": self.device}
+    return lambda self, *args, **options: create(*args, **as_self(self) | options)
 
 
 _attach()

@@ -6,13 +6,13 @@ import copy
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from . import printing
 from .array import DTypeLike, as_array, dtype_of, is_floating
 from .device import device as place
-from .device import dtype_among
+from .device import device_of, meant, moved
 from .gradients import Differentiable
+from .kernels import arrays as np
+from .kernels.halves import BFLOAT16, wide
 
 
 class Tensor(Differentiable):
@@ -26,11 +26,22 @@ class Tensor(Differentiable):
     data: np.ndarray
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: DTypeLike = None):
-        self.data = as_array(data.data if isinstance(data, Tensor) else data, dtype)
+        if isinstance(data, Tensor):
+            data, dtype = data.data, data.dtype if dtype is None else dtype
+        self.data = as_array(data, dtype)
         self._grad = self.node = self.alias = None
         self.history, self.wants_grad = 0, False
         if requires_grad:
             self.requires_grad_()
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> Tensor:
+        """Of an operation's array, which is shared; uint16 is bfloat16, of a dtype that is ours."""
+        tensor = cls.__new__(cls)
+        tensor.data = array
+        tensor._grad = tensor.node = tensor.alias = None
+        tensor.history, tensor.wants_grad = 0, False
+        return tensor
 
     # What it is
 
@@ -65,7 +76,11 @@ class Tensor(Differentiable):
 
     @property
     def device(self) -> place:
-        return place()
+        return device_of(self.data)
+
+    @property
+    def is_cuda(self) -> bool:
+        return np.on_gpu(self.data)
 
     def is_contiguous(self) -> bool:
         return self.data.flags.c_contiguous
@@ -85,7 +100,10 @@ class Tensor(Differentiable):
         notes = ["requires_grad=True"] * self.requires_grad
         if self.grad_fn is not None:
             notes = [f"grad_fn=<{self.grad_fn.name}>"]
-        return printing.text(self.data, notes)
+        notes += [f"device='{self.device}'"] * self.is_cuda
+        if self.dtype == BFLOAT16:
+            return printing.text(moved(wide(self.data), "cpu"), ["dtype=bfloat16", *notes])
+        return printing.text(moved(self.data, "cpu"), notes)
 
     def __format__(self, spec: str) -> str:
         return format(repr(self) if self.ndim else self.item(), spec)
@@ -95,15 +113,19 @@ class Tensor(Differentiable):
     def item(self) -> Any:
         if self.numel() != 1:
             raise RuntimeError(f"item() of a tensor of shape {self.shape}: it needs one element")
-        return self.data.item()
+        return wide(self.data).item()
 
     def tolist(self) -> Any:
-        return self.data.tolist()
+        return wide(self.data).tolist()
 
     def numpy(self) -> np.ndarray:
-        """The array itself, shared; a tensor that requires grad is detached first, by hand."""
+        """The array itself, shared; what requires grad or is on a GPU is fetched by hand first."""
         if self.requires_grad:
             raise RuntimeError("numpy() on a tensor that requires grad: use t.detach().numpy()")
+        if self.is_cuda:
+            raise TypeError(f"numpy() on a tensor on {self.device}: use t.cpu().numpy()")
+        if self.dtype == BFLOAT16:
+            raise TypeError("numpy() of bfloat16, which NumPy has not: use t.float().numpy()")
         return self.data
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -122,7 +144,7 @@ class Tensor(Differentiable):
             raise RuntimeError(
                 f"truth of a tensor of shape {self.shape} is ambiguous: one element is"
             )
-        return bool(self.data)
+        return bool(wide(self.data))
 
     def __pos__(self) -> Tensor:
         return self
@@ -143,32 +165,42 @@ class Tensor(Differentiable):
 
     def __reduce__(self) -> tuple:
         """Pickled, it is a leaf: the way it was computed stays behind."""
-        return type(self), (self.data, self.requires_grad)
+        dtype = () if type(self) is not Tensor else (self.dtype,)
+        return type(self), (moved(self.data, "cpu"), self.requires_grad, *dtype)
 
     def __deepcopy__(self, memo: dict) -> Tensor:
         if not self.is_leaf:
             raise RuntimeError("deepcopy of a computed tensor: detach() it first")
-        memo[id(self)] = twin = Tensor(self.data.copy(), self.requires_grad)
+        memo[id(self)] = twin = Tensor.of(self.data.copy())
+        twin.wants_grad = self.requires_grad
         twin._grad = copy.deepcopy(self._grad, memo)
         return twin
 
     # Other types
 
     def to(self, *args: Any, dtype: DTypeLike = None, device: Any = None) -> Tensor:
-        """In another dtype, or a tensor's; the tensor itself if it has that already."""
-        wanted = dtype_among(args, dtype, device)
-        if wanted is None or wanted is self.dtype:
-            return self
-        return self if self.dtype == dtype_of(wanted) else ops.cast(self, dtype_of(wanted))
+        """In another dtype, on another device, or as a tensor is; itself if it is so already."""
+        wanted, where = meant(args, dtype, device)
+        y = self if where is None or self.device.is_at(where) else transfer.placed(self, where)
+        if wanted is None or wanted is y.dtype or y.dtype == dtype_of(wanted):
+            return y
+        return ops.cast(y, dtype_of(wanted))
 
     def type(self, dtype: DTypeLike) -> Tensor:
         return self.to(dtype)
 
     def cpu(self) -> Tensor:
-        return self
+        return self.to(device="cpu")
+
+    def cuda(self, device: Any = None) -> Tensor:
+        """On the GPU in use, or on that of a number or name."""
+        return self.to(device=_gpu(device))
 
     def float(self) -> Tensor:
         return self.to("float32")
+
+    def bfloat16(self) -> Tensor:
+        return self.to("bfloat16")
 
     def double(self) -> Tensor:
         return self.to("float64")
@@ -193,21 +225,25 @@ class Tensor(Differentiable):
         def __getattr__(self, name: str) -> Any: ...
 
 
+def _gpu(device: Any) -> str:
+    return f"cuda:{device}" if isinstance(device, int) else str(device or "cuda")
+
+
 def _compare(function: Any, a: Tensor, b: Any) -> Any:
     """Elementwise, as in PyTorch; hash and dict keys go by identity all the same."""
     numbers = Tensor | np.ndarray | np.generic | bool | int | float
     return function(a, b) if isinstance(b, numbers) else NotImplemented
 
 
-from . import inplace, ops  # noqa: E402  (they need the class above)
+from . import inplace, ops, transfer  # noqa: E402  (they need the class above)
 
 METHODS = """
-    abs acos acosh add all allclose amax amin any argmax argmin argsort asin asinh atan atan2 atanh
+    abs acos acosh add all amax amin any argmax argmin argsort asin asinh atan atan2 atanh
     bitwise_and bitwise_not bitwise_or bitwise_xor bmm ceil chunk clamp clone contiguous cos cosh
-    cumsum diagonal div dot eq equal erf exp expand expm1 flatten flip floor floor_divide gather ge
+    cumsum diagonal div dot eq erf exp expand expm1 flatten flip floor floor_divide gather ge
     gelu gt index_select isfinite isinf isnan le log log10 log1p log2 log_softmax
     logical_and logical_not logical_or logical_xor logsumexp lt masked_fill masked_select matmul
-    max maximum mean min minimum mm mul ne neg nonzero norm outer permute pow prod
+    max maximum mean min minimum mm mul ne neg norm outer permute pow prod
     reciprocal relu remainder repeat reshape roll round rsqrt scatter_add
     sigmoid sign sin sinh softmax sort split sqrt square squeeze std sub sum t tan tanh topk
     transpose tril triu trunc unbind unsqueeze var view

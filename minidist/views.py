@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from . import modes, saved
 from .autograd import Node, note, source
+from .kernels import arrays as np
 
 if TYPE_CHECKING:
     from .tensor import Tensor

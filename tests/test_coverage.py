@@ -55,10 +55,10 @@ def test_functional_and_methods_are_these_operations():
 
 
 OWN = """
-    T bool byte char clip_ copy_ cpu data device dim double dtype element_size expand_as fill_ float
-    half int is_contiguous is_floating_point is_tensor item long mT masked_fill_ nbytes ndim
-    nelement new_empty new_full new_ones new_zeros normal_ numel numpy ravel reshape_as shape short
-    size tolist to type type_as uniform_ view_as where zero_
+    T bfloat16 bool byte char clip_ copy_ cpu cuda data device dim double dtype element_size
+    expand_as fill_ float half int is_contiguous is_cuda is_floating_point is_tensor item long mT
+    masked_fill_ nbytes ndim nelement new_empty new_full new_ones new_zeros normal_ numel numpy of
+    ravel reshape_as shape short size tolist to type type_as uniform_ view_as where zero_
 """.split()  # noqa: SIM905
 
 

@@ -11,12 +11,13 @@ from .shards import shard_bounds, shard_range
 
 if TYPE_CHECKING:
     from .launcher import launch
-    from .mpi import mpi_world, world_from_env
+    from .mpi import local_rank, mpi_world, world_from_env
     from .simulated import simulate
 
 LAZY = {  # these need greenlet or threadpoolctl: loaded when first asked for
     "launch": "minidist.comm.launcher",
     "simulate": "minidist.comm.simulated",
+    "local_rank": "minidist.comm.mpi",
     "mpi_world": "minidist.comm.mpi",
     "world_from_env": "minidist.comm.mpi",
 }
@@ -38,6 +39,7 @@ __all__ = [
     "barrier",
     "broadcast",
     "launch",
+    "local_rank",
     "mpi_world",
     "shard_bounds",
     "shard_range",

@@ -53,6 +53,17 @@ def world_from_env(env: Mapping[str, str] = os.environ) -> tuple[int, int]:
     return 0, 1
 
 
+LOCAL = (
+    "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "MV2_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID",
+)  # fmt: skip
+
+
+def local_rank(env: Mapping[str, str] = os.environ) -> int:
+    """This rank's number among those of its machine, by what the launcher says (else its rank)."""
+    told = (env[name] for name in LOCAL if env.get(name, "").isdigit())
+    return int(next(told, world_from_env(env)[0]))
+
+
 def _crowded(mpi: Any) -> bool:
     """Whether this machine has more ranks than cores."""
     here = mpi.COMM_WORLD.Split_type(mpi.COMM_TYPE_SHARED)

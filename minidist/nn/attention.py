@@ -6,9 +6,8 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from ..array import DEFAULT, DTypeLike
+from ..kernels import arrays as np
 from ..tensor import Tensor
 from . import functional as F
 from . import init
@@ -97,7 +96,8 @@ class MultiheadAttention(Module):
         (b, s, _), e, weights = q.shape, self.embed_dim, None
         q, k, v = (self._heads(i, x) for i, x in enumerate((q, k, v)))
         if need_weights:  # attention to the unit vectors gives the weights themselves
-            unit = Tensor(np.eye(k.shape[2], dtype=q.dtype))
+            with np.beside(q.data):
+                unit = Tensor(np.eye(k.shape[2], dtype=q.dtype))
             weights = F.scaled_dot_product_attention(q, k, unit, *options, name=self.name)
             y = weights @ v
         else:

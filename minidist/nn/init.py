@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
+from ..kernels import arrays as np
 from ..random import default_generator
 from ..tensor import Tensor
 

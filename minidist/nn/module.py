@@ -6,10 +6,9 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from ..array import dtype_of, is_floating
-from ..device import dtype_among
+from ..array import BFLOAT16, dtype_of, is_floating
+from ..device import meant, moved
+from ..kernels import arrays as np
 from ..tensor import Tensor
 
 
@@ -204,7 +203,9 @@ class Module:
     def load_state_dict(self, state_dict: dict[str, Any], strict: bool = True) -> Mismatch:
         """Copy arrays in by name; with strict, names must match exactly. Shapes always must."""
         own = self._state()
-        arrays = {k: np.asarray(getattr(v, "data", v)) for k, v in state_dict.items()}
+        arrays = {
+            k: np.asarray(v.data if isinstance(v, Tensor) else v) for k, v in state_dict.items()
+        }
         missing = [k for k in own if k not in arrays]
         unexpected = [k for k in arrays if k not in own]
         wrong = [f"missing {missing}, unexpected {unexpected}"]
@@ -217,7 +218,7 @@ class Module:
         if wrong:
             raise RuntimeError(f"load_state_dict of {type(self).__name__}: " + "; ".join(wrong))
         for name in own.keys() & arrays.keys():
-            own[name].data[...] = arrays[name]
+            own[name].data[...] = moved(arrays[name], own[name].device)
         return Mismatch(missing, unexpected)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -241,16 +242,18 @@ class Module:
         return self
 
     def to(self, *args: Any, dtype: Any = None, device: Any = None) -> Module:
-        """Convert every floating parameter, gradient and buffer, in place."""
-        dtype = dtype_among(args, dtype, device)
-        if dtype is None:
-            return self
-        if dtype_of(dtype).kind != "f":
+        """Convert every floating parameter, gradient and buffer, and move all, in place."""
+        dtype, where = meant(args, dtype, device)
+        if dtype is not None and dtype_of(dtype).kind not in "f" and dtype_of(dtype) != BFLOAT16:
             raise TypeError(f"to({dtype_of(dtype).name}): parameters are of a floating-point dtype")
         for t in (*self.parameters(), *self.buffers()):
             for tensor in (t, t.grad):
-                if tensor is not None and is_floating(tensor.data):
+                if tensor is None:
+                    continue
+                if dtype is not None and is_floating(tensor.data):
                     tensor.data = Tensor(tensor.data, dtype=dtype).data
+                if where is not None:
+                    tensor.data = moved(tensor.data, where)
         return self
 
     def float(self) -> Module:
@@ -263,7 +266,11 @@ class Module:
         return self.to("float16")
 
     def cpu(self) -> Module:
-        return self
+        return self.to("cpu")
+
+    def cuda(self, device: Any = None) -> Module:
+        """Onto the GPU in use, or that of a number or name."""
+        return self.to(device=f"cuda:{device}" if isinstance(device, int) else device or "cuda")
 
     def __repr__(self) -> str:
         inside = [self.extra_repr()] if self.extra_repr() else []

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from ..array import DEFAULT, DTypeLike
 from ..creation import ones, zeros
+from ..kernels import arrays as np
 from ..tensor import Tensor
 from . import functional as F
 from .module import Module, Parameter
@@ -116,10 +115,12 @@ class _BatchNorm(_Norm):
         momentum, tracked = self.momentum, self.num_batches_tracked
         if self.training and tracked is not None:
             tracked.data += 1
-            momentum = 1 / int(tracked) if momentum is None else momentum
+            if momentum is None:
+                momentum = 1 / (tracked.data if tracked.is_cuda else int(tracked))
         return F.batch_norm(
             input, self.running_mean, self.running_var, self.weight, self.bias,
-            self.training or self.running_mean is None, momentum or 0.0, self.eps,
+            self.training or self.running_mean is None,
+            0.0 if momentum is None else momentum, self.eps,
         )  # fmt: skip
 
 

@@ -10,9 +10,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from ..array import DEFAULT, DTypeLike
+from ..kernels import arrays as np
 from ..kernels.recurrent import GATES
 from ..ops import cat
 from ..ops.recurrent import backwards, recurrent

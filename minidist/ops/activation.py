@@ -1,8 +1,7 @@
 """Activations: each value beside its VJP, both formulas that the kernel works through in tiles."""
 
-import numpy as np
-
 from ..array import is_floating
+from ..kernels import arrays as np
 from ..kernels import pointwise as k
 from ..kernels import softmax as rows
 from ..kernels import swiglu as swiglu_kernel

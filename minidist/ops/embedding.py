@@ -1,7 +1,6 @@
 """Rows of a table by index."""
 
-import numpy as np
-
+from ..kernels import arrays as np
 from ..kernels import embedding as kernel
 from .op import differentiable
 
@@ -29,7 +28,7 @@ def embedding(input, weight, padding_idx=None):
     index, n = np.asarray(input.data), len(weight)
     if index.dtype.kind not in "iu":
         raise RuntimeError(f"embedding: indices are integers, not {index.dtype.name}")
-    if index.size and not (index.min() >= 0 and index.max() < n):
+    if np.outside(index, n):
         span = f"from {index.min()} to {index.max()}"
         raise IndexError(f"embedding: indices {span} into a table of {n} rows")
     assert padding_idx is None or -n <= padding_idx < n, f"padding_idx {padding_idx} of {n} rows"

@@ -1,7 +1,7 @@
 """Picking elements by index, and putting them back where they were: each is the other's VJP."""
 
-import numpy as np
-
+from ..kernels import arrays as np
+from ..kernels.embedding import put_back
 from ..tensor import Tensor
 from .elementwise import logical_and
 from .op import axes_of, differentiable, want_one_dtype
@@ -9,14 +9,13 @@ from .op import axes_of, differentiable, want_one_dtype
 
 @differentiable
 def _getitem(x, index):
-    shape, dtype, once = x.shape, x.dtype, all(map(_picks_once, index))
+    shape, once = x.shape, all(map(_picks_once, index))
 
     def vjp(g):
-        whole = np.zeros(shape, dtype)
-        if once:
-            whole[index] = g
-        else:  # an element picked twice gets both cotangents
-            np.add.at(whole, index, g)
+        if not once:
+            return put_back(g, index, shape)
+        whole = np.zeros(shape, g.dtype)
+        whole[index] = g
         return whole
 
     return x[index], vjp
@@ -81,7 +80,8 @@ def getitem(input, index):
 
 def places(axis, index):
     """The fancy index of the elements that an index array names along an axis."""
-    grid = list(np.ogrid[tuple(map(slice, index.shape))])
+    with np.beside(index):
+        grid = list(np.ix_(*map(np.arange, index.shape)))
     grid[axis] = index
     return tuple(grid)
 
@@ -104,7 +104,7 @@ def checked(name, x, dim, index, *sources):
                 f"{name} along {dim}: index {index.shape} for {other.shape}: want as many "
                 "dimensions, and none larger (but dim itself)"
             )
-    if index.size and (index.min() < 0 or index.max() >= x.shape[axis]):
+    if np.outside(index, x.shape[axis]):
         raise RuntimeError(
             f"{name}: index {index.min()} to {index.max()}, but {x.shape[axis]} along {dim}"
         )
@@ -141,7 +141,7 @@ def index_select(input, dim, index):
     i, size = index.data.reshape(-1), input.shape[axis[0]] if axis else 1
     if i.dtype.kind != "i":
         raise RuntimeError(f"index_select: an index of {i.dtype.name}: convert with .long()")
-    if index.ndim > 1 or (i.size and (i.min() < 0 or i.max() >= size)):
+    if index.ndim > 1 or np.outside(i, size):
         raise IndexError(f"index_select: {index} for size {size}: want a vector of 0 to {size - 1}")
     return _getitem(input, (slice(None),) * axis[0] + (i,)) if axis else input.clone()
 
@@ -152,20 +152,3 @@ def masked_select(input, mask):
         raise RuntimeError(f"masked_select: a mask of {mask.dtype.name}: want bool")
     shape = logical_and(input, mask).shape
     return _getitem(input.expand(shape), (np.broadcast_to(mask.data, shape),))
-
-
-def nonzero(input, *, as_tuple=False):
-    """The indices of what is not 0, one row an element; or one vector a dimension, to index by."""
-    found = Tensor(np.argwhere(input.data))
-    return found.unbind(1) if as_tuple else found
-
-
-def one_hot(tensor, num_classes=-1):
-    """(...) class numbers -> (..., num_classes): 1 at the number, 0 elsewhere."""
-    i = tensor.data
-    if i.dtype != np.int64 or (num_classes < 0 and not i.size):
-        raise RuntimeError(f"one_hot of {i.dtype.name} {i.shape}: want int64, or give num_classes")
-    count = int(i.max()) + 1 if num_classes < 0 else num_classes
-    if i.size and (i.min() < 0 or i.max() >= count):
-        raise RuntimeError(f"one_hot: {i.min()} to {i.max()} are not classes 0 to {count - 1}")
-    return Tensor((i[..., None] == np.arange(count)).astype(np.int64))

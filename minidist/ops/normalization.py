@@ -2,9 +2,8 @@
 
 import math
 
-import numpy as np
-
 from ..autograd import Joint
+from ..kernels import arrays as np
 from ..kernels import batch_norm as batch
 from ..kernels import layer_norm as kernel
 from ..kernels import rms_norm as rms

@@ -10,11 +10,12 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from .. import anomaly, modes
-from ..array import DEFAULT, bool_, float64, int64, is_floating
+from .. import anomaly, modes, precision
+from ..array import DEFAULT, bool_, float64, int64, is_floating, name_of
 from ..autograd import VJP, record
+from ..device import in_one_place
+from ..kernels import arrays as np
+from ..kernels.halves import is_half
 from ..tensor import Tensor
 from ..views import note_view
 
@@ -42,10 +43,17 @@ def differentiable(function: Callable[..., tuple]) -> Callable[..., Tensor]:
 
     @functools.wraps(function)
     def operation(*args: Any, **options: Any) -> Tensor:
+        if precision.lowered.get() is not None:
+            args = precision.prepared(name, args)
         arrays = [a.data if isinstance(a, Tensor) else a for a in args]
-        value, *vjps = function(*arrays, **options)
+        if np.gpu() is not None:
+            value, *vjps = _there(name, function, args, arrays, options)
+        elif any(map(is_half, arrays)):
+            value, *vjps = precision.computed(name, function, arrays, options)
+        else:
+            value, *vjps = function(*arrays, **options)
         value = np.asarray(value)
-        output = Tensor(value)
+        output = Tensor.of(value)
         if is_floating(value):
             record(name, output, args, vjps)
             if modes.anomaly.get() != "off":
@@ -55,6 +63,13 @@ def differentiable(function: Callable[..., tuple]) -> Callable[..., Tensor]:
         return output
 
     return operation
+
+
+def _there(name: str, function: Any, args: tuple, arrays: list, options: dict) -> tuple:
+    """Where a GPU is in use: all in one place, and what is made is made there."""
+    arrays[:] = in_one_place(name, args, arrays)
+    with np.beside(*arrays):
+        return precision.computed(name, function, arrays, options)
 
 
 def elementwise(function: Callable[..., tuple]) -> Callable[..., Tensor]:
@@ -100,7 +115,7 @@ def result_dtype(operands: tuple) -> np.dtype:
         elif first is None or first.kind != "f" or type(a) not in NUMBERS:
             break
     else:
-        return first  # type: ignore[return-value]
+        return first
     ranked = [_rank(a) for a in operands]
     top = max(rank for rank, _ in ranked)
     return np.result_type(*(dtype for rank, dtype in ranked if rank == top))
@@ -125,8 +140,8 @@ def _meet(operand: Any, dtype: np.dtype) -> Any:
 def want_one_dtype(name: str, *tensors: Any) -> None:
     """Refuse to multiply matrices of two dtypes, as PyTorch does."""
     dtypes = {t.dtype for t in tensors if t is not None}
-    if len(dtypes) > 1:
-        names = " and ".join(sorted(d.name for d in dtypes))
+    if len(dtypes) > 1 and not precision.is_autocast_enabled():
+        names = " and ".join(sorted(map(name_of, dtypes)))
         raise RuntimeError(f"{name}: dtypes {names}: convert one with .to()")
 
 

@@ -1,5 +1,6 @@
 """Pooling over windows of one and two dimensions."""
 
+from ..kernels import arrays as np
 from ..kernels import pool as kernel
 from ..kernels.windows import adaptive_sizes, pool_windows
 from .conv import on_planes
@@ -13,7 +14,8 @@ def _max_pool(x, win, count):
 
 
 @differentiable
-def _mean_pool(x, down, across):
+def _mean_pool(x, *, matrices):
+    down, across = (np.at_home_of(x, m) for m in matrices)
     return kernel.mean(x, down, across), lambda g: kernel.mean(g, down.T, across.T)
 
 
@@ -45,10 +47,9 @@ def _mean(dims, x, kernel_size, stride, padding, ceil_mode, include_pad, divisor
     def apply(x):
         win.grid(x.shape[2:], ceil_mode)  # there is one
         each = zip(x.shape[2:], (0, 1), (divisor, divisor and 1))
-        make = kernel.sliding
-        return _mean_pool(
-            x, *(make(n, i, win, ceil_mode, include_pad, d, x.dtype) for n, i, d in each)
-        )
+        rest = win, ceil_mode, include_pad
+        matrices = [kernel.sliding(n, i, *rest, d, x.dtype) for n, i, d in each]
+        return _mean_pool(x, matrices=matrices)
 
     return on_planes(name, dims, x, apply)
 
@@ -75,7 +76,8 @@ def _adaptive(dims, x, output_size):
     wanted = adaptive_sizes(name, dims, output_size)
 
     def apply(x):
-        return _mean_pool(x, *(kernel.adaptive(n, m, x.dtype) for n, m in zip(x.shape[2:], wanted)))
+        matrices = [kernel.adaptive(n, m, x.dtype) for n, m in zip(x.shape[2:], wanted)]
+        return _mean_pool(x, matrices=matrices)
 
     return on_planes(name, dims, x, apply)
 

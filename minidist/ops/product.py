@@ -2,8 +2,7 @@
 
 import math
 
-import numpy as np
-
+from ..kernels import arrays as np
 from ..kernels import linear as kernel
 from .op import differentiable, unbroadcast, want_one_dtype
 
@@ -16,13 +15,13 @@ def _swap(x: np.ndarray) -> np.ndarray:
 def _matmul(a, b):
     """Both at least 2-d; leading dimensions broadcast."""
     try:
-        y = a @ b
+        y = kernel.multiply(a, b)
     except ValueError:
         raise RuntimeError(f"matmul: leading sizes of {a.shape} and {b.shape} differ") from None
     return (
         y,
-        lambda g: unbroadcast(g @ _swap(b), a.shape),
-        lambda g: unbroadcast(_swap(a) @ g, b.shape),
+        lambda g: unbroadcast(kernel.multiply(g, _swap(b)), a.shape),
+        lambda g: unbroadcast(kernel.multiply(_swap(a), g), b.shape),
     )
 
 

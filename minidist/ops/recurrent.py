@@ -1,8 +1,7 @@
 """Recurrent layers over packed rows: a whole sequence is one operation."""
 
-import numpy as np
-
 from ..autograd import Joint
+from ..kernels import arrays as np
 from ..kernels import recurrent as kernel
 from .op import differentiable, want_one_dtype
 
@@ -36,10 +35,10 @@ def backwards(x, sizes):
 @differentiable
 def take_rows(x, index):
     """x[index] for rows that are all different: index (m,), x (n, ...) -> (m, ...)."""
-    shape, dtype = x.shape, x.dtype
+    shape, index = x.shape, np.at_home_of(x, index)
 
     def vjp(g):
-        whole = np.zeros(shape, dtype)
+        whole = np.zeros(shape, g.dtype)
         whole[index] = g
         return whole
 
@@ -49,6 +48,6 @@ def take_rows(x, index):
 @differentiable
 def put_rows(x, index, n, value):
     """The transpose of take_rows: x (m, ...) at rows `index` of (n, ...), `value` elsewhere."""
-    whole = np.full_like(x, value, shape=(n, *x.shape[1:]))
+    whole, index = np.full_like(x, value, shape=(n, *x.shape[1:])), np.at_home_of(x, index)
     whole[index] = x
     return whole, lambda g: g[index]

@@ -2,9 +2,8 @@
 
 import math
 
-import numpy as np
-
 from ..array import dtype_of, int64, is_floating
+from ..kernels import arrays as np
 from ..tensor import Tensor
 from .op import axes_of, differentiable
 
@@ -90,7 +89,7 @@ def _prod(x):
     y = x.prod(-1)
 
     def vjp(g):  # the product of all others
-        if x.all():
+        if not np.on_gpu(x) and x.all():
             return (g * y)[..., None] / x
         ones = np.ones_like(x[..., :1])
         before = np.concatenate([ones, x[..., :-1]], -1).cumprod(-1)
@@ -177,7 +176,7 @@ def norm(input, p="fro", dim=None, keepdim=False, dtype=None):
 
 @differentiable
 def _logsumexp(x, axes, keepdim):
-    top = x.max(axes, keepdims=True, initial=-np.inf)
+    top = np.highest(x, axes, True)
     top = np.where(np.isfinite(top), top, 0)
     e = np.exp(x - top)
     total = e.sum(axes, keepdims=True)

@@ -3,9 +3,8 @@
 import itertools
 import math
 
-import numpy as np
-
 from ..autograd import Joint
+from ..kernels import arrays as np
 from .index import getitem
 from .op import axes_of, differentiable, result_dtype, unbroadcast
 
@@ -115,7 +114,7 @@ def expand(x, *shape):
 
 @differentiable
 def _cat(*arrays, dim):
-    edges = np.cumsum([a.shape[dim] for a in arrays])[:-1]
+    edges = np.cumsum([a.shape[dim] for a in arrays])[:-1].tolist()
     dtypes = [a.dtype for a in arrays]
 
     def vjp(g):
@@ -269,17 +268,18 @@ def triu(input, diagonal=0):
 
 @differentiable
 def _diagonal(x, offset, axes):
-    shape, dtype = x.shape, x.dtype
+    shape = x.shape
 
     def vjp(g):
-        whole = np.zeros(shape, dtype)
+        whole = np.zeros(shape, g.dtype)
         on_it = np.moveaxis(whole, axes, (-2, -1))
         i = np.arange(g.shape[-1])
         on_it[..., i - min(offset, 0), i + max(offset, 0)] = g
         return whole
 
     y = x.diagonal(offset, *axes)
-    y.flags.writeable = x.flags.writeable
+    if not np.on_gpu(x):
+        y.flags.writeable = x.flags.writeable
     return y, vjp
 
 

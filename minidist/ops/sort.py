@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-import numpy as np
-
+from ..kernels import arrays as np
+from ..kernels.halves import wide
 from ..tensor import Tensor
 from .elementwise import maximum, minimum
 from .index import pick
@@ -23,7 +23,7 @@ def _arg(name, function, x, dim, keepdim):
         raise RuntimeError(f"{name} of bool: convert with .long() first")
     want_elements(name, x, dim, IndexError)
     axis = dim if x.ndim else None
-    return Tensor(np.asarray(function(x.data, axis, keepdims=keepdim)))
+    return Tensor(np.asarray(function(wide(x.data), axis, keepdims=keepdim)))
 
 
 def argmax(input, dim=None, keepdim=False):
@@ -39,7 +39,7 @@ def argmin(input, dim=None, keepdim=False):
 def _extreme(x, dim, keepdim, find):
     want_elements(find.__name__, x, dim)
     axis = axes_of((dim,), x.ndim)
-    index = np.asarray(find(x.data, *axis or (None,), keepdims=True))
+    index = np.asarray(find(wide(x.data), *axis or (None,), keepdims=True))
     both = _chosen(x, axis, index)
     return both if keepdim or not axis else Chosen(*(t.squeeze(axis) for t in both))
 
@@ -67,7 +67,7 @@ def min(input, dim=None, keepdim=False, *, other=None):
 def _order(x, axis, descending):
     """Indices that sort; equal elements stay in order, NaN counts as the largest."""
     if not x.ndim:
-        return np.zeros((), np.int64)
+        return np.zeros_like(x, np.int64)
     if not descending:
         return x.argsort(axis, kind="stable")
     return np.flip(x.shape[axis] - 1 - np.flip(x, axis).argsort(axis, kind="stable"), axis)
@@ -76,7 +76,7 @@ def _order(x, axis, descending):
 def argsort(input, dim=-1, descending=False, stable=True):
     """The indices that sort along dim, always stable."""
     axis = axes_of((dim,), input.ndim)
-    return Tensor(_order(input.data, axis[0] if axis else 0, descending))
+    return Tensor(_order(wide(input.data), axis[0] if axis else 0, descending))
 
 
 def sort(input, dim=-1, descending=False, stable=True):
@@ -88,7 +88,7 @@ def sort(input, dim=-1, descending=False, stable=True):
 def topk(input, k, dim=-1, largest=True, sorted=True):
     """(values, indices) of the k largest, or smallest, along dim, in order."""
     axis = axes_of((dim,), input.ndim)
-    x, at = np.atleast_1d(input.data), axis[0] if axis else 0
+    x, at = np.atleast_1d(wide(input.data)), axis[0] if axis else 0
     size = x.shape[at]
     if not (0 if axis else 1) <= k <= size:
         raise RuntimeError(f"topk: k = {k} of {size} elements along {dim} of {input.shape}")

@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
+from ..kernels import arrays as np
 from ..kernels import descent
 from .optimizer import Optimizer, count_step, require_nonnegative
 

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
-
 from ..autograd import enable_grad
+from ..kernels import arrays as np
+from ..kernels.halves import BFLOAT16, store, wide
 from ..saved import mark_changed
 from ..tensor import Tensor
 
@@ -64,10 +64,11 @@ class Optimizer:
     def _update(self, p: Tensor, g: np.ndarray, group: dict[str, Any]) -> None:
         # The kernels go through memory tile by tile: other layouts are copied there and back.
         g = np.asarray(-g if group.get("maximize") else g, order="C")
-        array = np.asarray(p.data, order="C")
-        self.update(array, g, self.state[p], group)
+        array = np.asarray(wide(p.data) if p.dtype == BFLOAT16 else p.data, order="C")
+        with np.beside(array):
+            self.update(array, wide(g) if p.dtype == BFLOAT16 else g, self.state[p], group)
         if array is not p.data:
-            p.data[...] = array
+            store(array, p.data)
         mark_changed(p.data, f"{type(self).__name__}.step")
 
     def update(

@@ -2,15 +2,17 @@
 
 The loss of a rank is its own sum divided by the *global* count, so the sum over ranks of the
 gradients is the gradient of the global mean, however unevenly the rows fall.
+
+What is on a GPU goes by way of the host, a bucket at a time: messages are the host's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
-
 from ..comm import Communicator, all_reduce, broadcast
+from ..device import moved
+from ..kernels import arrays as np
 from ..nn import Module, Parameter
 from ..tensor import Tensor
 
@@ -20,7 +22,10 @@ MIB = 1 << 20
 def broadcast_parameters(model: Module, comm: Communicator) -> None:
     """Make every rank's parameters those of rank 0."""
     for p in model.parameters():
-        broadcast(comm, p.data)
+        host = moved(p.data, "cpu")
+        broadcast(comm, host)
+        if host is not p.data:
+            p.data.set(host)
 
 
 def sum_gradients_naive(
@@ -29,7 +34,10 @@ def sum_gradients_naive(
     """Sum gradients over the ranks, one all-reduce a parameter: a latency each."""
     for p in params:
         g = gradient(p)
-        all_reduce(comm, g, algorithm=algorithm, out=g)
+        host = moved(g, "cpu")
+        all_reduce(comm, host, algorithm=algorithm, out=host)
+        if host is not g:
+            g.set(host)
 
 
 def gradient(p: Parameter) -> np.ndarray:
@@ -55,10 +63,11 @@ class Bucketed:
     def sum_gradients(self) -> None:
         """Replace every gradient by its sum over the ranks."""
         for bucket in self.buckets:
-            self._sum(bucket)
+            grads = [gradient(p) for p in bucket]
+            if self.comm.size > 1:
+                (self._sum_there if np.on_gpu(grads[0]) else self._sum)(grads)
 
-    def _sum(self, bucket: list[Parameter]) -> None:
-        grads = [gradient(p) for p in bucket]
+    def _sum(self, grads: list[np.ndarray]) -> None:
         edges = np.cumsum([0, *(g.size for g in grads)])
         flat = self.flat[: edges[-1]]
         parts = [flat[i:j].reshape(g.shape) for g, i, j in zip(grads, edges, edges[1:])]
@@ -67,6 +76,18 @@ class Bucketed:
         all_reduce(self.comm, flat, algorithm=self.algorithm, out=flat)
         for part, g in zip(parts, grads):
             g[...] = part
+
+    def _sum_there(self, grads: list[np.ndarray]) -> None:
+        """The same of arrays on a GPU: one copy to the host and one back."""
+        there = np.concatenate([g.reshape(-1) for g in grads])
+        flat = self.flat[: there.size]
+        there.get(out=flat)
+        all_reduce(self.comm, flat, algorithm=self.algorithm, out=flat)
+        there.set(flat)
+        first = 0
+        for g in grads:
+            g[...] = there[first : first + g.size].reshape(g.shape)
+            first += g.size
 
 
 def _fill(params: list[Parameter], bucket_bytes: int) -> list[list[Parameter]]:

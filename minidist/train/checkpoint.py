@@ -9,11 +9,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from ..device import moved
 from ..errors import UserError
+from ..kernels import arrays as np
 from ..nn import Module
 from ..optim import Optimizer
 
@@ -21,14 +22,21 @@ FILES = ("model.safetensors", "optimizer.safetensors")
 Arrays = dict[str, np.ndarray]
 
 
-def save(folder: Path, step: int, model: Module, optimizer: Optimizer, tokens: int) -> Path:
-    """Write folder/step-<step>: parameters, optimiser state, and state.json with their hashes."""
+def save(
+    folder: Path, step: int, model: Module, optimizer: Optimizer, tokens: int,
+    scaler: dict[str, Any] | None = None,
+) -> Path:  # fmt: skip
+    """Write folder/step-<step>: parameters, optimiser state, and state.json with their hashes.
+
+    `scaler` is the state of a GradScaler, if there is one.
+    """
     path, draft = folder / f"step-{step:06d}", folder / f".step-{step:06d}.part"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     save_file(_contiguous(model.state_dict()), draft / FILES[0])
     save_file(_contiguous(optimizer_arrays(model, optimizer)), draft / FILES[1])
     state = {"step": step, "tokens": tokens, "sha256": {f: _sha256(draft / f) for f in FILES}}
+    state |= {"scaler": scaler} if scaler else {}
     (draft / "state.json").write_text(json.dumps(state, indent=1))
     shutil.rmtree(path, ignore_errors=True)
     os.replace(draft, path)  # a reader sees all of it or nothing
@@ -44,7 +52,7 @@ def last(folder: Path) -> Path:
 
 
 def load(path: Path, model: Module, optimizer: Optimizer | None = None) -> dict[str, Any]:
-    """Fill model and optimiser from a checkpoint; returns its state (step and tokens)."""
+    """Fill model and optimiser from a checkpoint; returns its state (step, tokens, scaler)."""
     state = _read_state(path)
     arrays = [_read(path / f, state["sha256"][f]) for f in FILES[: 1 if optimizer is None else 2]]
     try:
@@ -66,12 +74,13 @@ def restore_optimizer(model: Module, optimizer: Optimizer, arrays: Arrays, step:
     params = dict(model.named_parameters())
     for key, array in arrays.items():
         kind, name = key.split(".", 1)
-        optimizer.state.setdefault(params[name], {"step": step})[kind] = array
+        state = optimizer.state.setdefault(params[name], {"step": step})
+        state[kind] = moved(array, params[name].device)
 
 
 def _contiguous(arrays: Arrays) -> Arrays:
     # safetensors writes the memory as it lies: a transposed view would come back transposed
-    return {k: np.ascontiguousarray(v) for k, v in arrays.items()}
+    return {k: np.ascontiguousarray(moved(v, "cpu")) for k, v in arrays.items()}
 
 
 def _sha256(path: Path) -> str:
@@ -82,7 +91,8 @@ def _sha256(path: Path) -> str:
 def _read_state(path: Path) -> dict[str, Any]:
     try:
         state = json.loads((path / "state.json").read_text())
-        return {"step": state["step"], "tokens": state["tokens"], "sha256": dict(state["sha256"])}
+        known = {"step": state["step"], "tokens": state["tokens"], "sha256": dict(state["sha256"])}
+        return {**known, "scaler": dict(state.get("scaler", {}))}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _corrupt(path, f"state.json: {type(error).__name__}") from None
 

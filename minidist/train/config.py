@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import tomli_w
 import tyro
 
+from .. import cuda
 from ..errors import UserError
 from ..models.gpt import GPTConfig
 from ..parallel.mesh import Mesh
@@ -29,6 +30,7 @@ LAUNCH = (
     "ranks",
     "simulate",
     "dp",
+    "device",
 )  # how a run was started, not what it is
 
 
@@ -64,6 +66,10 @@ class TrainConfig:
     """Of the weights, batches, dropout and sample; the number of ranks changes none of them."""
     dtype: Literal["float32", "float64"] = "float32"
     """Of parameters and arithmetic."""
+    precision: Literal["full", "float16", "bfloat16"] = "full"
+    """Of products and attention: 16 bits beside --dtype float32 (float16 scales its loss)."""
+    device: str = "cpu"
+    """Where to compute: cpu or cuda (the ranks of a machine share its GPUs in turn)."""
     dp: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: all)")] = (
         None
     )
@@ -111,8 +117,16 @@ def check(config: TrainConfig, ranks: int) -> None:
         _require(name, getattr(config, name), lambda v: v >= 0, "at least 0")
     _require("dropout", config.dropout, lambda v: 0 <= v < 1, "at least 0 and below 1")
     _require("final_lr", config.final_lr, lambda v: v <= 1, "a part of --lr, at most 1")
-    for name in ("dtype", "allreduce"):
+    for name in ("dtype", "precision", "allreduce"):
         _check_choice(name, getattr(config, name))
+    if config.precision != "full" and config.dtype != "float32":
+        raise UserError(
+            f"precision {config.precision} casts from float32: leave --dtype {config.dtype} away"
+        )
+    if config.device not in ("cpu", "cuda"):
+        raise UserError(f"device '{config.device}' is unknown: choose cpu, cuda")
+    if config.device == "cuda" and (reason := cuda.missing()):
+        raise UserError(f"device cuda: {reason}")
     config.mesh(ranks)
     if config.batch < ranks:
         raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Iterator
@@ -10,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import data, random
+from .. import cuda, data, random
+from ..amp import GradScaler, autocast
 from ..array import keep_heap
 from ..autograd import no_grad
-from ..comm import Communicator, all_reduce, shard_range
+from ..comm import Communicator, all_reduce, local_rank, shard_range
 from ..errors import UserError
 from ..models.gpt import GPT
 from ..optim import AdamW, Optimizer, clip_grad_norm_, warmup_cosine
@@ -45,16 +47,21 @@ class Trainer:
     def __post_init__(self) -> None:
         keep_heap()
         c = self.config
+        if c.device == "cuda":
+            cuda.set_device(local_rank() % cuda.device_count())
         self.model = GPT(c.gpt(data.VOCAB), seed=c.seed)
         if c.dtype != "float32":
             self.model.to(c.dtype)
             self.model.reset_parameters(c.seed)
+        self.model.to(c.device)
         broadcast_parameters(self.model, self.comm)
         self.optimizer: Optimizer = AdamW(
             decay_groups(self.model, c.weight_decay), lr=c.lr, betas=(0.9, 0.95)
         )
         bucket_bytes = int(c.bucket_mib * 2**20)
         self.gradients = Bucketed(self.model.parameters(), self.comm, bucket_bytes, c.allreduce)
+        self.scaler = GradScaler(enabled=c.precision == "float16", comm=self.comm)
+        self.halves = autocast(c.device, c.precision, True) if c.precision != "full" else None
 
     def rows(self, step: int) -> tuple[np.ndarray, np.ndarray, int]:
         """This rank's inputs and targets of a global batch, and the number of its first row."""
@@ -68,18 +75,29 @@ class Trainer:
         c = self.config
         x, y, first = self.rows(step)
         with random.at(c.seed, step, first):
-            total = self.model.loss(Tensor(x), Tensor(y), reduction="sum")
+            total = self._loss(x, y)
         # Divided by the global count: the sum over ranks is the global mean, rows uneven or not.
         loss = total / (c.batch * c.seq)
-        loss.backward()
+        self.scaler.scale(loss).backward()
         self.gradients.sum_gradients()
-        norm = clip_grad_norm_(self.model.parameters(), c.clip).item()
+        self.scaler.unscale_(self.optimizer)
+        norm = clip_grad_norm_(self.model.parameters(), c.clip)
         lr = warmup_cosine(step, c.steps, c.warmup, c.lr, c.lr * c.final_lr)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.optimizer.zero_grad()
-        return {"loss": self._sum(loss.item())[0], "grad_norm": norm, "lr": lr}
+        scale = {"scale": self.scaler.get_scale()} if self.scaler.is_enabled() else {}
+        return {
+            "loss": self._sum(loss.item())[0], "grad_norm": norm.item(), "lr": lr, **scale
+        }  # fmt: skip
+
+    def _loss(self, x: np.ndarray, y: np.ndarray) -> Tensor:
+        """The sum of the losses of rows of tokens, from wherever the model is."""
+        inputs, targets = (Tensor(a).to(self.config.device) for a in (x, y))
+        with self.halves or contextlib.nullcontext():
+            return self.model.loss(inputs, targets, reduction="sum")
 
     def _sum(self, *numbers: float) -> list[float]:
         return all_reduce(self.comm, np.array(numbers, np.float64), algorithm="ring").tolist()
@@ -94,8 +112,7 @@ class Trainer:
         total = 0.0
         for at in range(first, last, EVAL_ROWS):
             mine = starts[at : min(at + EVAL_ROWS, last)]
-            x, y = map(Tensor, data.windows(self.corpus.held_out, mine, seq))
-            total += self.model.loss(x, y, reduction="sum").item()
+            total += self._loss(*data.windows(self.corpus.held_out, mine, seq)).item()
         self.model.train()
         loss, count = self._sum(total, (last - first) * seq)
         return loss / count

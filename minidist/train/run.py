@@ -88,6 +88,8 @@ def _resume(trainer: Trainer) -> dict[str, Any]:
         return {"step": 0, "tokens": 0}
     path = checkpoint.last(Path(str(c.out)) / "checkpoints")
     state = checkpoint.load(path, trainer.model, trainer.optimizer)
+    if state["scaler"] and trainer.scaler.is_enabled():
+        trainer.scaler.load_state_dict(state["scaler"])
     if state["step"] >= c.steps:
         raise UserError(f"run '{c.out}' has done {state['step']} steps already: raise --steps")
     return state
@@ -150,8 +152,9 @@ def _new_folder(c: TrainConfig) -> Path:
 
 def _save(trainer: Trainer, out: Path, record: dict[str, Any]) -> None:
     checkpoint.save(
-        out / "checkpoints", record["step"], trainer.model, trainer.optimizer, record["tokens"]
-    )
+        out / "checkpoints", record["step"], trainer.model, trainer.optimizer, record["tokens"],
+        trainer.scaler.state_dict(),
+    )  # fmt: skip
 
 
 def _show_start(screen: Console, trainer: Trainer, out: Path, done: int) -> None:
@@ -161,7 +164,7 @@ def _show_start(screen: Console, trainer: Trainer, out: Path, done: int) -> None
     memory = training_bytes(parameters, np.dtype(c.dtype).itemsize)
     table = Table(show_header=False, box=None, padding=(0, 1))
     rows = {
-        "model": f"{c.model}: {parameters:,} parameters, {c.dtype}",
+        "model": f"{c.model}: {parameters:,} parameters, {_numbers(c)}",
         "data": f"{c.data}: {len(corpus.train):,} bytes to train on, "
                 f"{len(corpus.held_out):,} held out",
         "ranks": f"{comm.size} ({world}), data parallel, all-reduce {c.allreduce}",
@@ -172,6 +175,14 @@ def _show_start(screen: Console, trainer: Trainer, out: Path, done: int) -> None
     for name, text in rows.items():
         table.add_row(name, text)
     screen.print(table)
+
+
+def _numbers(c: TrainConfig) -> str:
+    """'float32 on the CPU, bfloat16 in products'."""
+    place = "the CPU" if c.device == "cpu" else "a GPU"
+    return f"{c.dtype} on {place}" + (
+        "" if c.precision == "full" else f", {c.precision} in products"
+    )
 
 
 def _show_end(screen: Console, trainer: Trainer, out: Path, record: dict[str, Any], first: int,

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minidist as md
-from minidist import ops
 from minidist.testing import gradcheck
 
 
@@ -90,10 +89,10 @@ def test_ints_and_slices_choose_before_arrays(name):
 
 
 def test_one_hot():
-    y = ops.one_hot(md.tensor([[0, 2]]), 4)
+    y = md.nn.functional.one_hot(md.tensor([[0, 2]]), 4)
     assert y.dtype == md.int64 and y.tolist() == [[[1, 0, 0, 0], [0, 0, 1, 0]]]
-    assert ops.one_hot(md.tensor(1)).tolist() == [0, 1]
-    assert ops.one_hot(md.ones(0).long(), 3).shape == (0, 3)
+    assert md.nn.functional.one_hot(md.tensor(1)).tolist() == [0, 1]
+    assert md.nn.functional.one_hot(md.ones(0).long(), 3).shape == (0, 3)
 
 
 def test_nonzero():
@@ -114,7 +113,7 @@ WRONG = {
     "want a vector of 0 to 1": (IndexError, lambda x: x.index_select(0, md.tensor([2]))),
     "masked_select: a mask of int64": (RuntimeError, lambda x: x.masked_select(md.tensor([1]))),
     "one_hot: 0 to 2 are not classes 0 to 1": (
-        RuntimeError, lambda x: ops.one_hot(md.tensor([0, 2]), 2)),
+        RuntimeError, lambda x: md.nn.functional.one_hot(md.tensor([0, 2]), 2)),
 }  # fmt: skip
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-import numpy as np
-
+from ...kernels import arrays as np
+from ...kernels.halves import is_half, store, wide
 from ...kernels.vector_norm import vector_norm
 from ...tensor import Tensor
 
@@ -30,17 +30,19 @@ def clip_grad_norm_(
         raise ValueError(f"clip_grad_norm_: norm_type = {norm_type}: want p > 0, or inf")
     grads = _gradients(parameters)
     norm = vector_norm(grads, p)
-    if error_if_nonfinite and not math.isfinite(norm):
+    if error_if_nonfinite and not math.isfinite(float(norm)):
         raise RuntimeError(
             f"clip_grad_norm_: the {norm_type}-norm of the gradients is {norm}: it cannot be "
             "clipped; look for what overflowed, or pass error_if_nonfinite=False"
         )
     scale = max_norm / (norm + 1e-6)
-    if not scale >= 1:
+    if np.on_gpu(norm):  # whether it is under 1 is known there alone
+        scale = np.where(scale >= 1, 1, scale)
+    if np.on_gpu(norm) or not scale >= 1:
         with np.errstate(invalid="ignore"):  # inf · 0
             for g in grads:
-                g *= scale
-    return Tensor(norm, dtype=np.result_type(*grads) if grads else None)
+                store(wide(g) * scale, g) if is_half(g) else np.multiply(g, scale, out=g)
+    return Tensor(norm, dtype=np.result_type(*map(wide, grads)) if grads else None)
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:

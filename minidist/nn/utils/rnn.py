@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from ...kernels import arrays as np
 from ...ops import cat
 from ...ops.recurrent import put_rows, take_rows
 from ...tensor import Tensor
