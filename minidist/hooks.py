@@ -66,7 +66,8 @@ def watch(node: Node) -> Watch:
 
 def _read_only(array: np.ndarray) -> np.ndarray:
     view = array.view()
-    view.flags.writeable = False
+    if not np.on_gpu(view):  # CuPy's arrays cannot be told
+        view.flags.writeable = False
     return view
 
 

@@ -40,7 +40,7 @@ def _write(x, index, array, name):
             array = cast(np.asarray(wide(np.asarray(array)), np.float32), BFLOAT16)
         _into(x.data, way)[way[-1]] = array
     except ValueError as error:
-        why = f"into {x.shape}: {error}" if x.data.flags.writeable else (
+        why = f"into {x.shape}: {error}" if getattr(x.data.flags, "writeable", True) else (
             "more than one element of it refers to a single memory location (expand), or the "
             "memory is read-only: clone() it first"
         )  # fmt: skip

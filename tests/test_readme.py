@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 BIN = Path(sys.executable).parent
 SMALL = ["--model", "gpt-nano", "--steps", "3", "--seq", "16"]
-SNIPPETS = [s for s in re.findall(r"```python\n(.*?)```", README, re.S) if "import" in s]
+PAGES = README + (ROOT / "docs/gpu.md").read_text("utf-8")
+SNIPPETS = [s for s in re.findall(r"```python\n(.*?)```", PAGES, re.S) if "import" in s]
 COMMANDS = [
     shlex.split(line, comments=True)
     for line in re.findall(r"^\$ (.*(?:minidist).*)$", README, re.M)
@@ -25,7 +26,7 @@ def test_python_snippets_run(snippet):
 
 
 def test_the_readme_shows_snippets_and_commands():
-    assert len(SNIPPETS) == 2
+    assert len(SNIPPETS) == 3
     assert {c[0] for c in COMMANDS} == {"mpirun", "minidist"}
 
 

@@ -42,7 +42,7 @@ def clip_grad_norm_(
         with np.errstate(invalid="ignore"):  # inf · 0
             for g in grads:
                 store(wide(g) * scale, g) if is_half(g) else np.multiply(g, scale, out=g)
-    return Tensor(norm, dtype=np.result_type(*map(wide, grads)) if grads else None)
+    return Tensor(norm, dtype=np.result_type(*(wide(g.reshape(-1)[:0]) for g in grads)) if grads else None)
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
