@@ -14,7 +14,7 @@ from typing import Any
 
 from . import arrays as np
 from .dispatch import dispatched
-from .halves import wide
+from .halves import BFLOAT16, wide
 from .launch import triton_kernel
 from .softmax import exponentials
 from .tiles import row_tiles, spreading
@@ -38,6 +38,7 @@ def forward(logits: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndar
     """logits (n, V), target (n,) in [0, V) -> losses (n,); exponentials (n, V), their sums (n,).
 
     The loss is log(sum / the target's exponential), whatever was taken off all logits of a row.
+    Temporary memory: a few numbers a row, and the rows whose exponentials lost their digits.
     """
     n, v = logits.shape
     e, total = np.empty_like(logits), np.empty_like(logits, shape=n)
@@ -54,7 +55,10 @@ def forward(logits: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 @dispatched
 def backward(g: np.ndarray, e: np.ndarray, total: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Cotangent of the logits: (softmax - one_hot(target)) · g, with g (n,)."""
+    """Cotangent of the logits: (softmax - one_hot(target)) · g, with g (n,).
+
+    Temporary memory: a few numbers a row.
+    """
     dlogits = np.empty_like(e)
     with spreading(e.shape[1]):
         for rows in row_tiles(*e.shape):
@@ -108,8 +112,9 @@ def check(
     if target.shape != want or not shape:
         kind = ValueError if len(shape) == 2 and target.ndim == 1 else RuntimeError
         raise kind(f"{name}: input {shape} and target {target.shape}: want (n, C, …) and (n, …)")
-    if target.dtype.kind not in "iu":
-        raise RuntimeError(f"{name}: targets are class numbers, not {target.dtype.name}")
+    if target.dtype.kind not in "iu" or target.dtype == BFLOAT16:
+        kind = "floats" if target.dtype == BFLOAT16 else target.dtype.name
+        raise RuntimeError(f"{name}: targets are class numbers, not {kind}")
     if weight is not None and weight.shape != (count,):
         raise RuntimeError(f"{name}: weight {weight.shape} for {count} classes: want one for each")
     target = target.reshape(-1)

@@ -36,6 +36,9 @@ def check(shape: tuple, labels: np.ndarray, lengths: np.ndarray, sizes: np.ndarr
         raise RuntimeError(f"ctc_loss: lengths {lengths.shape} and {sizes.shape}: want ({n},) each")
     if room < wanted or (labels.ndim == 1 and room > wanted) or sizes.min(initial=0) < 0:
         raise RuntimeError(f"ctc_loss: targets {labels.shape} for target_lengths {sizes.tolist()}")
+    inside = np.arange(labels.shape[-1]) < (sizes[:, None] if labels.ndim == 2 else labels.size)
+    if np.outside(labels[inside], c):
+        raise RuntimeError(f"ctc_loss: targets {labels.tolist()} are not classes 0 to {c - 1}")
     if lengths.max(initial=0) > t or lengths.min(initial=0) < 0 or not 0 <= blank < c:
         raise RuntimeError(
             f"ctc_loss: input_lengths {lengths.tolist()} and blank {blank} of {t, c}"

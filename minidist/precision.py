@@ -18,11 +18,11 @@ from typing import Any
 from .array import DTYPES, dtype_of
 from .autograd import Joint
 from .kernels import arrays as np
-from .kernels.halves import cast, is_half, wide
+from .kernels.halves import BFLOAT16, cast, is_half, wide
 from .modes import Mode
 
 LOWERED = frozenset(
-    "attention conv conv_transpose linear linear_cross_entropy matmul packed recurrent".split()
+    "attention contract conv conv_transpose linear linear_cross_entropy matmul packed recurrent".split()
 )
 RAISED = frozenset(
     """acos asin batch_norm bce cosh cross_entropy ctc cumsum erf exp expm1 huber kl_div layer_norm
@@ -30,6 +30,7 @@ RAISED = frozenset(
     soft_cross_entropy softmax softplus square sum tan var""".split()
 )
 MOVED = frozenset("clone diagonal expand flip getitem permute placed reshape roll".split())
+KEPT = MOVED | {"linear_cross_entropy"}  # what is float32 inside stays so
 NATIVE = frozenset(  # to the GPU's kernels
     """attention cross_entropy dropout embedding gelu layer_norm linear linear_cross_entropy
     log_softmax matmul packed rms_norm softmax swiglu""".split()
@@ -74,9 +75,11 @@ def _casts(a: Any, place: str) -> bool:
     return a.data.dtype == np.float32 or is_half(a.data)
 
 
-def computed(name: str, function: Any, arrays: list, options: dict) -> tuple:
+def computed(name: str, function: Any, args: tuple, arrays: list, options: dict) -> tuple:
     """function(*arrays, **options): a value and its VJPs, of halves by way of float32."""
     halves = [a.dtype if is_half(a) else None for a in arrays]
+    if BFLOAT16 in halves:
+        _want_numbers(name, args)
     if not any(halves) or (name in NATIVE and any(map(np.on_gpu, arrays))) or name == "cast":
         return function(*arrays, **options)
     given = arrays if name in MOVED else map(wide, arrays)
@@ -84,13 +87,29 @@ def computed(name: str, function: Any, arrays: list, options: dict) -> tuple:
     reals = [a for a in arrays if isinstance(a, np.ndarray) and _is_real(a)]
     kinds = {a.dtype for a in reals if a.ndim} or {a.dtype for a in reals}  # as result_dtype
     kind = kinds.pop() if len(kinds) == 1 else np.dtype(np.float32)
-    if kind.itemsize == 2 and name not in MOVED and value.dtype == np.float32:
+    if kind.itemsize == 2 and name not in KEPT and value.dtype == np.float32:
         value = cast(np.asarray(value), kind)
     if vjps and isinstance(vjps[0], Joint):
         return value, Joint(lambda g: list(map(_narrow, vjps[0](wide(g)), halves)))
     return value, *(
         v and (lambda g, v=v, h=h: _narrow(v(wide(g)), h)) for v, h in zip(vjps, halves)
     )
+
+
+def of_integers(name: str, arrays: list, error: TypeError) -> Exception:
+    """The error itself, or, if NumPy made it of integers where floats are meant, what to do."""
+    whole = {a.dtype.name for a in arrays if isinstance(a, np.ndarray) and not _is_real(a)}
+    if not whole or "UFunc" not in type(error).__name__:
+        return error
+    return NotImplementedError(f"{name} of {' and '.join(whole)}: convert with .float() first")
+
+
+def _want_numbers(name: str, args: tuple) -> None:
+    for i, a in enumerate(args):
+        if isinstance(a, np.ndarray) and a.dtype == BFLOAT16:
+            raise TypeError(
+                f"{name}: argument {i} is an array of uint16, no dtype here: .astype(int) first"
+            )
 
 
 def _is_real(array: np.ndarray) -> bool:

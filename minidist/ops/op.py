@@ -46,12 +46,15 @@ def differentiable(function: Callable[..., tuple]) -> Callable[..., Tensor]:
         if precision.lowered.get() is not None:
             args = precision.prepared(name, args)
         arrays = [a.data if isinstance(a, Tensor) else a for a in args]
-        if np.gpu() is not None:
-            value, *vjps = _there(name, function, args, arrays, options)
-        elif any(map(is_half, arrays)):
-            value, *vjps = precision.computed(name, function, arrays, options)
-        else:
-            value, *vjps = function(*arrays, **options)
+        try:
+            if np.gpu() is not None:
+                value, *vjps = _there(name, function, args, arrays, options)
+            elif any(map(is_half, arrays)):
+                value, *vjps = precision.computed(name, function, args, arrays, options)
+            else:
+                value, *vjps = function(*arrays, **options)
+        except TypeError as error:
+            raise precision.of_integers(name, arrays, error) from error
         value = np.asarray(value)
         output = Tensor.of(value)
         if is_floating(value):
@@ -69,7 +72,7 @@ def _there(name: str, function: Any, args: tuple, arrays: list, options: dict) -
     """Where a GPU is in use: all in one place, and what is made is made there."""
     arrays[:] = in_one_place(name, args, arrays)
     with np.beside(*arrays):
-        return precision.computed(name, function, arrays, options)
+        return precision.computed(name, function, args, arrays, options)
 
 
 def elementwise(function: Callable[..., tuple]) -> Callable[..., Tensor]:

@@ -93,7 +93,7 @@ def linear(x, weight, bias=None):
     if x.ndim == 0 or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
         raise RuntimeError(
             f"linear: input {x.shape} and weight {weight.shape}: the input's last size must be "
-            f"the weight's second ({weight.shape[-1]})"
+            "the weight's second, of two"
         )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise RuntimeError(f"linear: bias {bias.shape} for weight {weight.shape}: one per output")

@@ -125,6 +125,8 @@ def _cat(*arrays, dim):
 
 def cat(tensors, dim=0):
     """Tensors one after the other along dim; all other sizes must be equal."""
+    if hasattr(tensors, "ndim"):
+        raise TypeError("cat takes a list or tuple of tensors, and dim by name or after it")
     shapes = [t.shape for t in tensors]
     if not shapes:
         raise ValueError("cat: no tensors")

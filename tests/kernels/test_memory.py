@@ -9,8 +9,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from minidist.kernels import (
+    adamw,
     batch_norm,
     conv,
+    cross_entropy,
     ctc,
     descent,
     embedding,
@@ -71,6 +73,19 @@ def of_descent():
     rest = {"alpha": 0.9, "eps": 1e-8, "momentum": 0.9, **by}
     yield "rmsprop", Case(lambda: descent.rmsprop_(p, g, v, None, m, **rest), two)
     yield "lion", Case(lambda: descent.lion_(p, g, m, beta1=0.9, beta2=0.9, **by), more)
+
+
+def of_adamw():
+    arrays = [np.abs(normal(16 * descent.ELEMENTS)) for _ in range(4)]
+    by = {"lr": 0.1, "beta1": 0.9, "beta2": 0.9, "eps": 1e-8, "weight_decay": 0.1}
+    yield "step", Case(lambda: adamw.step_(*arrays, step=3, **by), 2 * descent.ELEMENTS)
+
+
+def of_cross_entropy():
+    logits, target, g = normal(2048, 4096), RNG.integers(0, 4096, 2048), normal(2048)
+    yield "forward", Case(lambda: cross_entropy.forward(logits, target), 20 * len(g))
+    saved = cross_entropy.forward(logits, target)[1:]
+    yield "backward", Case(lambda: cross_entropy.backward(g, *saved, target), 4 * len(g))
 
 
 def of_pointwise():
@@ -222,6 +237,7 @@ def of_embedding():
 
 
 FAMILIES = {
+    "adamw": of_adamw, "cross_entropy": of_cross_entropy,
     "batch_norm": of_batch_norm, "descent": of_descent, "pointwise": of_pointwise, "rows": of_rows,
     "cells": of_cells, "conv": of_conv, "winograd": of_winograd, "pool": of_pool,
     "products": of_products, "erf": of_erf, "ctc": of_ctc, "embedding": of_embedding,

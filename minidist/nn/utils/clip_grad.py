@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from ...kernels import arrays as np
-from ...kernels.halves import is_half, store, wide
+from ...kernels.halves import BFLOAT16, is_half, store, wide
 from ...kernels.vector_norm import vector_norm
 from ...tensor import Tensor
 
@@ -42,10 +42,14 @@ def clip_grad_norm_(
         with np.errstate(invalid="ignore"):  # inf · 0
             for g in grads:
                 store(wide(g) * scale, g) if is_half(g) else np.multiply(g, scale, out=g)
-    return Tensor(norm, dtype=np.result_type(*(wide(g.reshape(-1)[:0]) for g in grads)) if grads else None)
+    dtypes = [wide(g.reshape(-1)[:0]).dtype for g in grads]
+    return Tensor(norm, dtype=np.result_type(*dtypes) if grads else None)
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
     """Every value of every gradient, into [-clip_value, clip_value]."""
     for g in _gradients(parameters):
-        np.clip(g, -clip_value, clip_value, out=g)
+        if g.dtype == BFLOAT16:
+            store(np.clip(wide(g), -clip_value, clip_value), g)
+        else:
+            np.clip(g, -clip_value, clip_value, out=g)
