@@ -2,7 +2,18 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .collectives import all_gather, all_reduce, barrier, broadcast
+from .collectives import (
+    all_gather,
+    all_reduce,
+    all_to_all,
+    barrier,
+    broadcast,
+    gather,
+    reduce,
+    reduce_scatter,
+    scan,
+    scatter,
+)  # fmt: skip
 from .communicator import Communicator, Request
 from .errors import CommError, DeadlockError, MismatchError, MpiError, UnmatchedError
 from .guard import AgreedExit, abort_on_error, agree
@@ -36,11 +47,17 @@ __all__ = [
     "agree",
     "all_gather",
     "all_reduce",
+    "all_to_all",
     "barrier",
     "broadcast",
+    "gather",
     "launch",
     "local_rank",
     "mpi_world",
+    "reduce",
+    "reduce_scatter",
+    "scan",
+    "scatter",
     "shard_bounds",
     "shard_range",
     "simulate",

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from .collectives.ring import all_gather
+from .collectives.gathering import all_gather
 from .communicator import Communicator
 from .hub import Half, Hub
 from .threads import one_blas_thread

@@ -4,7 +4,7 @@ import numpy as np
 
 from ..communicator import Communicator
 from . import tags
-from .tree import broadcast
+from .tree import broadcast_flat
 
 
 def all_reduce_flat(comm: Communicator, flat: np.ndarray, combine: np.ufunc) -> None:
@@ -15,4 +15,4 @@ def all_reduce_flat(comm: Communicator, flat: np.ndarray, combine: np.ufunc) -> 
             combine(flat, comm.recv(theirs, source, tags.GATHER), out=flat)
     else:
         comm.send(flat, 0, tags.GATHER)
-    broadcast(comm, flat)
+    broadcast_flat(comm, flat)

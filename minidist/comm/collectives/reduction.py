@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from ..communicator import Communicator, check_array
-from . import naive, native, ring
+from . import doubling, naive, native, ring, tree
 
 OPS = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum, "mean": np.add}
 ALGORITHMS = {
     "ring": ring.all_reduce_flat,
     "naive": naive.all_reduce_flat,
+    "tree": tree.all_reduce_flat,
+    "doubling": doubling.all_reduce_flat,
+    "rabenseifner": doubling.rabenseifner_flat,
     "native": native.all_reduce_flat,
 }
 
@@ -40,18 +43,23 @@ def all_reduce(
     return result
 
 
+def check_op(where: str, array: np.ndarray, op: str) -> None:
+    """Refuse an unknown operation, what is no array, and a mean of integers."""
+    if op not in OPS:
+        raise ValueError(f"{where}: op={op!r} is not known, use one of {', '.join(OPS)}")
+    check_array(where, array)
+    if op == "mean" and not np.issubdtype(array.dtype, np.inexact):
+        raise TypeError(f"{where}: the mean of {array.dtype} is no {array.dtype}: use op='sum'")
+
+
 def _check(
     comm: Communicator, array: np.ndarray, op: str, algorithm: str, out: np.ndarray | None
 ) -> None:
     where = f"rank {comm.rank} all_reduce"
-    if op not in OPS:
-        raise ValueError(f"{where}: op={op!r} is not known, use one of {', '.join(OPS)}")
+    check_op(where, array, op)
     if algorithm not in ALGORITHMS:
         known = ", ".join(ALGORITHMS)
         raise ValueError(f"{where}: algorithm={algorithm!r} is not known, use one of {known}")
-    check_array(where, array)
-    if op == "mean" and not np.issubdtype(array.dtype, np.inexact):
-        raise TypeError(f"{where}: the mean of {array.dtype} is no {array.dtype}: use op='sum'")
     if out is not None:
         _check_out(where, array, out)
     if algorithm == "native":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -47,39 +46,22 @@ def all_gather_flat(comm: Communicator, flat: np.ndarray, bounds: Bounds, tag: i
         _pass_on(comm, going, arriving, tag)
 
 
-def all_gather(
-    comm: Communicator, array: np.ndarray, counts: Sequence[int] | None = None
-) -> np.ndarray:
-    """Everyone's rows, joined along axis 0 in rank order; the shards may be uneven or empty.
-
-    `counts`, the rows on each rank, saves the small exchange that finds them out.
-    """
-    _check(comm, array, counts)
-    rows = _exchange_counts(comm, len(array)) if counts is None else list(counts)
-    result = np.empty((sum(rows), *array.shape[1:]), array.dtype)
-    row_size = int(np.prod(array.shape[1:]))
-    bounds = list(pairwise(accumulate((n * row_size for n in rows), initial=0)))
-    flat = result.reshape(-1)
-    start, stop = bounds[comm.rank]
-    flat[start:stop] = array.reshape(-1)
-    all_gather_flat(comm, flat, bounds, tags.ALL_GATHER)
-    return result
-
-
 def _pass_on(comm: Communicator, going: np.ndarray, arriving: np.ndarray, tag: int) -> None:
     right, left = (comm.rank + 1) % comm.size, (comm.rank - 1) % comm.size
     comm.sendrecv(going, right, arriving, left, tag)
 
 
-def _exchange_counts(comm: Communicator, count: int) -> list[int]:
+def exchange_counts(comm: Communicator, count: int) -> list[int]:
     counts = np.zeros(comm.size, np.int64)
     counts[comm.rank] = count
     all_gather_flat(comm, counts, shard_bounds(comm.size, comm.size), tags.ALL_GATHER_COUNTS)
     return counts.tolist()
 
 
-def _check(comm: Communicator, array: np.ndarray, counts: Sequence[int] | None) -> None:
-    where = f"rank {comm.rank} all_gather"
+def check_rows(
+    comm: Communicator, where: str, array: np.ndarray, counts: Sequence[int] | None
+) -> None:
+    """Refuse what has no rows, and counts that do not tell of this rank's."""
     check_array(where, array)
     if array.ndim == 0:
         raise ValueError(f"{where}: a 0-d array has no rows to join, pass array.reshape(1)")

@@ -2,27 +2,86 @@
 
 from __future__ import annotations
 
-import operator
-
 import numpy as np
 
-from ..communicator import Communicator, check_array
+from ..communicator import Communicator
 from . import tags
+from .chunks import Bounds, packed, room, unpack
 
 
-def broadcast(comm: Communicator, array: np.ndarray, root: int = 0) -> np.ndarray:
-    """Fill `array` on every rank with the root's, and return it; n-1 messages, log2(n) rounds."""
-    _check(comm, array, root)
+def broadcast_flat(
+    comm: Communicator, flat: np.ndarray, root: int = 0, tag: int = tags.BROADCAST
+) -> None:
+    """Root's `flat` to everyone; n-1 messages, log2(n) rounds."""
     place = (comm.rank - root) % comm.size
     if place > 0:
-        comm.recv(array, (parent(place) + root) % comm.size, tags.BROADCAST)
+        comm.recv(flat, _rank(comm, parent(place), root), tag)
     requests = [
-        comm.isend(array, (child + root) % comm.size, tags.BROADCAST)
-        for child in children(place, comm.size)
+        comm.isend(flat, _rank(comm, child, root), tag) for child in children(place, comm.size)
     ]
     for request in requests:
         request.wait()
-    return array
+
+
+def reduce_flat(comm: Communicator, flat: np.ndarray, combine: np.ufunc, root: int = 0) -> None:
+    """Root's `flat` becomes the reduction, the others' are spoilt; n-1 messages, log2(n) rounds.
+
+    A rank folds its children into its own in the order of their places.
+    """
+    place, theirs = (comm.rank - root) % comm.size, np.empty_like(flat)
+    for child in reversed(children(place, comm.size)):
+        combine(flat, comm.recv(theirs, _rank(comm, child, root), tags.REDUCE), out=flat)
+    if place > 0:
+        comm.send(flat, _rank(comm, parent(place), root), tags.REDUCE)
+
+
+def scatter_flat(comm: Communicator, flat: np.ndarray, bounds: Bounds, root: int) -> None:
+    """Chunk k of root's `flat` to rank k's: each rank is sent its whole subtree's, and passes on.
+
+    log2(n) rounds; chunks that make several hops are sent as often.
+    """
+    place = (comm.rank - root) % comm.size
+    if place > 0:
+        owners = _subtree(comm, place, root)
+        message = comm.recv(room(bounds, owners, flat.dtype), _rank(comm, parent(place), root),
+                            tags.SCATTER)  # fmt: skip
+        unpack(message, flat, bounds, owners)
+    sends = [
+        comm.isend(packed(flat, bounds, _subtree(comm, child, root)), _rank(comm, child, root),
+                   tags.SCATTER)
+        for child in children(place, comm.size)
+    ]  # fmt: skip
+    for request in sends:
+        request.wait()
+
+
+def gather_flat(comm: Communicator, flat: np.ndarray, bounds: Bounds, root: int) -> None:
+    """Chunk k of rank k's `flat` to root's: each rank collects its subtree's and hands them on."""
+    place = (comm.rank - root) % comm.size
+    for child in reversed(children(place, comm.size)):
+        owners = _subtree(comm, child, root)
+        message = room(bounds, owners, flat.dtype)
+        comm.recv(message, _rank(comm, child, root), tags.GATHER)
+        unpack(message, flat, bounds, owners)
+    if place > 0:
+        owners = _subtree(comm, place, root)
+        comm.send(packed(flat, bounds, owners), _rank(comm, parent(place), root), tags.GATHER)
+
+
+def _rank(comm: Communicator, place: int, root: int) -> int:
+    return (place + root) % comm.size
+
+
+def _subtree(comm: Communicator, place: int, root: int) -> list[int]:
+    """The ranks below a place and at it, in order of place."""
+    lowest = place & -place or comm.size
+    return [_rank(comm, p, root) for p in range(place, min(place + lowest, comm.size))]
+
+
+def all_reduce_flat(comm: Communicator, flat: np.ndarray, combine: np.ufunc) -> None:
+    """All-reduce in place: to rank 0 and back. All ranks send 2(n-1)S bytes."""
+    reduce_flat(comm, flat, combine)
+    broadcast_flat(comm, flat)
 
 
 def parent(place: int) -> int:
@@ -39,12 +98,3 @@ def children(place: int, size: int) -> list[int]:
     lowest = place & -place or size
     bits = [1 << k for k in range(size.bit_length()) if 1 << k < lowest]
     return [place + bit for bit in reversed(bits) if place + bit < size]
-
-
-def _check(comm: Communicator, array: np.ndarray, root: int) -> None:
-    where = f"rank {comm.rank} broadcast"
-    check_array(where, array)
-    if not 0 <= operator.index(root) < comm.size:
-        raise ValueError(f"{where}: root={root} does not exist, ranks are 0 to {comm.size - 1}")
-    if comm.rank != root and not array.flags.writeable:
-        raise ValueError(f"{where}: the array is read-only, broadcast into a copy")

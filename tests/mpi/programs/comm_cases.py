@@ -9,7 +9,22 @@ from pathlib import Path
 
 import numpy as np
 
-from minidist.comm import Ledger, agree, all_gather, all_reduce, barrier, broadcast, mpi_world
+from minidist.comm import (
+    Ledger,
+    agree,
+    all_gather,
+    all_reduce,
+    all_to_all,
+    barrier,
+    broadcast,
+    gather,
+    mpi_world,
+    reduce,
+    reduce_scatter,
+    scan,
+    scatter,
+)  # fmt: skip
+from minidist.comm.collectives import exchange, gathering, rooted
 from minidist.comm.collectives.reduction import ALGORITHMS
 
 DTYPES = ["bool", "uint8", "int64", "float16", "float32", "float64", "complex64", ">f4"]
@@ -44,6 +59,33 @@ def shards(comm):
         yield f"all_gather {rows}", all_gather(comm, draw(comm.rank, (rows, 3), "float32"))
 
 
+def algorithms(comm):
+    """Every algorithm of every collective, on rows that do not divide evenly."""
+    last, nothing = comm.size - 1, np.zeros(0, np.uint8)
+    given = lambda result: nothing if result is None else result
+    for dtype in ("float32", "int64"):
+        mine = draw(comm.rank, (37, 5), dtype)
+        for name in ("tree", "doubling", "rabenseifner"):
+            yield f"all_reduce {name} {dtype}", all_reduce(comm, mine, "sum", name)
+        for name in rooted.BROADCAST:
+            yield f"broadcast {name} {dtype}", broadcast(comm, mine.copy(), last, name)
+            yield f"reduce {name} {dtype}", given(reduce(comm, mine, last, "sum", name))
+        for name in rooted.SCATTER:
+            whole = draw(99, (37, 5), dtype) if comm.rank == last else None
+            yield f"scatter {name} {dtype}", scatter(comm, whole, last, algorithm=name)
+            yield f"gather {name} {dtype}", given(gather(comm, mine, last, algorithm=name))
+        for name in gathering.ALGORITHMS:
+            rows = draw(comm.rank, (comm.rank, 3), dtype)
+            yield f"all_gather {name} {dtype}", all_gather(comm, rows, algorithm=name)
+        for name in exchange.REDUCE_SCATTER:
+            yield f"reduce_scatter {name} {dtype}", reduce_scatter(comm, mine, "sum", name)
+        for name in exchange.SCAN:
+            yield f"scan {name} {dtype}", scan(comm, mine, "sum", name)
+        yield f"all_to_all {dtype}", all_to_all(comm, mine)
+        even = draw(comm.rank, (4 * comm.size, 3), dtype)
+        yield f"all_to_all bruck {dtype}", all_to_all(comm, even, algorithm="bruck")
+
+
 def messages(comm):
     right, left = (comm.rank + 1) % comm.size, (comm.rank - 1) % comm.size
     out = np.zeros((4, 50, 50), np.float64)[1:3, ::-1, ::2]
@@ -62,7 +104,7 @@ def results(comm):
     with Ledger(comm) as ledger:
         found = {
             name: digest(array)
-            for part in (reductions, shards, messages)
+            for part in (reductions, shards, algorithms, messages)
             for name, array in part(comm)
         }
         barrier(comm)

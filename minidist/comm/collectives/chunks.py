@@ -1,0 +1,52 @@
+"""Chunks of a flat buffer by owner, packed into one message where they do not lie side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..communicator import Communicator
+
+Bounds = Sequence[tuple[int, int]]  # chunk k of a flat buffer is flat[start:stop]
+
+
+def packed(flat: np.ndarray, bounds: Bounds, owners: Sequence[int]) -> np.ndarray:
+    """The owners' chunks, one after the other."""
+    parts = [flat[slice(*bounds[k])] for k in owners]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def room(bounds: Bounds, owners: Sequence[int], dtype: np.dtype) -> np.ndarray:
+    """An array for their chunks."""
+    return np.empty(sum(bounds[k][1] - bounds[k][0] for k in owners), dtype)
+
+
+def unpack(message: np.ndarray, flat: np.ndarray, bounds: Bounds, owners: Sequence[int]) -> None:
+    """Each owner's chunk to its place."""
+    for part, k in zip(_parts(message, bounds, owners), owners):
+        flat[slice(*bounds[k])] = part
+
+
+def fold(
+    message: np.ndarray, flat: np.ndarray, bounds: Bounds, owners: Sequence[int],
+    combine: np.ufunc, ahead: bool,
+) -> None:  # fmt: skip
+    """Each owner's chunk with what is in its place, as the first operand if `ahead`."""
+    for theirs, k in zip(_parts(message, bounds, owners), owners):
+        mine = flat[slice(*bounds[k])]
+        combine(*((theirs, mine) if ahead else (mine, theirs)), out=mine)
+
+
+def _parts(message: np.ndarray, bounds: Bounds, owners: Sequence[int]) -> list[np.ndarray]:
+    edges = np.cumsum([bounds[k][1] - bounds[k][0] for k in owners])[:-1]
+    return np.split(message, edges)
+
+
+def swap(
+    comm: Communicator, partner: int, flat: np.ndarray, bounds: Bounds, going: Sequence[int],
+    coming: Sequence[int], tag: int,
+) -> np.ndarray:  # fmt: skip
+    """Send the chunks `going` to a partner and return what it sends, its chunks `coming`."""
+    arriving = room(bounds, coming, flat.dtype)
+    return comm.sendrecv(packed(flat, bounds, going), partner, arriving, partner, tag)

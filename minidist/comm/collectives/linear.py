@@ -1,0 +1,52 @@
+"""Linear algorithms: the root talks to each of the others in turn. n-1 messages, n-1 rounds."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..communicator import Communicator
+from . import tags
+from .chunks import Bounds
+
+
+def broadcast_flat(comm: Communicator, flat: np.ndarray, root: int) -> None:
+    """Root's `flat` to everyone."""
+    if comm.rank != root:
+        comm.recv(flat, root, tags.BROADCAST)
+        return
+    for request in [comm.isend(flat, k, tags.BROADCAST) for k in _others(comm)]:
+        request.wait()
+
+
+def reduce_flat(comm: Communicator, flat: np.ndarray, combine: np.ufunc, root: int = 0) -> None:
+    """Root's `flat` becomes the reduction, folded in rank order, from the root on."""
+    if comm.rank != root:
+        comm.send(flat, root, tags.REDUCE)
+        return
+    theirs = np.empty_like(flat)
+    for source in [(root + i) % comm.size for i in range(1, comm.size)]:
+        combine(flat, comm.recv(theirs, source, tags.REDUCE), out=flat)
+
+
+def scatter_flat(comm: Communicator, flat: np.ndarray, bounds: Bounds, root: int) -> None:
+    """Chunk k of root's `flat` to rank k's."""
+    if comm.rank != root:
+        comm.recv(flat[slice(*bounds[comm.rank])], root, tags.SCATTER)
+        return
+    sends = [comm.isend(flat[slice(*bounds[k])], k, tags.SCATTER) for k in _others(comm)]
+    for request in sends:
+        request.wait()
+
+
+def gather_flat(comm: Communicator, flat: np.ndarray, bounds: Bounds, root: int) -> None:
+    """Chunk k of rank k's `flat` to root's."""
+    if comm.rank != root:
+        comm.send(flat[slice(*bounds[comm.rank])], root, tags.GATHER)
+        return
+    receives = [comm.irecv(flat[slice(*bounds[k])], k, tags.GATHER) for k in _others(comm)]
+    for request in receives:
+        request.wait()
+
+
+def _others(comm: Communicator) -> list[int]:
+    return [k for k in range(comm.size) if k != comm.rank]
