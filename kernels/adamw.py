@@ -4,6 +4,10 @@ The ladder: naive, each operation streams its arrays through memory; in NumPy, a
 tile run while it is in cache; in Triton, over one block while it is in registers. Memory traffic
 of the last: p, g, m and v are read, p, m and v are written, 7 arrays (with AMSGrad 9); there is
 nothing to go back through. The gradient may be of 16 bits beside parameters and moments of 32.
+
+What changes from step to step, three factors, is worked out on the host and handed over as numbers;
+or, where `step` is an array, beside it, in float64, by a launch of its own: a step that is captured
+in a CUDA graph then counts on when it is replayed.
 """
 
 from __future__ import annotations
@@ -36,8 +40,8 @@ def naive(p, g, m, v, *, step, lr, beta1, beta2, eps, weight_decay, decoupled=Tr
 @dispatched
 def step_(
     p: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, *,
-    step: int, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float,
-    decoupled: bool = True, highest: np.ndarray | None = None,
+    step: int | np.ndarray, lr: float | np.ndarray, beta1: float, beta2: float, eps: float,
+    weight_decay: float, decoupled: bool = True, highest: np.ndarray | None = None,
 ) -> None:  # fmt: skip
     """Update parameters p and moments m and v in place; all contiguous, of one shape.
 
@@ -45,13 +49,14 @@ def step_(
     Reddi et al. 2018). With r = sqrt(1 - β2ᵗ), m̂ / (sqrt(v̂) + eps) is
     m · r / (1 - β1ᵗ) / (sqrt(v) + eps · r). That is twelve passes over a tile, of which the root
     takes a quarter of the time, and a thirteenth for weight decay (two if it is not decoupled).
+    `step` is the number of this step; or an array () that holds the number of those before, is
+    counted up, and lies beside p. Then lr may be an array () there too.
     """
-    root = math.sqrt(1 - beta2**step)
-    scale, eps = lr * root / (1 - beta1**step), eps * root
+    scale, eps, decay = _factors(p, step, lr, beta1, beta2, eps, weight_decay, decoupled)
     highest = v if highest is None else highest
     for pt, gt, mt, vt, ht, s, t in scratched(p, g, m, v, highest):
         if decoupled and weight_decay:
-            pt *= 1 - lr * weight_decay
+            pt *= decay
         else:
             gt = decayed(gt, pt, weight_decay, out=s)
         if gt.dtype != s.dtype:  # products of 16 bits would be rounded to 16 bits, and overflow
@@ -73,11 +78,36 @@ def step_(
         pt -= t
 
 
+def _factors(p, step, lr, beta1, beta2, eps, weight_decay, decoupled):
+    """Of m / (sqrt(v) + ·), of what is added to that root, and the decay (as in _adam_kernel)."""
+    if isinstance(step, np.ndarray):
+        return _counted(p, step, lr, beta1, beta2, eps, weight_decay, decoupled)
+    root = math.sqrt(1 - beta2**step)
+    decay = 1 - lr * weight_decay if decoupled else weight_decay
+    return lr * root / (1 - beta1**step), eps * root, decay
+
+
+def _counted(p, step, lr, beta1, beta2, eps, weight_decay, decoupled):
+    """step () += 1, and the three factors of that step (3,), by way of float64."""
+    step += 1
+    t, factors = step.astype(np.float64), np.empty_like(p, shape=3)
+    lr = lr.astype(np.float64) if isinstance(lr, np.ndarray) else lr
+    root = np.sqrt(1 - beta2**t)
+    factors[0] = lr * root / (1 - beta1**t)
+    factors[1] = eps * root
+    factors[2] = 1 - lr * weight_decay if decoupled else weight_decay
+    return factors
+
+
 @step_.version("naive")
 def _step_naive(
     p, g, m, v, *, step, lr, beta1, beta2, eps, weight_decay, decoupled=True, highest=None
 ):
     g = g.astype(p.dtype)
+    if isinstance(step, np.ndarray):
+        factors = _factors(p, step, lr, beta1, beta2, eps, weight_decay, decoupled)
+        _step_by_factors(p, g, m, v, factors, beta1, beta2, decoupled, highest)
+        return
     if highest is None:
         p[...], m[...], v[...] = naive(
             p, g, m, v, step=step, lr=lr, beta1=beta1, beta2=beta2, eps=eps,
@@ -95,15 +125,65 @@ def _step_naive(
     p[...] = p - lr * m_hat / (np.sqrt(v_hat) + eps)
 
 
+def _step_by_factors(p, g, m, v, factors, beta1, beta2, decoupled, highest):
+    scale, eps, decay = factors
+    if decoupled:
+        p[...] = p * decay
+    else:
+        g = g + decay * p
+    m[...] = beta1 * m + (1 - beta1) * g
+    v[...] = beta2 * v + (1 - beta2) * g * g
+    if highest is not None:
+        highest[...] = np.maximum(highest, v)
+    p[...] = p - scale * (m / (np.sqrt(v if highest is None else highest) + eps))
+
+
 # The same on a GPU: a block of elements a program
 
 
 @triton_kernel
-def _adam_kernel(
-    p_ptr, g_ptr, m_ptr, v_ptr, highest_ptr, n, scale, beta1, beta2, rest1, rest2, eps, decay,
-    DECOUPLED: tl.constexpr, AMSGRAD: tl.constexpr, BLOCK: tl.constexpr,
+def _count_kernel(
+    step_ptr, lr_ptr, factors_ptr, lr: tl.float64, log1: tl.float64, log2: tl.float64,
+    eps: tl.float64, weight_decay: tl.float64, LR_THERE: tl.constexpr, DECOUPLED: tl.constexpr,
 ):  # fmt: skip
-    """decay is what p is multiplied by, or, not decoupled, what times p is added to g."""
+    """log1 and log2 are the logarithms of β1 and β2, whose powers are taken."""
+    step = tl.load(step_ptr) + 1
+    tl.store(step_ptr, step)
+    t = step.to(tl.float64)
+    rate = tl.load(lr_ptr).to(tl.float64) if LR_THERE else tl.full([], lr, tl.float64)
+    root = tl.sqrt(1 - tl.exp(t * log2))
+    kind = factors_ptr.dtype.element_ty
+    tl.store(factors_ptr, (rate * root / (1 - tl.exp(t * log1))).to(kind))
+    tl.store(factors_ptr + 1, (eps * root).to(kind))
+    decay = tl.full([], weight_decay, tl.float64)
+    if DECOUPLED:
+        decay = 1 - rate * decay
+    tl.store(factors_ptr + 2, decay.to(kind))
+
+
+def _counted_triton(p, step, lr, beta1, beta2, eps, weight_decay, decoupled):
+    """As _counted, in one launch."""
+    there, factors = isinstance(lr, np.ndarray), np.empty_like(p, shape=3)
+    log1, log2 = (math.log(beta) if beta else -math.inf for beta in (beta1, beta2))
+    _count_kernel[(1,)](
+        step, lr if there else factors, factors, 0.0 if there else float(lr), log1, log2,
+        float(eps), float(weight_decay), LR_THERE=there, DECOUPLED=decoupled,
+        num_warps=1,  # a second one might load the step that the first has stored
+    )  # fmt: skip
+    return factors
+
+
+@triton_kernel
+def _adam_kernel(
+    p_ptr, g_ptr, m_ptr, v_ptr, highest_ptr, factors_ptr, n, scale, beta1, beta2, rest1, rest2,
+    eps, decay, DECOUPLED: tl.constexpr, AMSGRAD: tl.constexpr, THERE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """decay is what p is multiplied by, or, not decoupled, what times p is added to g. THERE: it,
+    scale and eps are loaded."""
+    if THERE:
+        scale, eps = tl.load(factors_ptr), tl.load(factors_ptr + 1)
+        decay = tl.load(factors_ptr + 2)
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < n
     p = tl.load(p_ptr + at, inside)
@@ -134,12 +214,14 @@ def _step_triton(
             weight_decay=weight_decay, decoupled=decoupled, highest=highest,
         )  # fmt: skip
         return
-    root = math.sqrt(1 - beta2**step)
+    there = isinstance(step, np.ndarray)
+    of_step = _counted_triton if there else _factors
+    factors = of_step(p, step, lr, beta1, beta2, eps, weight_decay, decoupled)
+    scale, eps, decay = (0.0, 0.0, 0.0) if there else factors
     _adam_kernel[(-(-p.size // BLOCK),)](
-        p, g, m, v, v if highest is None else highest, p.size,
-        lr * root / (1 - beta1**step), beta1, beta2, 1 - beta1, 1 - beta2, eps * root,
-        1 - lr * weight_decay if decoupled else weight_decay,
-        DECOUPLED=decoupled, AMSGRAD=highest is not None, BLOCK=BLOCK,
+        p, g, m, v, v if highest is None else highest, factors if there else v, p.size,
+        scale, beta1, beta2, 1 - beta1, 1 - beta2, eps, decay,
+        DECOUPLED=decoupled, AMSGRAD=highest is not None, THERE=there, BLOCK=BLOCK,
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import arrays as np
+from .capture import refuse
 from .dispatch import dispatched
 from .halves import BFLOAT16, is_half
 from .launch import triton_kernel
@@ -186,6 +187,7 @@ def _dropout_kernel(
 
 @forward.version("triton")
 def _forward_triton(x, key, first, samples, keep, scale):
+    refuse("dropout", "it would drop the same numbers at every replay: set p to 0")
     if x.dtype.kind != "f" and not is_half(x):
         return forward.plain(x)(x, key, first, samples, keep, scale)
     x = x if x.flags.c_contiguous else x.copy()

@@ -6,6 +6,10 @@ round adds every second one of a run to the one before it, so log2(most repeats)
 whole-array additions do, in the order of a tree. In Triton a program sums the run of one row of the
 table, a block of its columns; no atomic additions, so it is the same at every run. Memory traffic:
 g is read once, the table written once, beside the sorted order and where its runs start.
+
+While a CUDA graph is captured it goes without the sort, which the library may refuse there: a
+program for each row of g looks whether its index comes up before, and if it does not, adds all
+rows of that index. That reads the n indices n times, from cache, and is as deterministic.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import math
 from typing import Any
 
 from . import arrays as np
+from .capture import capturing
 from .dispatch import dispatched
 from .launch import triton_kernel
 
@@ -21,6 +26,7 @@ tl: Any = None  # Triton's language, once a kernel is launched
 
 WIDE, MANY = 16, 1 << 15  # numbers a row, and in all, from which runs are faster than np.add.at
 RUN, BLOCK = 8, 256  # rows of g, and columns, that a program loads together: 16 a thread of 4 warps
+SEEN = 1024  # indices that a program looks at together: 8 a thread
 
 
 def naive_backward(g: np.ndarray, index: np.ndarray, rows: int) -> np.ndarray:
@@ -114,15 +120,65 @@ def _runs_kernel(
     tl.store(table_ptr + row * h + column, total.to(table_ptr.dtype.element_ty), column < h)
 
 
+@triton_kernel
+def _first_kernel(
+    g_ptr, index_ptr, table_ptr, n, h, rows, DOUBLE: tl.constexpr, SEEN: tl.constexpr,
+    RUN: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Row i of g is added, with all others of its index, if it is the first one of it."""
+    i = tl.program_id(0)
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    row = tl.load(index_ptr + i).to(tl.int64)
+    before, start = ((row < 0) | (row >= rows)).to(tl.int32), 0
+    while (start < i) & (before == 0):
+        at = start + tl.arange(0, SEEN)
+        other = tl.load(index_ptr + at, at < i, other=0).to(tl.int64)
+        before = tl.sum(((other == row) & (at < i)).to(tl.int32), 0)
+        start += SEEN
+    total = tl.zeros([COLUMNS], tl.float64 if DOUBLE else tl.float32)
+    start = tl.where(before == 0, i, n)
+    while start < n:
+        at = start + tl.arange(0, SEEN)
+        other = tl.load(index_ptr + at, at < n, other=0).to(tl.int64)
+        hits = tl.sum(((other == row) & (at < n)).to(tl.int32), 0)
+        part = start
+        start += SEEN
+        while (part < start) & (hits > 0):
+            place = part + tl.arange(0, RUN)
+            index = tl.load(index_ptr + place, place < n, other=0).to(tl.int64)
+            same = (index == row) & (place < n)
+            hits -= tl.sum(same.to(tl.int32), 0)
+            inside = same[:, None] & (column < h)[None, :]
+            where = place.to(tl.int64)[:, None] * h + column
+            total += tl.sum(tl.load(g_ptr + where, inside, other=0).to(total.dtype), 0)
+            part += RUN
+    width = tl.where(before == 0, h, 0)
+    out = total.to(table_ptr.dtype.element_ty)
+    tl.store(table_ptr + row * h + column, out, column < width)
+
+
+def _without_sorting(g, index, rows, columns):
+    table, (n, h) = np.zeros_like(g, shape=(rows, g.shape[1])), g.shape
+    index = np.asarray(index, order="C")
+    _first_kernel[(n, -(-h // columns))](
+        g, index, table, n, h, rows, DOUBLE=g.dtype == np.float64, SEEN=SEEN, RUN=RUN,
+        COLUMNS=columns,
+    )  # fmt: skip
+    return table
+
+
 @backward.version("triton")
 def _backward_triton(g, index, rows):
     if not len(index):
         return np.zeros_like(g, shape=(rows, g.shape[1]))
     g, h = g if g.flags.c_contiguous else g.copy(), g.shape[1]
+    columns = min(BLOCK, 1 << max(h - 1, 0).bit_length())
+    if capturing():
+        return _without_sorting(g, index, rows, columns)
     order = np.argsort(index, kind="stable")
     with np.beside(g):
         starts = np.searchsorted(index[order], np.arange(rows + 1))
-    table, columns = np.empty_like(g, shape=(rows, h)), min(BLOCK, 1 << max(h - 1, 0).bit_length())
+    table = np.empty_like(g, shape=(rows, h))
     _runs_kernel[(rows, -(-h // columns))](
         g, order, starts, table, h, DOUBLE=g.dtype == np.float64, RUN=RUN, COLUMNS=columns
     )

@@ -3,7 +3,8 @@
 Its arrays hold NumPy's, but refuse what CuPy refuses: methods, functions and parameters that CuPy
 14.2 lacks (their names were recorded from it: cupy_names.json), NumPy's functions on its arrays,
 and arrays of NumPy as operands. Each copy to the host is counted, also that of one number.
-Reductions give arrays without dimensions, as CuPy's do, and never NumPy's scalars.
+Reductions give arrays without dimensions, as CuPy's do, and never NumPy's scalars. What it does
+while a stream captures is recorded: double_capture.
 """
 
 import contextlib
@@ -14,8 +15,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import double_capture as capture
 import numpy as np
 from minidist.kernels import arrays
+from minidist.kernels.launch import Kernel
 
 NAMES = json.loads(Path(__file__).with_name("cupy_names.json").read_text("utf-8"))
 SAFE = bool | int | float | complex | np.generic | np.dtype | type | str | slice | None
@@ -29,6 +32,8 @@ class ndarray:
 
     def __init__(self, array, base=None):
         self._a, self.base = array, base
+        if base is None:
+            capture.memory[id(self)] = self
 
     shape = property(lambda self: self._a.shape, lambda self, s: setattr(self._a, "shape", s))
     strides = property(lambda self: self._a.strides)
@@ -49,6 +54,7 @@ class ndarray:
     imag = property(lambda self: wrapped(self._a.imag, [self]))
 
     def _fetch(self, why):
+        capture.refuse(why)
         copies[why] += 1
         return self._a
 
@@ -59,6 +65,7 @@ class ndarray:
         return out
 
     def set(self, array):
+        capture.refuse("set")
         assert isinstance(array, np.ndarray) and array.shape == self.shape
         self._a[...] = array
 
@@ -69,6 +76,7 @@ class ndarray:
         return self._fetch("tolist").tolist()
 
     def nonzero(self):
+        capture.refuse("nonzero")
         copies["nonzero"] += 1
         return wrapped(self._a.nonzero(), [self])
 
@@ -104,10 +112,12 @@ class ndarray:
         return getattr(sys.modules["cupy"], ufunc.__name__)(*inputs, **options)
 
     def __getitem__(self, key):
-        return wrapped(self._a[_key(key)], [self])
+        key = _key(key)
+        return done(lambda: self._a[key], [self])
 
     def __setitem__(self, key, value):
-        self._a[bare(key)] = bare(value)  # a mask may choose where: no one has to know it
+        key, value = bare(key), bare(value)  # a mask may choose where: no one has to know it
+        done(lambda: self._a.__setitem__(key, value))
 
     def __getattr__(self, name):
         parameters = NAMES["methods"].get(name)
@@ -116,13 +126,13 @@ class ndarray:
 
         def method(*args, **options):
             _check(f"ndarray.{name}", parameters, args, options)
-            result = getattr(self._a, name)(*map(bare, args), **bare(options))
-            return wrapped(result, [self, *args, *options.values()])
+            sources, args, options = [self, *args, *options.values()], bare(args), bare(options)
+            return done(lambda: getattr(self._a, name)(*args, **options), sources)
 
         return method
 
     def __deepcopy__(self, memo):
-        return ndarray(self._a.copy())
+        return done(self._a.copy)
 
     def __reduce__(self):
         raise TypeError("a GPU array is pickled by way of the host: use .get()")
@@ -142,8 +152,10 @@ def _operator(name):
             raise TypeError(f"{name} of a GPU array and a NumPy array: move one")
         if other is not None and not isinstance(other, ndarray | SAFE):
             return NotImplemented
-        result = getattr(self._a, name)(*(() if other is None else (bare(other),)))
-        return self if name.startswith("__i") and name != "__invert__" else wrapped(result, [self])
+        capture.refuse_call(name)
+        args = () if other is None else (bare(other),)
+        result = done(lambda: getattr(self._a, name)(*args), [self])
+        return self if name.startswith("__i") and name != "__invert__" else result
 
     return operate
 
@@ -183,6 +195,11 @@ def wrapped(value, sources=()):
     return ndarray(np.asarray(value))
 
 
+def done(compute, sources=()):
+    """What compute() gives, as doubles; on a stream that captures, also at every launch."""
+    return capture.done(compute, lambda value: wrapped(value, sources), sources)
+
+
 def _root(array):
     while isinstance(getattr(array, "base", None), np.ndarray):
         array = array.base
@@ -191,11 +208,15 @@ def _root(array):
 
 def _key(key):
     parts = key if isinstance(key, tuple) else (key,)
-    copies["a mask as an index"] += any(isinstance(p, ndarray) and p.dtype == bool for p in parts)
+    masked = any(isinstance(p, ndarray) and p.dtype == bool for p in parts)
+    if masked:
+        capture.refuse("a mask as an index")
+    copies["a mask as an index"] += masked
     return bare(key)
 
 
 def _check(name, parameters, args, options):
+    capture.refuse_call(name.removeprefix("ndarray."))
     if "**kwargs" not in parameters:
         unknown = options.keys() - set(parameters)
         if unknown:
@@ -219,28 +240,36 @@ class _Function:
         if self.parameters != "any":
             _check(self.__name__, self.parameters, args, options)
         if self.__name__ in WAITS:
+            capture.refuse(self.__name__)
             copies[self.__name__] += 1
-        result = getattr(np, self.__name__)(*map(bare, args), **bare(options))
-        return wrapped(result, [*args, *options.values()])
+        return self._call(getattr(np, self.__name__), *args, **options)
+
+    def _call(self, function, *args, **options):
+        sources, args, options = [*args, *options.values()], bare(args), bare(options)
+        return done(lambda: function(*args, **options), sources)
 
     def at(self, a, index, *values):
         assert self.__name__ in ("add", "subtract", "maximum", "minimum"), self.__name__
-        getattr(np, self.__name__).at(bare(a), _key(index), *map(bare, values))
+        args = bare(a), _key(index), *map(bare, values)
+        done(lambda: getattr(np, self.__name__).at(*args))
 
     def accumulate(self, a, axis=0):
         if self.__name__ not in ("add", "multiply"):
             raise NotImplementedError(f"CuPy's {self.__name__}.accumulate")
-        return wrapped(getattr(np, self.__name__).accumulate(bare(a), axis), [a])
+        return self._call(getattr(np, self.__name__).accumulate, a, axis)
 
     def outer(self, a, b):
-        return wrapped(getattr(np, self.__name__).outer(bare(a), bare(b)))
+        return self._call(getattr(np, self.__name__).outer, a, b)
 
 
 def asarray(a, dtype=None, order=None):
-    """Uploads what is NumPy's."""
+    """Uploads what is NumPy's; one number goes with the launch of a kernel that fills."""
     if isinstance(a, ndarray):
-        return wrapped(np.asarray(a._a, dtype, order), [a])
-    return ndarray(np.array(bare(a) if isinstance(a, list | tuple) else a, dtype, order=order))
+        return done(lambda: np.asarray(a._a, dtype, order), [a])
+    numbers = np.array(bare(a) if isinstance(a, list | tuple) else a, dtype, order=order)
+    if numbers.ndim:
+        capture.refuse("an upload")
+    return done(numbers.copy)
 
 
 def module():
@@ -252,11 +281,9 @@ def module():
     cupy.ndarray, cupy.asarray, cupy.__version__ = ndarray, asarray, NAMES["cupy"] + " (a double)"
     cupy.ascontiguousarray = lambda a, dtype=None: asarray(a, dtype, "C")
     cupy.asnumpy = lambda a: a.get()
-    cupy.cuda = types.SimpleNamespace(
-        is_available=lambda: True, runtime=types.SimpleNamespace(getDeviceCount=lambda: 1),
-        Device=Device, get_current_stream=lambda: types.SimpleNamespace(
-            ptr=0, synchronize=lambda: None),
-    )  # fmt: skip
+    cupy.cuda = capture.names()
+    cupy.cuda.is_available, cupy.cuda.Device = lambda: True, Device
+    cupy.cuda.runtime = types.SimpleNamespace(getDeviceCount=lambda: 1)
     return cupy
 
 
@@ -279,6 +306,7 @@ class Device:
         pass
 
     def synchronize(self):
+        capture.refuse("synchronize")
         copies["synchronize"] += 1
 
 
@@ -289,7 +317,8 @@ def gpu() -> Iterator[Counter]:
     copies.clear()
     try:
         arrays.enable(sys.modules["cupy"])
-        yield copies
+        with capture.launches(Kernel):
+            yield copies
     finally:
         arrays.disable()
         del sys.modules["cupy"]

@@ -8,6 +8,7 @@ import sys
 import types
 from pathlib import Path
 
+import double
 import numpy as np
 import pytest
 
@@ -45,6 +46,7 @@ def command(*args, path="", **options):
 
 PARTS = ["products", "attention", "rows", "pointwise", "operations", "training"]
 TIMED = ["speed_products", "speed_attention", "speed_rows", "speed_pointwise", "speed_step"]
+TIMED += ["speed_graph"]
 
 
 @pytest.mark.parametrize("module", PARTS + TIMED)
@@ -58,6 +60,19 @@ def test_every_check_holds_and_nothing_is_timed(module, gpu, machine):
 
 def test_every_module_is_a_part_of_it(gpu):
     assert sorted(p.module for p in gpu("parts").PARTS.values()) == sorted(PARTS + TIMED)
+
+
+def test_a_captured_step_is_compared(gpu, monkeypatch):
+    graph, machine = gpu("speed_graph"), types.SimpleNamespace(device="cuda")
+    monkeypatch.setattr(graph, "REPLAYS", 2)
+    monkeypatch.setattr(graph, "WARM", 1)
+    with double.gpu():
+        one, other = (graph.Training(machine, gpu("speed_step").TINY) for _ in range(2))
+        wanted = [one.eager(i) for i in range(3)]
+        other.eager(0)
+        replay = graph.captured(other)
+        assert graph.apart(other, replay, wanted[1:]) <= graph.BOUND
+        assert graph.apart(other, lambda: None, wanted[1:]) > 0
 
 
 def test_make_gpu_copies_the_package_and_needs_no_environment(tmp_path):

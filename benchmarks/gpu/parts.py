@@ -31,13 +31,14 @@ PARTS = {
     "attention": Part("attention", 180, shares=4),
     "rows": Part("rows", 180, shares=4),
     "pointwise": Part("pointwise", 180, shares=2),
-    "operations": Part("operations", 180, shares=2),
+    "operations": Part("operations", 180, shares=6),
     "training": Part("training", 180),
     "speed-products": Part("speed_products", 80, True),
     "speed-rows": Part("speed_rows", 80, True),
     "speed-attention": Part("speed_attention", 140, True),
-    "speed-step": Part("speed_step", 200, True),
+    "speed-step": Part("speed_step", 260, True),
     "speed-pointwise": Part("speed_pointwise", 60, True),
+    "graph": Part("speed_graph", 120, True),
 }
 END = {"kind": "end"}
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..tensor import Tensor
 from .optimizer import Optimizer
 
 
@@ -21,7 +22,7 @@ class LRScheduler:
         self.optimizer = checked(optimizer)
         for i, group in enumerate(optimizer.param_groups):
             if last_epoch == -1:
-                group.setdefault("initial_lr", group["lr"])
+                group.setdefault("initial_lr", _number(group["lr"]))
             elif "initial_lr" not in group:
                 raise KeyError(
                     f"group {i} has no 'initial_lr': last_epoch = {last_epoch} continues a "
@@ -49,8 +50,8 @@ class LRScheduler:
 
     def _set(self, rates: Sequence[float]) -> None:
         for group, lr in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = lr
-        self._last_lr = list(rates)
+            _give(group, lr)
+        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
     def _resumed(self) -> list[float]:
         """Made with last_epoch: the rates are those that were loaded."""
@@ -59,7 +60,7 @@ class LRScheduler:
     def _restart(self) -> None:
         """Back to epoch 0, from the initial rates."""
         for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            group["lr"] = lr
+            _give(group, lr)
         self.last_epoch = 0
         self._set(self.get_lr())
 
@@ -69,6 +70,18 @@ class LRScheduler:
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         vars(self).update({k: v for k, v in state_dict.items() if k not in self._hidden})
+
+
+def _number(lr: Any) -> Any:
+    return lr.item() if isinstance(lr, Tensor) else lr
+
+
+def _give(group: dict[str, Any], lr: Any) -> None:
+    """The group's rate; a tensor stays the same one, which a captured graph reads."""
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(_number(lr))
+    else:
+        group["lr"] = lr
 
 
 def checked(optimizer: Optimizer) -> Optimizer:
