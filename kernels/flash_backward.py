@@ -56,7 +56,8 @@ def _along_queries(
         head = few * group + member
         at = (tl.cast(batch, tl.int64) * heads + head) * padded
         mask = (head_of(of_mask, batch, head), of_mask[3]) if MASKED else (of_mask[0], of_mask[3])
-        for first in range(start, stop, BM):
+        # of wide heads, what is hoisted out of this loop takes registers: Triton 3.6 spills
+        for first in tl.range(start, stop, BM, disable_licm=BD > 64):
             rows = first + tl.arange(0, BM)
             q = tile(of_q, batch, head, first, s, BM, D, BD, not EVEN, WIDEN, BOXED)
             g = tile(of_g, batch, head, first, s, BM, E, BE, not EVEN, WIDEN, BOXED)

@@ -61,10 +61,13 @@ triton_kernel = Kernel
 
 
 def pointer(value: Any, dtype: str | None = None) -> Any:
-    """What Triton takes for an array, whose numbers are of another dtype if one is named."""
+    """What Triton takes for an array, whose numbers are of another dtype if one is named.
+
+    Of NumPy's scalars the interpreter takes any, a GPU's launch none: they become Python's numbers.
+    """
     if isinstance(value, np.ndarray):
         return Pointer(value, dtype or value.dtype.name)
-    return value
+    return value.item() if isinstance(value, np.generic) else value
 
 
 class Pointer:

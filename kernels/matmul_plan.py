@@ -45,9 +45,8 @@ def stacked(a: np.ndarray, b: np.ndarray, *outs: np.ndarray | None) -> list:
 def _stack(out: np.ndarray | None, batches: int) -> np.ndarray | None:
     if out is None:
         return None
-    view = out.view()  # given a shape it refuses to copy, as reshape would: writes would be lost
-    view.shape = (batches, math.prod(out.shape[:-1]) // max(batches, 1), out.shape[-1])
-    return view
+    shape = batches, math.prod(out.shape[:-1]) // max(batches, 1), out.shape[-1]
+    return out.reshape(shape, copy=False)  # what is written to a copy would be lost
 
 
 # Operands

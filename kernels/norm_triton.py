@@ -106,7 +106,8 @@ def _backward_kernel(
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     dw = tl.zeros([ROWS, COLUMNS], kind)
     db = tl.zeros([ROWS, COLUMNS], kind)
-    for start in range(0, share, ROWS):
+    # w, hoisted out of this loop, would take registers: Triton 3.6 spills
+    for start in tl.range(0, share, ROWS, disable_licm=not (CENTRED or DOUBLE)):
         row = number * share + start + tl.arange(0, ROWS)[:, None]
         base, inside = row * h, (row < rows) & (column < h)
         normal, rstd = _normal(x_ptr + base, stats_ptr, row, rows, column, inside, CENTRED, kind)

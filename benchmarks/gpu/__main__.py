@@ -7,6 +7,7 @@ nothing.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -34,6 +35,16 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def chosen(only: list[str] | None) -> list[str]:
+    """The parts to do; without PyTorch those not beside it, and a line about the others."""
+    names = only or list(parts.PARTS)
+    beside = [name for name in names if parts.PARTS[name].module.startswith("speed_")]
+    if not beside or importlib.util.find_spec("torch"):
+        return names
+    print(f"PyTorch, to compare with, is not installed: left out: {', '.join(beside)}", flush=True)
+    return [name for name in names if name not in beside]
+
+
 def main() -> int:
     args = arguments()
     if args.worker:
@@ -43,15 +54,18 @@ def main() -> int:
     if reason:
         print(f"make gpu: {' '.join(reason.split())}", file=sys.stderr)
         return 2
+    names = chosen(args.only)
+    if not names:
+        return 2
     folder = args.out or (RESULTS if args.device == "cuda" else None)
     record = Record(Machine(args.device), folder)
-    print(f"{record.about['device']}: {', '.join(args.only or parts.PARTS)}", flush=True)
+    print(f"{record.about['device']}: {', '.join(names)}", flush=True)
 
     def done(name: str, result: dict) -> None:
         record.add(name, result)
         print(line_of(name, result), flush=True)
 
-    parts.run(args.only or list(parts.PARTS), args.device, args.seconds, done)
+    parts.run(names, args.device, args.seconds, done)
     print("\n" + text(record))
     return 1 if record.failures() else 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.metadata
+import importlib.util
 import itertools
 import os
 import platform
@@ -26,8 +27,19 @@ def missing(device: str) -> str | None:
             module = importlib.import_module(name)
         except ImportError as error:
             return f"{name} cannot be imported ({error}): it is needed for --device {device}"
-        if name == "cupy" and (reason := _no_gpu(module)):
+        reason = _no_gpu(module) if name == "cupy" else _too_old(module.__version__, device)
+        if reason:
             return reason
+    return None
+
+
+def _too_old(triton: str, device: str) -> str | None:
+    """What that version of Triton wants beside it."""
+    version = tuple(map(int, triton.split(".")[:2]))
+    if device == "cpu" and version < (3, 7) and np.lib.NumpyVersion(np.__version__) >= "2.4.0":
+        return f"Triton {triton}'s interpreter needs NumPy before 2.4, not {np.__version__}"
+    if device == "cuda" and version < (3, 8) and importlib.util.find_spec("torch") is None:
+        return f"Triton {triton} launches by way of PyTorch, which is not installed"
     return None
 
 

@@ -84,13 +84,16 @@ def _speeds(record: Record) -> str:
     speeds = record.entries("speed")
     if not speeds:
         return ""
-    title = f"{'':46}{OURS:>10}{TORCH:>10}{'copy':>8}  {'unit':13}{'ratio':>6}  of         goal"
+    third = "copy, cuDNN"
+    title = f"{'':46}{OURS:>10}{TORCH:>10}{third:>12}  {'unit':13}{'ratio':>6}  of         goal"
     return "\n".join([title, *map(_speed, speeds)])
 
 
 def _speed(e: Entry) -> str:
-    figures = [e["figures"].get(name) for name in (OURS, TORCH, "copy")]
-    columns = "".join(f"{f'{x:.1f}' if x else '':>{w}}" for x, w in zip(figures, (10, 10, 8)))
+    own = [e["figures"].get(name) for name in (OURS, TORCH)]
+    third = [x for name, x in e["figures"].items() if name not in (OURS, TORCH)] or [None]
+    figures = zip((*own, third[0]), (10, 10, 12))
+    columns = "".join(f"{f'{x:.1f}' if x else '':>{w}}" for x, w in figures)
     goal = "" if e["goal"] is None else f"{e['goal']} {'met' if e['met'] else 'NOT met'}"
     return f"{e['name']:46}{columns}  {e['unit']:13}{e['ratio']:6.2f}  {e['beside']:9}  {goal}"
 

@@ -39,7 +39,6 @@ def product(
     def make(bench: Bench):
         from minidist.kernels.matmul import matmul
 
-        bench.torch.backends.cuda.matmul.allow_tf32 = False
         a = bench.normal(*((m, k) if order[0] == "n" else (k, m)), dtype=dtype)
         b = bench.normal(*((k, n) if order[1] == "n" else (n, k)), dtype=dtype)
         a.div_(k**0.5)
