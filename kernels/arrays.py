@@ -96,6 +96,13 @@ def at_home_of(x: Any, array: Any) -> Any:
     return _gpu.asarray(array) if on_gpu(x) and not on_gpu(array) else array
 
 
+def index_of(x: Any, index: tuple) -> tuple:
+    """An index of x, the arrays in it where x is."""
+    if not on_gpu(x):
+        return index
+    return tuple(at_home_of(x, p) if isinstance(p, numpy.ndarray) else p for p in index)
+
+
 def highest(x: Any, axis: Any = None, keepdims: builtins.bool = False) -> Any:
     """x.max, which is -inf where there is nothing (CuPy's has no `initial`)."""
     if not on_gpu(x):

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from . import arrays as np
 from .dispatch import dispatched
+from .halves import store, wide
 from .tiles import row_tiles, spreading
 
 
@@ -37,6 +38,12 @@ def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         xt -= mean[channels, None]
         np.square(xt, out=xt).mean((0, 2), out=variance[channels])
     return mean, variance
+
+
+def follow(running: np.ndarray, new: np.ndarray, momentum: float) -> None:
+    """running += momentum · (new - running), rounded once where it has 16 bits."""
+    old = wide(running)
+    store(old + momentum * (new - old), running)
 
 
 @dispatched

@@ -113,8 +113,8 @@ def check(
         kind = ValueError if len(shape) == 2 and target.ndim == 1 else RuntimeError
         raise kind(f"{name}: input {shape} and target {target.shape}: want (n, C, …) and (n, …)")
     if target.dtype.kind not in "iu" or target.dtype == BFLOAT16:
-        kind = "floats" if target.dtype == BFLOAT16 else target.dtype.name
-        raise RuntimeError(f"{name}: targets are class numbers, not {kind}")
+        dtype = "bfloat16" if target.dtype == BFLOAT16 else target.dtype.name
+        raise RuntimeError(f"{name}: targets are class numbers, not {dtype}")
     if weight is not None and weight.shape != (count,):
         raise RuntimeError(f"{name}: weight {weight.shape} for {count} classes: want one for each")
     target = target.reshape(-1)

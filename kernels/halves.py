@@ -29,6 +29,11 @@ def wide(x: np.ndarray) -> np.ndarray:
     return cast(x, np.dtype(np.float32)) if is_half(x) else x
 
 
+def held(dtype: np.dtype) -> np.dtype:
+    """The dtype in which sums of such numbers are kept: float32 for bfloat16."""
+    return np.dtype(np.float32) if dtype == BFLOAT16 else dtype
+
+
 def store(x: np.ndarray, out: np.ndarray) -> None:
     """x into out, rounded to the nearest number that out can hold."""
     if out.dtype != BFLOAT16:
@@ -45,6 +50,11 @@ def added(a: np.ndarray, b: np.ndarray, out: np.ndarray | None) -> np.ndarray:
     if a.dtype != BFLOAT16:
         return np.asarray(np.add(a, b, out=out))
     return cast(wide(a) + wide(b), BFLOAT16)
+
+
+def as_dtype(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """x itself if it is of that dtype, else a copy that is."""
+    return x if x.dtype == dtype else cast(x, dtype)
 
 
 @dispatched

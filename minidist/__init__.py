@@ -3,11 +3,11 @@
 # ruff: noqa: F401
 from math import e, inf, nan, pi
 
-from numpy import finfo, iinfo
+from numpy import iinfo
 
 from . import autograd, cuda, graph, random, spelling
 from .array import BFLOAT16 as bfloat16
-from .array import DTYPES, bool_, float16, float32, float64, int32, int64
+from .array import DTYPES, bool_, finfo, float16, float32, float64, int32, int64
 from .autograd import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from .device import device
 from .precision import autocast, is_autocast_enabled
@@ -22,10 +22,11 @@ from .creation import (
     ones_like, rand, rand_like, randint, randn, randn_like, randperm, tensor, zeros, zeros_like,
 )
 from .derived import (
-    addmm, allclose, bernoulli, bincount, count_nonzero, cumprod, diag, equal, hstack, index_add,
-    isclose, lerp, median, meshgrid, movedim, multinomial, mv, narrow, nonzero, normal,
+    addmm, allclose, bincount, count_nonzero, cumprod, diag, equal, hstack, index_add,
+    isclose, lerp, median, meshgrid, movedim, mv, narrow, nonzero,
     repeat_interleave, scatter, select, std_mean, tile, unflatten, unique, var_mean, vstack,
 )
+from .draws import bernoulli, multinomial, normal
 from .ops import (
     abs, acos, acosh, add, all, amax, amin, any, argmax, argmin, argsort, asin, asinh,
     atan, atan2, atanh, bitwise_and, bitwise_not, bitwise_or, bitwise_xor, bmm, cat, ceil, chunk,

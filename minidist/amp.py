@@ -48,6 +48,7 @@ class GradScaler:
         self.min_scale, self.hysteresis, self.comm = min_scale, hysteresis, comm
         self._scale, self._good, self._patience = float(init_scale), 0, hysteresis
         self._found: dict[int, bool] = {}  # by optimizer: whether its gradients overflowed
+        self._stepped: set[int] = set()
 
     def scale(self, outputs: Tensor) -> Tensor:
         """The loss times the scale."""
@@ -86,8 +87,11 @@ class GradScaler:
         """optimizer.step(), unless its gradients overflowed somewhere."""
         if not self.enabled:
             return optimizer.step(*args, **kwargs)
+        if id(optimizer) in self._stepped:  # its new gradients would still be scaled
+            raise RuntimeError("step() was called on this optimizer since the last update()")
         if id(optimizer) not in self._found:
             self.unscale_(optimizer)
+        self._stepped.add(id(optimizer))
         return None if self._found[id(optimizer)] else optimizer.step(*args, **kwargs)
 
     def update(self, new_scale: float | None = None) -> None:
@@ -96,7 +100,7 @@ class GradScaler:
             return
         if not self._found and new_scale is None:
             raise RuntimeError("update() before any step(): no gradients were looked at")
-        overflow, self._found = any(self._found.values()), {}
+        overflow, self._found, self._stepped = any(self._found.values()), {}, set()
         if new_scale is not None:
             self._scale = float(new_scale)
         elif overflow:

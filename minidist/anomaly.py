@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import modes
+from .array import is_floating
 from .kernels import arrays as np
+from .kernels.halves import wide
 
 if TYPE_CHECKING:
     from .autograd import Node
@@ -39,8 +41,10 @@ def _line(frame: Any) -> str:
     return f"{file}:{number}, in {frame.f_code.co_name}: `{code}`"
 
 
-def has_nan(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype.kind == "f" and bool(np.isnan(value).any())
+def nans(value: Any) -> int:
+    """How many NaN there are in a value; 0 if it is no array of floats."""
+    floats = isinstance(value, np.ndarray) and is_floating(value)
+    return int(np.isnan(wide(value)).sum()) if floats else 0
 
 
 def check_forward(name: str, value: np.ndarray, arrays: Sequence[Any], node: Node | None) -> None:
@@ -48,12 +52,12 @@ def check_forward(name: str, value: np.ndarray, arrays: Sequence[Any], node: Nod
     where = calling_line()
     if node is not None:
         node.where = where
-    if modes.anomaly.get() == "nan" and has_nan(value):
-        given = [str(i) for i, a in enumerate(arrays) if has_nan(a)]
+    if modes.anomaly.get() == "nan" and nans(value):
+        given = [str(i) for i, a in enumerate(arrays) if nans(a)]
         did = f"was given NaN (input {', '.join(given)})" if given else "made the first NaN"
         shapes = ", ".join(str(a.shape) for a in arrays if isinstance(a, np.ndarray))
         raise RuntimeError(
-            f"'{name}' {did}: {np.isnan(value).sum()} of {value.size} values, from inputs of "
+            f"'{name}' {did}: {nans(value)} of {value.size} values, from inputs of "
             f"shapes {shapes}, at {where}"
         )
 
@@ -68,10 +72,10 @@ def pull(node: Node, cotangent: np.ndarray, wanted: Any) -> list:
         raise
     if modes.anomaly.get() == "nan":
         for i, g in enumerate(cotangents):
-            if has_nan(g):
-                given = ", whose own cotangent had NaN," if has_nan(cotangent) else ""
+            if nans(g):
+                given = ", whose own cotangent had NaN," if nans(cotangent) else ""
                 raise RuntimeError(
                     f"the backward of '{node.name}'{given} returned nan values for input {i}: "
-                    f"{np.isnan(g).sum()} of {g.size}; it was called at {where}"
+                    f"{nans(g)} of {g.size}; it was called at {where}"
                 )
     return cotangents

@@ -7,10 +7,11 @@ import ctypes
 import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
+from types import SimpleNamespace
 from typing import Any
 
 from .kernels import arrays as np
-from .kernels.halves import BFLOAT16, cast
+from .kernels.halves import BFLOAT16, as_dtype
 
 DTypeLike = Any  # a dtype, a NumPy scalar type or one of the names below
 
@@ -20,6 +21,10 @@ DTYPES: dict[str, np.dtype] = {
 }
 KNOWN = frozenset(DTYPES.values())
 DTYPES["bfloat16"] = BFLOAT16  # its bits: an array of uint16 that nobody calls so may be numbers
+BFLOAT16_INFO = SimpleNamespace(
+    dtype="bfloat16", bits=16, eps=2.0**-7, resolution=0.01, max=255 * 2.0**120,
+    min=-255 * 2.0**120, tiny=2.0**-126, smallest_normal=2.0**-126,
+)  # fmt: skip
 float16, float32, float64 = DTYPES["float16"], DTYPES["float32"], DTYPES["float64"]
 int32, int64, bool_ = DTYPES["int32"], DTYPES["int64"], DTYPES["bool"]
 DEFAULT = float32
@@ -39,11 +44,14 @@ def dtype_of(dtype: DTypeLike) -> np.dtype:
 
 
 def as_array(data: Any, dtype: DTypeLike = None) -> np.ndarray:
-    """An array from numbers, lists or arrays: Python floats become float32, as in PyTorch."""
+    """An array from numbers, lists or arrays: Python floats become float32, as in PyTorch.
+
+    An array of uint16 holds numbers, but with dtype bfloat16 its bits.
+    """
     array = np.asarray(data)
     if dtype is not None:
         dtype = dtype_of(dtype)
-        return array if array.dtype == dtype else cast(array, dtype)
+        return array.astype(dtype) if array.dtype == BFLOAT16 != dtype else as_dtype(array, dtype)
     if array.dtype == float64 and not isinstance(data, np.ndarray | np.generic):
         return array.astype(DEFAULT)
     if array.dtype not in KNOWN:
@@ -64,6 +72,12 @@ def complex_numbers() -> Iterator[None]:
 
 def is_floating(array: np.ndarray) -> bool:
     return array.dtype.kind in "fc" or array.dtype == BFLOAT16  # complex: see complex_numbers
+
+
+def finfo(dtype: DTypeLike) -> Any:
+    """The limits of a floating-point dtype: eps, max, min, tiny, …, as numpy.finfo."""
+    dtype = dtype_of(dtype)
+    return BFLOAT16_INFO if dtype == BFLOAT16 else np.finfo(dtype)
 
 
 def name_of(dtype: np.dtype) -> str:

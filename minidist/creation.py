@@ -27,7 +27,9 @@ def _placed(create: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def on_device(*args: Any, device: Any = None, **options: Any) -> Tensor:
         if spread and "size" in options:
             args = (options.pop("size"),)
-        made = create(*args, **options)
+        beside = args[0].data if like and device is None else None
+        with np.beside(beside):  # made there, not sent there
+            made = create(*args, **options)
         if device is None and like:
             device = args[0].device
         if device is not None:
@@ -162,13 +164,13 @@ def randint(low: int = 0, high: Any = None, size: Any = None, dtype: DTypeLike =
     low, high = (0, low) if high is None else (low, high)
     if low >= high:
         raise RuntimeError(f"randint from {low} to {high}: the second must be larger")
-    return Tensor(default_generator().integers(low, high, _sizes((size,))).astype(dtype_of(dtype)))
+    return Tensor(default_generator().integers(low, high, _sizes((size,))), dtype=dtype)
 
 
 @_placed
 def randperm(n: int, dtype: DTypeLike = "int64") -> Tensor:
     """0 to n - 1 in random order."""
-    return Tensor(default_generator().permutation(n).astype(dtype_of(dtype)))
+    return Tensor(default_generator().permutation(n), dtype=dtype)
 
 
 # Of another tensor's shape, and of its dtype unless another is given

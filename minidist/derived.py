@@ -1,12 +1,13 @@
 """More of PyTorch's names, made of the operations in ops/: none has a gradient of its own."""
 
-from . import creation, ops
-from .array import name_of
+from . import ops
+from .array import is_floating, name_of
+from .device import moved
 from .kernels import arrays as np
+from .kernels.halves import wide
 from .ops.index import checked, places
 from .ops.op import axes_of, elementwise, want_one_dtype
 from .ops.sort import Chosen
-from .random import default_generator
 from .tensor import Tensor
 
 # Elementwise and reductions
@@ -76,23 +77,29 @@ def median(input, dim=None, keepdim=False):
 
 def unique(input, sorted=True, return_inverse=False, return_counts=False, dim=None):
     """The different elements, or slices along dim, in order."""
-    array = input.data if dim is not None else input.data.reshape(-1)
+    array = wide(input.data) if dim is not None else wide(input.data).reshape(-1)
     found = np.unique(array, False, return_inverse, return_counts, dim)
     if not return_inverse and not return_counts:
-        return Tensor(found)
+        return Tensor(found).to(input.dtype)
     if return_inverse and dim is None:
         found = found[0], found[1].reshape(input.shape), *found[2:]
-    return tuple(map(Tensor, found))
+    return Tensor(found[0]).to(input.dtype), *map(Tensor, found[1:])
+
+
+def _whole(x):
+    return x.dtype.kind in "iu" and not is_floating(x.data)
 
 
 def bincount(input, weights=None, minlength=0):
     """How often 0, 1, 2, … stand in a vector, or the sums of their weights."""
-    if input.ndim != 1 or input.dtype.kind not in "iu" or (input.data < 0).any():
-        raise RuntimeError(f"bincount of {input.dtype.name} {input.shape}: want integers (n), >= 0")
+    if input.ndim != 1 or not _whole(input) or (input.data < 0).any():
+        raise RuntimeError(
+            f"bincount of {name_of(input.dtype)} {input.shape}: want integers (n), >= 0"
+        )
     if weights is None:
         return Tensor(np.bincount(input.data, None, minlength))
     dtype = "float32" if weights.dtype == "float32" else "float64"
-    return Tensor(np.bincount(input.data, weights.data, minlength).astype(dtype))
+    return Tensor(np.bincount(input.data, wide(weights.data), minlength).astype(dtype))
 
 
 # Shapes
@@ -137,7 +144,9 @@ def tile(input, *dims):
 def repeat_interleave(input, repeats, dim=None):
     """Each slice along dim (element, if None) so many times in a row."""
     x, at = (input.flatten(), 0) if dim is None else (input, dim)
-    times = repeats.data if isinstance(repeats, Tensor) else repeats
+    times = moved(repeats.data, "cpu") if isinstance(repeats, Tensor) else repeats
+    if isinstance(repeats, Tensor) and not _whole(repeats):
+        raise RuntimeError(f"repeat_interleave: repeats of {name_of(repeats.dtype)}: want integers")
     if np.size(times) not in (1, x.shape[at]):
         raise RuntimeError(f"repeat_interleave: {np.size(times)} repeats for {x.shape[at]} slices")
     return x.index_select(at, Tensor(np.repeat(np.arange(x.shape[at]), times)).to(x.device))
@@ -233,55 +242,12 @@ def cosine_similarity(x1, x2, dim=1, eps=1e-8):
     return (normalize(x1, 2, dim, eps) * normalize(x2, 2, dim, eps)).sum(dim)
 
 
-# Draws from the default stream
-
-
-def normal(mean, std, size=None, *, dtype="float32", requires_grad=False):
-    """Normal numbers of mean and std: numbers, with a size, or tensors."""
-    shape = size or np.broadcast_shapes(*(np.shape(getattr(a, "data", a)) for a in (mean, std)))
-    return creation.tensor(creation.randn(*shape, dtype=dtype) * std + mean, None, requires_grad)
-
-
-def bernoulli(input):
-    """1 with the probability that the input says, else 0."""
-    if not ((input.data >= 0) & (input.data <= 1)).all():
-        raise RuntimeError("bernoulli: probabilities outside 0 to 1")
-    return (creation.rand_like(input, dtype="float64") < input.double()).to(input.dtype)
-
-
-def multinomial(input, num_samples, replacement=False):
-    """Indices drawn with probabilities in proportion to input (n) or (m, n)."""
-    p = np.atleast_2d(input.data).astype(float)
-    fit = np.isfinite(p).all() and (p >= 0).all() and (p.sum(1) > 0).all()
-    if not fit or input.ndim not in (1, 2) or input.dtype.kind != "f":
-        raise RuntimeError(
-            f"multinomial of {input.dtype.name} {input.shape}: want floats (n) or (m, n), finite, "
-            "not negative, not all of a row 0"
-        )
-    if not replacement and num_samples > p.shape[1]:
-        raise RuntimeError(f"multinomial: {num_samples} of {p.shape[1]} without replacement")
-    draws = default_generator().random((len(p), num_samples) if replacement else p.shape)
-    found = _with_replacement(p, draws) if replacement else _without(p, draws)[:, :num_samples]
-    return Tensor(found if input.ndim == 2 else found[0])
-
-
-def _with_replacement(p, draws):
-    ends = p.cumsum(1)
-    return np.stack([np.searchsorted(e / e[-1], d, "right") for e, d in zip(ends, draws)])
-
-
-def _without(p, draws):
-    """All in the order in which they are drawn: of exponential times, the first."""
-    with np.errstate(divide="ignore"):
-        return (-np.log1p(-draws) / p).argsort(1)
-
-
 # Of indices
 
 
 def nonzero(input, *, as_tuple=False):
     """The indices of what is not 0, one row an element; or one vector a dimension, to index by."""
-    found = Tensor(np.argwhere(input.data))
+    found = Tensor(np.argwhere(wide(input.data)))
     return found.unbind(1) if as_tuple else found
 
 

@@ -11,9 +11,10 @@ PLACES = ("cpu", "cuda")
 
 
 class device(str):
-    """device("cpu"), device("cuda") (the GPU in use) or device("cuda:1"); equal to the word."""
+    """device("cpu"), device("cuda") (the GPU in use), "cuda:1" or 1; equal to the word."""
 
     def __new__(cls, name: Any = "cpu", index: int | None = None) -> device:
+        name = f"cuda:{name}" if isinstance(name, int) else name
         kind, _, number = str("cpu" if name is None else name).partition(":")
         number = number if index is None else str(index)
         known = number in ("", "0") if kind == "cpu" else number.isdigit() or not number
@@ -73,11 +74,18 @@ def in_one_place(name: str, args: tuple, arrays: list) -> list:
     return arrays
 
 
+def want_one_place(name: str, *tensors: Any) -> None:
+    """Refuse tensors on two devices, for what does not go through an operation's arguments."""
+    if np.gpu() is not None:
+        given = tuple(t for t in tensors if hasattr(t, "is_cuda"))
+        in_one_place(name, given, [t.data for t in given])
+
+
 def meant(args: tuple, dtype: Any = None, where: Any = None) -> tuple[Any, device | None]:
     """What `.to(…)` is asked for: a dtype, a device, a tensor that has both, or two of these."""
     place = None if where is None else device(where)
     for a in args:
-        if isinstance(a, device) or (isinstance(a, str) and a.partition(":")[0] in PLACES):
+        if isinstance(a, device | int) or (isinstance(a, str) and a.partition(":")[0] in PLACES):
             place = device(a)
         elif isinstance(getattr(a, "device", None), device):  # a tensor
             dtype, place = a.dtype, a.device

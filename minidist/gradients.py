@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from . import autograd, saved
 from .array import is_floating
 from .kernels import arrays as np
-from .kernels.halves import BFLOAT16, ONE, cast, store, wide
+from .kernels.halves import BFLOAT16, ONE, as_dtype, store, wide
 
 if TYPE_CHECKING:
     from .hooks import RemovableHandle
@@ -62,6 +62,12 @@ class Differentiable:
             raise TypeError(f"grad is a Tensor or None, not {type(new).__name__}")
         if new is not None and new.shape != self.data.shape:
             raise RuntimeError(f"grad of shape {new.shape} for a tensor of shape {self.data.shape}")
+        if new is not None and (
+            new.dtype != self.data.dtype or np.on_gpu(new.data) != np.on_gpu(self.data)
+        ):
+            raise RuntimeError(
+                "grad is of another dtype, or on another device: use grad.to(tensor)"
+            )
         self._grad = new
 
     @property
@@ -125,7 +131,7 @@ class Differentiable:
             raise RuntimeError(
                 f"gradient of shape {array.shape} for a tensor of shape {self.data.shape}"
             )
-        return array if array.dtype == self.data.dtype else cast(array, self.data.dtype)
+        return as_dtype(np.at_home_of(self.data, array), self.data.dtype)
 
     def accumulate_grad(self, cotangent: np.ndarray, owned: bool) -> None:
         """Add an array to `grad`; one that something else holds too is copied first."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import modes
+from .array import name_of
 from .autograd import Node
 from .kernels import arrays as np
 from .tensor import Tensor
@@ -78,7 +79,7 @@ def _replaced(old: np.ndarray, new: Any) -> np.ndarray:
         raise TypeError(f"a gradient hook returns a Tensor or None, not {type(new).__name__}")
     if new.shape != old.shape or new.dtype != old.dtype:
         raise RuntimeError(
-            f"a gradient hook returned {new.dtype.name} {new.shape} for a gradient that is "
-            f"{old.dtype.name} {old.shape}"
+            f"a gradient hook returned {name_of(new.dtype)} {new.shape} for a gradient that is "
+            f"{name_of(old.dtype)} {old.shape}"
         )
     return new.data

@@ -1,9 +1,10 @@
 """Changes in place: x[index] = value, and an operation's result written over its first argument."""
 
 from . import modes, random, saved, views
+from .array import name_of
 from .autograd import note, source
 from .kernels import arrays as np
-from .kernels.halves import BFLOAT16, cast, wide
+from .kernels.halves import BFLOAT16, as_dtype, held, wide
 from .ops.index import steps
 from .ops.op import unbroadcast
 from .tensor import Tensor
@@ -12,17 +13,27 @@ from .tensor import Tensor
 def setitem(x, index, value, name="setitem"):
     """x[index] = value, for every index that getitem knows; of repeated places the last wins."""
     views.refuse_leaf(x, name)
+    value = _fit(value, x)
     sources = [source(x), source(value)] if modes.is_grad_enabled() else [None]
     way = _write(x, index, _plain(value), name)
     if any(sources):
-        shape, dtype = np.shape(_plain(value)), getattr(value, "dtype", None)
-        vjps = _rest(way), _written(x.shape, way, shape, dtype)
+        vjps = _rest(way), _written(x.shape, way, np.shape(_plain(value)))
         views.rewrite_history(x, note(name, sources, vjps, x.shape))
     return x
 
 
 def _plain(value):
-    return value.data if isinstance(value, Tensor) else value
+    """The array of a tensor; an array of uint16 holds numbers, not bfloat16's bits."""
+    if isinstance(value, Tensor):
+        return value.data
+    return value.astype(int) if getattr(value, "dtype", None) == BFLOAT16 else value
+
+
+def _fit(value, x):
+    """A tensor in x's dtype and beside x, if the one or the other has to be seen to."""
+    if not isinstance(value, Tensor) or (value.dtype == x.dtype and np.gpu() is None):
+        return value
+    return value.to(x.device, x.dtype) if value.is_cuda != x.is_cuda else value.to(x.dtype)
 
 
 def _into(array, way):
@@ -36,8 +47,11 @@ def _write(x, index, array, name):
     """Write, and return the way there: see steps()."""
     try:
         way = steps(index, x.ndim)
+        way[-1] = np.index_of(x.data, way[-1])
         if x.dtype == BFLOAT16:  # bits do not come from numbers by NumPy's own conversion
-            array = cast(np.asarray(wide(np.asarray(array)), np.float32), BFLOAT16)
+            array = as_dtype(np.asarray(array), BFLOAT16)
+        if np.on_gpu(x.data) and isinstance(array, np.ndarray):
+            array = np.at_home_of(x.data, array)
         _into(x.data, way)[way[-1]] = array
     except ValueError as error:
         why = f"into {x.shape}: {error}" if getattr(x.data.flags, "writeable", True) else (
@@ -62,20 +76,20 @@ def _rest(way):
     return vjp
 
 
-def _written(shape, way, value_shape, dtype):
+def _written(shape, way, value_shape):
     """The cotangent of the value: what was written and then stayed, summed where it broadcast."""
     index = way[-1]
     once = not any(isinstance(p, np.ndarray) for p in index)
 
     def vjp(g):
-        part = np.asarray(_into(g, way)[index])
+        part = wide(np.asarray(_into(g, way)[index]))
         if not once:
             order = np.arange(part.size).reshape(part.shape)
             last = _into(np.empty(shape, int), way)
             last[index] = order
             part = part * (last[index] == order)
         kept = value_shape[max(0, len(value_shape) - part.ndim) :]  # leading 1s may be too many
-        return unbroadcast(part, kept).reshape(value_shape).astype(dtype, copy=False)
+        return as_dtype(np.asarray(unbroadcast(part, kept).reshape(value_shape)), g.dtype)
 
     return vjp
 
@@ -92,9 +106,9 @@ def in_place(operation, name):
             raise RuntimeError(
                 f"{name}: output with shape {x.shape} doesn't match the broadcast shape {y.shape}"
             )
-        if x.dtype != BFLOAT16 and not np.can_cast(y.dtype, x.dtype, "same_kind"):
+        if x.dtype != BFLOAT16 and not np.can_cast(held(y.dtype), x.dtype, "same_kind"):
             raise RuntimeError(
-                f"{name}: result type {y.dtype.name} can't be cast to {x.dtype.name}, that of "
+                f"{name}: result type {name_of(y.dtype)} can't be cast to {x.dtype.name}, that of "
                 "the tensor that is written to"
             )
         if tracked and not y.requires_grad:

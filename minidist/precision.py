@@ -22,7 +22,8 @@ from .kernels.halves import BFLOAT16, cast, is_half, wide
 from .modes import Mode
 
 LOWERED = frozenset(
-    "attention contract conv conv_transpose linear linear_cross_entropy matmul packed recurrent".split()
+    """attention contract conv conv_transpose linear linear_cross_entropy matmul packed
+    recurrent""".split()
 )
 RAISED = frozenset(
     """acos asin batch_norm bce cosh cross_entropy ctc cumsum erf exp expm1 huber kl_div layer_norm

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from . import modes, random, saved
+from . import modes, precision, random, saved
 from .autograd import Joint, Node
 from .tensor import Tensor
 
@@ -38,6 +38,7 @@ class Region:
         self.nodes: list[weakref.ref[Node]] = []
         self.names: list[str] = []
         self.start, self.state = next(saved.clock), random.get_state()
+        self.lowered = precision.lowered.get()
 
     def add(self, node: Node) -> None:
         number = len(self.nodes)
@@ -57,7 +58,8 @@ class Region:
                     f"('{change.name}'): it cannot be computed from again; clone() it first"
                 )
         twins = Twins()
-        with modes.Mode(modes.recording, twins), random.replayed(self.state):
+        autocast = modes.Mode(precision.lowered, self.lowered)
+        with modes.Mode(modes.recording, twins), random.replayed(self.state), autocast:
             self.again()
         if twins.names != self.names:
             pairs = itertools.zip_longest(self.names, twins.names, fillvalue="nothing")

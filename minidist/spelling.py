@@ -2,13 +2,13 @@
 
 import functools
 
-from . import creation, derived, ops
+from . import creation, derived, draws, ops
 from .inplace import in_place
 from .tensor import Tensor
 
 METHODS = """
-    addmm allclose bernoulli bincount count_nonzero diag equal index_add isclose lerp median
-    movedim multinomial mv narrow nonzero repeat_interleave scatter select tile unflatten
+    addmm allclose bincount count_nonzero diag equal index_add isclose lerp median
+    movedim mv narrow nonzero repeat_interleave scatter select tile unflatten
     unique
 """.split()  # noqa: SIM905
 ALIASES = {
@@ -49,6 +49,7 @@ SPELLED["is_tensor"] = lambda obj: isinstance(obj, Tensor)
 def _attach():
     """Give Tensor its methods that are made of others."""
     own = {name: getattr(derived, name) for name in METHODS} | SPELLED
+    own |= {"bernoulli": draws.bernoulli, "multinomial": draws.multinomial}
     own |= {f"new_{n}": _new(getattr(creation, n)) for n in ("zeros", "ones", "empty", "full")}
     own |= {
         "expand_as": lambda self, other: self.expand(other.shape),

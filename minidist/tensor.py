@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from . import printing
-from .array import DTypeLike, as_array, dtype_of, is_floating
+from .array import DTypeLike, as_array, dtype_of, is_floating, name_of
 from .device import device as place
 from .device import device_of, meant, moved
 from .gradients import Differentiable
 from .kernels import arrays as np
-from .kernels.halves import BFLOAT16, wide
+from .kernels.halves import BFLOAT16, as_dtype, wide
 
 
 class Tensor(Differentiable):
@@ -27,7 +27,8 @@ class Tensor(Differentiable):
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: DTypeLike = None):
         if isinstance(data, Tensor):
-            data, dtype = data.data, data.dtype if dtype is None else dtype
+            data = data.data if dtype is None else as_dtype(data.data, dtype_of(dtype))
+            dtype = data.dtype
         self.data = as_array(data, dtype)
         self._grad = self.node = self.alias = None
         self.history, self.wants_grad = 0, False
@@ -159,14 +160,16 @@ class Tensor(Differentiable):
         return int(self.item())
 
     def __index__(self) -> int:
-        if self.dtype.kind not in "iub":
-            raise TypeError(f"a tensor of {self.dtype.name} as an index: convert with .long()")
+        if self.dtype.kind not in "iub" or self.dtype == BFLOAT16:
+            raise TypeError(f"a tensor of {name_of(self.dtype)} as an index: convert with .long()")
         return int(self.item())
 
     def __reduce__(self) -> tuple:
         """Pickled, it is a leaf: the way it was computed stays behind."""
-        dtype = () if type(self) is not Tensor else (self.dtype,)
-        return type(self), (moved(self.data, "cpu"), self.requires_grad, *dtype)
+        data = moved(self.data, "cpu")
+        if type(self) is Tensor:
+            return Tensor, (data, self.requires_grad, self.dtype)
+        return type(self), (Tensor.of(data), self.requires_grad)
 
     def __deepcopy__(self, memo: dict) -> Tensor:
         if not self.is_leaf:

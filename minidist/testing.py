@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import autograd
-from .array import complex_numbers, float64, is_floating
+from .array import complex_numbers, float64, is_floating, name_of
 from .graph import behind
 from .tensor import Tensor
 
@@ -59,7 +59,7 @@ class _Check:
         self.checked = {i: t for i, t in enumerate(self.tensors) if is_floating(t.data)}
         for i, t in self.checked.items():
             known = t.dtype == float64
-            assert known, f"input {i} is {t.dtype.name}: finite differences need float64"
+            assert known, f"input {i} is {name_of(t.dtype)}: finite differences need float64"
             t.requires_grad_().grad = None
         self.before = [t.data.tobytes() for t in self.tensors]
         self.outputs = self.run()

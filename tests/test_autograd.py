@@ -107,7 +107,7 @@ def test_gradients_share_no_memory(name):
 
 def test_the_check_of_shared_memory_sees_it():
     a, b = leaf(1.0), leaf(2.0)
-    a.grad = b.grad = md.tensor([1.0])
+    a.grad = b.grad = md.tensor([1.0], dtype="float64")
     assert not own_memory(a, b)
 
 

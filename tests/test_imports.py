@@ -32,6 +32,7 @@ BASE = TAPE | {
     "cuda",
     "derived",
     "device",
+    "draws",
     "errors",
     "inplace",
     "printing",
@@ -51,12 +52,14 @@ MAY_IMPORT = {
     "printing": {"errors"},
     "random": {"errors"},
     **dict.fromkeys(TAPE, TAPE | {"array", "errors", "kernels", "tensor"}),
-    "recompute": TAPE | {"random", "tensor"},
-    "inplace": TAPE | {"kernels", "ops", "random", "tensor"},  # a result, written over an argument
+    "recompute": TAPE | {"precision", "random", "tensor"},
+    "inplace": TAPE
+    | {"array", "kernels", "ops", "random", "tensor"},  # a result, written over an argument
     "tensor": BASE | {"ops"},
     "transfer": BASE | {"ops"},
     "creation": BASE,
     "derived": BASE | {"ops"},  # made of operations
+    "draws": BASE,
     "spelling": BASE | {"ops"},
     "testing": BASE,
     "ops": BASE | {"kernels", "comm"},

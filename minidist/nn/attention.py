@@ -19,7 +19,7 @@ from .norm import LayerNorm
 
 def _additive(mask: Tensor, dtype: np.dtype) -> Tensor:
     """A mask whose True hides, as numbers to add to scores; floats are such numbers."""
-    return Tensor(np.where(mask.data, -np.inf, 0).astype(dtype)) if mask.dtype == bool else mask
+    return Tensor(np.where(mask.data, -np.inf, 0), dtype=dtype) if mask.dtype == bool else mask
 
 
 class MultiheadAttention(Module):
@@ -97,7 +97,7 @@ class MultiheadAttention(Module):
         q, k, v = (self._heads(i, x) for i, x in enumerate((q, k, v)))
         if need_weights:  # attention to the unit vectors gives the weights themselves
             with np.beside(q.data):
-                unit = Tensor(np.eye(k.shape[2], dtype=q.dtype))
+                unit = Tensor(np.eye(k.shape[2]), dtype=q.dtype)
             weights = F.scaled_dot_product_attention(q, k, unit, *options, name=self.name)
             y = weights @ v
         else:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ..array import BFLOAT16, dtype_of, is_floating
 from ..device import meant, moved
 from ..kernels import arrays as np
+from ..kernels.halves import as_dtype
 from ..tensor import Tensor
 
 
@@ -26,7 +27,7 @@ class Parameter(Tensor):
         super().__setattr__(name, value.data if is_data else value)
 
     def __deepcopy__(self, memo: dict) -> Parameter:
-        memo[id(self)] = copy = Parameter(self.data.copy(), self.requires_grad)
+        memo[id(self)] = copy = Parameter(Tensor.of(self.data.copy()), self.requires_grad)
         return copy
 
     def __repr__(self) -> str:
@@ -218,7 +219,7 @@ class Module:
         if wrong:
             raise RuntimeError(f"load_state_dict of {type(self).__name__}: " + "; ".join(wrong))
         for name in own.keys() & arrays.keys():
-            own[name].data[...] = moved(arrays[name], own[name].device)
+            own[name].data[...] = as_dtype(moved(arrays[name], own[name].device), own[name].dtype)
         return Mismatch(missing, unexpected)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -251,7 +252,7 @@ class Module:
                 if tensor is None:
                     continue
                 if dtype is not None and is_floating(tensor.data):
-                    tensor.data = Tensor(tensor.data, dtype=dtype).data
+                    tensor.data = as_dtype(tensor.data, dtype_of(dtype))
                 if where is not None:
                     tensor.data = moved(tensor.data, where)
         return self
@@ -264,6 +265,9 @@ class Module:
 
     def half(self) -> Module:
         return self.to("float16")
+
+    def bfloat16(self) -> Module:
+        return self.to("bfloat16")
 
     def cpu(self) -> Module:
         return self.to("cpu")

@@ -9,6 +9,7 @@ from ..creation import ones, zeros
 from ..kernels import arrays as np
 from ..tensor import Tensor
 from . import functional as F
+from . import init
 from .module import Module, Parameter
 
 
@@ -25,7 +26,7 @@ class _Norm(Module):
     def reset_parameters(self) -> None:
         for p, value in ((self.weight, 1), (self.bias, 0)):
             if p is not None:
-                p.data[...] = value
+                init.constant_(p, value)
 
 
 class LayerNorm(_Norm):

@@ -10,11 +10,13 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from ..array import DEFAULT, DTypeLike
+from ..array import DEFAULT, DTypeLike, name_of
 from ..kernels import arrays as np
+from ..kernels.halves import held
 from ..kernels.recurrent import GATES
 from ..ops import cat
 from ..ops.recurrent import backwards, recurrent
+from ..precision import is_autocast_enabled
 from ..random import keep_mask
 from ..tensor import Tensor
 from . import init
@@ -124,8 +126,8 @@ class RNNBase(_Recurrent):
         if rows.shape[-1] != self.input_size:
             raise RuntimeError(f"{self.mode}: input_size {self.input_size}, got {rows.shape[-1]}")
         dtype = next(self.parameters()).dtype
-        if rows.dtype != dtype:
-            dtypes = f"{rows.dtype.name} input, {dtype.name} weights"
+        if rows.dtype != dtype and not is_autocast_enabled():
+            dtypes = f"{name_of(rows.dtype)} input, {name_of(dtype)} weights"
             raise ValueError(f"{self.mode}: {dtypes}: convert one with .to()")
         sizes: list[int] = batch_sizes.data.tolist()
         last: list[list[Tensor]] = []
@@ -155,8 +157,9 @@ class RNNBase(_Recurrent):
         b, width = sizes[0], rows.shape[1]
         keep = keep_mask(f"{self.name}.{layer}", (b, len(sizes), width), 1 - self.dropout)
         keep = (keep if order is None else keep[order.data]).swapaxes(0, 1)
-        mask = keep[np.arange(b) < np.array(sizes)[:, None]].astype(rows.dtype)
-        return rows * (mask / (1 - self.dropout) if self.dropout < 1 else mask)
+        mask = keep[np.arange(b) < np.array(sizes)[:, None]].astype(held(rows.dtype))
+        mask = Tensor(mask / (1 - self.dropout) if self.dropout < 1 else mask, dtype=rows.dtype)
+        return rows * mask.to(rows.device)
 
 
 def _mode(nonlinearity: str) -> str:

@@ -5,6 +5,7 @@ import math
 from ..autograd import Joint
 from ..kernels import arrays as np
 from ..kernels import attention as kernel
+from ..kernels.halves import cast, held
 from ..random import keep_mask
 from .op import differentiable, unbroadcast, want_one_dtype
 from .shape import expand
@@ -15,7 +16,7 @@ def _bias(mask, like, lead, s, t):
     if mask is None:
         return None
     if mask.dtype == bool:
-        mask = np.where(mask, 0, -np.inf).astype(like.dtype)
+        mask = cast(np.where(mask, 0, -np.inf), like.dtype)
     return _four(np.broadcast_to(mask, (*lead, s, t)))
 
 
@@ -44,23 +45,24 @@ def _attention(q, k, v, mask, causal, scale, drop, need_mask):
     return out, Joint(vjp)
 
 
-def _drop(p, shape, dtype, name):
+def _drop(p, shape, like, name):
     """(what is kept, its factor) for probabilities (samples, ..., s, t); None if p is 0."""
     if not 0 <= p <= 1:
         raise RuntimeError(f"attention: dropout_p = {p}: want 0 <= dropout_p <= 1")
     if not p:
         return None
     keep = keep_mask(name, shape if len(shape) > 2 else (1, *shape), 1 - p)
-    return _four(keep), dtype.type(1 / (1 - p) if p < 1 else 0)
+    factor = held(like.dtype).type(1 / (1 - p) if p < 1 else 0)
+    return _four(np.at_home_of(like, keep)), factor
 
 
-def _check_mask(mask, scores, dtype, causal):
+def _check_mask(mask, scores, query, causal):
     if mask is None:
         return
     if causal:
         raise RuntimeError("attention: attn_mask with is_causal=True: give one of them")
-    if mask.dtype not in (bool, dtype):
-        raise RuntimeError(f"attention: attn_mask is {mask.dtype.name}: want bool or {dtype.name}")
+    if mask.dtype != bool:
+        want_one_dtype("attention: attn_mask and query (bool would do, too)", mask, query)
     try:
         fits = mask.ndim > 1 and np.broadcast_shapes(mask.shape, scores) == scores
     except ValueError:
@@ -95,8 +97,8 @@ def scaled_dot_product_attention(
             "of heads: enable_gqa=True)"
         ) from None
     scores = (*lead, *q[at:-1], k[-2])
-    _check_mask(attn_mask, scores, query.dtype, is_causal)
-    drop = _drop(dropout_p, scores, query.dtype, name)
+    _check_mask(attn_mask, scores, query, is_causal)
+    drop = _drop(dropout_p, scores, query.data, name)
     scale = 1 / math.sqrt(q[-1]) if scale is None else scale
     need_mask = getattr(attn_mask, "requires_grad", False)
     whole = lambda x: x if x.shape[:at] == lead else expand(x, *lead, *x.shape[at:])
@@ -147,7 +149,7 @@ def packed_attention(
             f"packed_attention: input {qkv.shape} with {heads} heads: want (b, s, 3·heads·d)"
         )
     b, s, _ = qkv.shape
-    _check_mask(attn_mask, (b, heads, s, s), qkv.dtype, is_causal)
-    drop = _drop(dropout_p, (b, heads, s, s), qkv.dtype, name)
+    _check_mask(attn_mask, (b, heads, s, s), qkv, is_causal)
+    drop = _drop(dropout_p, (b, heads, s, s), qkv.data, name)
     need_mask = getattr(attn_mask, "requires_grad", False)
     return _packed(qkv, attn_mask, heads, is_causal, drop, need_mask)

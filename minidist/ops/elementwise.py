@@ -10,7 +10,7 @@ from ..kernels import halves
 from ..kernels.erf import erf as erf_kernel
 from ..kernels.pointwise import tiled
 from ..tensor import Tensor
-from .op import differentiable, elementwise
+from .op import differentiable, elementwise, want_one_place
 
 
 def of_floats(function):
@@ -127,6 +127,7 @@ def clamp(input, min=None, max=None):
 
 def where(condition, input, other):
     """input where the condition is true, other elsewhere."""
+    want_one_place("where", condition, input, other)
     c = condition.data
     if c.dtype != bool:
         raise RuntimeError(f"where: a condition of {c.dtype.name}: compare first, or use .bool()")

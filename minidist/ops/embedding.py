@@ -1,8 +1,9 @@
 """Rows of a table by index."""
 
+from ..array import BFLOAT16, name_of
 from ..kernels import arrays as np
 from ..kernels import embedding as kernel
-from .op import differentiable
+from .op import differentiable, want_one_place
 
 
 @differentiable
@@ -25,9 +26,10 @@ def embedding(input, weight, padding_idx=None):
     """
     if weight.ndim != 2:
         raise RuntimeError(f"embedding: a table has 2 dimensions, not shape {weight.shape}")
+    want_one_place("embedding", input, weight)
     index, n = np.asarray(input.data), len(weight)
-    if index.dtype.kind not in "iu":
-        raise RuntimeError(f"embedding: indices are integers, not {index.dtype.name}")
+    if index.dtype.kind not in "iu" or index.dtype == BFLOAT16:
+        raise RuntimeError(f"embedding: indices are integers, not {name_of(index.dtype)}")
     if np.outside(index, n):
         span = f"from {index.min()} to {index.max()}"
         raise IndexError(f"embedding: indices {span} into a table of {n} rows")

@@ -1,5 +1,6 @@
 """Picking elements by index, and putting them back where they were: each is the other's VJP."""
 
+from ..array import name_of
 from ..kernels import arrays as np
 from ..kernels.embedding import put_back
 from ..tensor import Tensor
@@ -10,6 +11,7 @@ from .op import axes_of, differentiable, want_one_dtype
 @differentiable
 def _getitem(x, index):
     shape, once = x.shape, all(map(_picks_once, index))
+    index = np.index_of(x, index)
 
     def vjp(g):
         if not once:
@@ -41,7 +43,9 @@ def _plain(part):
     if not _is_array(part):
         return int(part) if isinstance(part, np.integer) else part
     if part.dtype.kind not in "bi":
-        raise IndexError(f"an index of {part.dtype.name}: convert with .long(), or .bool() a mask")
+        raise IndexError(
+            f"an index of {name_of(part.dtype)}: convert with .long(), or .bool() a mask"
+        )
     return int(part) if part.dtype != bool and not part.ndim else part
 
 

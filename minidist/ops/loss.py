@@ -5,12 +5,13 @@ import warnings
 
 from ..array import is_floating
 from ..autograd import Joint
-from ..device import moved
+from ..device import moved, want_one_place
 from ..kernels import arrays as np
 from ..kernels import cross_entropy as kernel
 from ..kernels import ctc
 from ..kernels import linear_cross_entropy as fused
 from ..kernels.halves import wide
+from ..precision import is_autocast_enabled
 from ..tensor import Tensor
 from .activation import softplus
 from .elementwise import abs, square
@@ -27,7 +28,7 @@ def _reduced(losses, reduction, total=None):
         return losses if reduction == "none" else losses.sum()
     total = losses.numel() if total is None else total
     if np.on_gpu(total):
-        return losses.sum() / Tensor(total)
+        return (losses.sum() / Tensor(total)).to(losses.dtype)
     return (
         losses.sum() / float(total) if total else losses.sum() * 0 + math.nan
     )  # 0/0 moves nothing
@@ -84,7 +85,7 @@ def _binary(name, loss, x, target, weight, reduction):
 
 def binary_cross_entropy(input, target, weight=None, *, reduction="mean"):
     """-t·log p - (1 - t)·log(1 - p) of probabilities p, each logarithm at least -100."""
-    x = input.data
+    x = wide(input.data)
     if not np.on_gpu(x) and x.size and not (x.min() >= 0 and x.max() <= 1):
         raise RuntimeError("binary_cross_entropy: probabilities outside 0 to 1: sigmoid first")
     return _binary("binary_cross_entropy", _bce, input, target, weight, reduction)
@@ -154,14 +155,15 @@ def _weighed(losses, target, classes, keep, weight, reduction):
     """Each row's loss by its weight (0 if ignored); the mean is over the sum of the weights."""
     shape, total = target.shape, None
     if weight is not None or np.on_gpu(keep) or not keep.all():
-        each = keep if weight is None else weight.data[classes] * keep
-        losses, total = losses * Tensor(each), each.sum()
+        each = keep if weight is None else wide(weight.data)[classes] * keep
+        losses, total = losses * Tensor(each, dtype=losses.dtype), each.sum()
     return _reduced(losses if losses.shape == shape else losses.reshape(shape), reduction, total)
 
 
 def nll_loss(input, target, weight=None, *, ignore_index=-100, reduction="mean"):
     """-input[target]: log-probabilities (n, C, …) or (C,), classes (n, …), as cross_entropy."""
-    scale, given = weight if weight is None else weight.data, np.asarray(target.data)
+    scale, given = weight if weight is None else wide(weight.data), np.asarray(target.data)
+    want_one_place("nll_loss", input, target, weight)
     classes, keep = kernel.check("nll_loss", input.shape, given, scale, ignore_index)
     return _weighed(-_picked(_rows(input), classes), target, classes, keep, weight, reduction)
 
@@ -177,14 +179,15 @@ def cross_entropy(
     """
     if not 0 <= label_smoothing <= 1:
         raise RuntimeError(f"cross_entropy: label_smoothing {label_smoothing}: want 0 to 1")
-    scale, given = weight if weight is None else weight.data, np.asarray(target.data)
+    scale, given = weight if weight is None else wide(weight.data), np.asarray(target.data)
     if input.ndim and input.shape == given.shape and is_floating(given):
         return _of_probabilities(input, target, weight, reduction, label_smoothing)
+    want_one_place("cross_entropy", input, target, weight)
     classes, keep = kernel.check("cross_entropy", input.shape, given, scale, ignore_index)
     rows = _rows(input)
     if not label_smoothing:
         return _weighed(_cross_entropy(rows, classes), given, classes, keep, weight, reduction)
-    scale = np.ones_like(rows.data, shape=rows.shape[1]) if scale is None else scale
+    scale = np.ones_like(wide(rows.data[:0]), shape=rows.shape[1]) if scale is None else scale
     losses = _soft_cross_entropy(rows, kernel.smoothed(classes, keep, scale, label_smoothing))
     return _reduced(losses.reshape(given.shape), reduction, (scale[classes] * keep).sum())
 
@@ -193,7 +196,8 @@ def cross_entropy(
 def _linear_cross_entropy(x, weight, target, keep, summed):
     losses, saved = fused.forward(x, weight, target, keep)
     y = losses if keep is None else losses * keep
-    vjp = lambda g: list(fused.backward(g, saved, x, weight, target))
+    kept = lambda g: g if summed or keep is None else g * keep
+    vjp = lambda g: list(fused.backward(kept(g), saved, x, weight, target))
     return y.sum() if summed else y, Joint(vjp)
 
 
@@ -207,6 +211,7 @@ def linear_cross_entropy(
     bias, class weights, smoothing or other targets it is what it says.
     """
     want_one_dtype("linear_cross_entropy", input, linear_weight)
+    want_one_place("linear_cross_entropy", input, linear_weight, target)
     fits = input.ndim == target.ndim + 1 == 2 and input.shape[1:] == linear_weight.shape[1:]
     if label_smoothing or not (linear_bias is None is weight and fits):
         options = {"ignore_index": ignore_index, "label_smoothing": label_smoothing}
@@ -216,7 +221,8 @@ def linear_cross_entropy(
     classes, keep = kernel.check("linear_cross_entropy", shape, target.data, None, ignore_index)
     kept = None if not np.on_gpu(keep) and keep.all() else keep.astype(wide(input.data[:0]).dtype)
     y = _linear_cross_entropy(input, linear_weight, classes, kept, reduction != "none")
-    return y / (len(input) if kept is None else Tensor(kept.sum())) if reduction == "mean" else y
+    y = y / (len(input) if kept is None else Tensor(kept.sum())) if reduction == "mean" else y
+    return y if is_autocast_enabled() else y.to(input.dtype)
 
 
 def _of_probabilities(x, target, weight, reduction, smoothing):
@@ -256,5 +262,5 @@ def ctc_loss(
     labels = ctc.padded(labels, sizes, blank)
     losses = _ctc(x, (labels, lengths, sizes), blank, zero_infinity)
     if reduction == "mean":
-        losses = losses / Tensor(np.maximum(sizes, 1).astype(losses.dtype)).to(losses.device)
+        losses = losses / Tensor(np.maximum(sizes, 1), dtype=losses.dtype).to(losses.device)
     return _reduced(losses.reshape(log_probs.shape[1:-1]), reduction)

@@ -7,7 +7,8 @@ from ..kernels import arrays as np
 from ..kernels import batch_norm as batch
 from ..kernels import layer_norm as kernel
 from ..kernels import rms_norm as rms
-from .op import differentiable, want_one_dtype
+from ..kernels.halves import wide
+from .op import differentiable, want_one_dtype, want_one_place
 
 
 @differentiable
@@ -58,9 +59,10 @@ def _rms_norm(x, weight, width, eps):
 
 
 def rms_norm(input, normalized_shape, weight=None, eps=None):
-    """x / sqrt(mean(x²) + eps) over the last dimensions, times weight; eps None: the dtype's."""
+    """x / sqrt(mean(x²) + eps) over the last dimensions, times weight; eps None: float32's."""
     width = _normalized("rms_norm", input, normalized_shape, weight=weight)
-    return _rms_norm(input, weight, width, np.finfo(input.dtype).eps if eps is None else eps)
+    eps = np.finfo(wide(input.data[:0]).dtype).eps if eps is None else eps
+    return _rms_norm(input, weight, width, eps)
 
 
 def _channels(name, x, *affine):
@@ -105,18 +107,19 @@ def batch_norm(
     Then running_mean and running_var, if given, move by momentum towards the batch's mean and
     unbiased variance; otherwise they are what is taken off.
     """
+    want_one_place("batch_norm", input, running_mean, running_var)
     size = _channels("batch_norm", input, weight, bias, running_mean, running_var)
     if not training:
         if running_mean is None or running_var is None:
             raise RuntimeError("batch_norm: without training it needs running_mean and running_var")
-        mean, var = running_mean.data, running_var.data
+        mean, var = wide(running_mean.data), wide(running_var.data)
         return _batch_norm(input, weight, bias, mean, var, eps, size, False)
     count = size[0] * size[2]
     if count <= 1:
         raise ValueError(f"batch_norm: {count} values a channel in {input.shape}: want 2 or more")
-    mean, var = batch.moments(input.data.reshape(size))
+    mean, var = batch.moments(wide(input.data).reshape(size))
     unbiased = var * (count / (count - 1))
     for running, new in ((running_mean, mean), (running_var, unbiased)):
         if running is not None:
-            running.data += momentum * (new - running.data)
+            batch.follow(running.data, new, momentum)
     return _batch_norm(input, weight, bias, mean, var, eps, size, True)

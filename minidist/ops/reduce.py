@@ -4,6 +4,7 @@ import math
 
 from ..array import dtype_of, int64, is_floating
 from ..kernels import arrays as np
+from ..kernels.halves import wide
 from ..tensor import Tensor
 from .op import axes_of, differentiable
 
@@ -132,7 +133,7 @@ def amin(input, dim=None, keepdim=False):
 
 def _truth(function, x, dim, keepdim):
     axes = () if dim == () else axes_of(dim, x.ndim)  # PyTorch's () means none here, not all
-    y = Tensor(function(x.data, axis=axes, keepdims=keepdim))
+    y = Tensor(function(wide(x.data), axis=axes, keepdims=keepdim))
     return y.to(x.dtype) if x.dtype == np.uint8 else y
 
 

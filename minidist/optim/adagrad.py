@@ -5,6 +5,7 @@ from typing import Any
 
 from ..kernels import arrays as np
 from ..kernels import descent
+from ..kernels.halves import held
 from .optimizer import Optimizer, count_step, require_nonnegative
 
 
@@ -31,7 +32,7 @@ class Adagrad(Optimizer):
 
     def _begin(self, p, state, group):
         state["step"] = 0
-        state["sum"] = np.full_like(p, group["initial_accumulator_value"], order="C")
+        state["sum"] = np.full_like(p, group["initial_accumulator_value"], held(p.dtype), order="C")
 
     def update(self, p, g, state, group):
         if not state:

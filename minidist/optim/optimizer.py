@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..autograd import enable_grad
+from ..device import moved
 from ..kernels import arrays as np
-from ..kernels.halves import BFLOAT16, store, wide
+from ..kernels.halves import BFLOAT16, as_dtype, held, store, wide
 from ..saved import mark_changed
 from ..tensor import Tensor
 
@@ -63,10 +64,11 @@ class Optimizer:
 
     def _update(self, p: Tensor, g: np.ndarray, group: dict[str, Any]) -> None:
         # The kernels go through memory tile by tile: other layouts are copied there and back.
+        g = wide(g) if g.dtype == BFLOAT16 else g
         g = np.asarray(-g if group.get("maximize") else g, order="C")
         array = np.asarray(wide(p.data) if p.dtype == BFLOAT16 else p.data, order="C")
         with np.beside(array):
-            self.update(array, wide(g) if p.dtype == BFLOAT16 else g, self.state[p], group)
+            self.update(array, g, self.state[p], group)
         if array is not p.data:
             store(array, p.data)
         mark_changed(p.data, f"{type(self).__name__}.step")
@@ -117,7 +119,8 @@ def _loaded(state: dict[str, Any], p: Tensor) -> dict[str, Any]:
         if name == "step":
             copy[name] = int(value)
         elif value is not None:
-            copy[name] = np.asarray(value).astype(p.dtype, order="C")
+            array = value.data if isinstance(value, Tensor) else np.asarray(value)
+            copy[name] = np.array(as_dtype(moved(array, p.device), held(p.dtype)), order="C")
             if copy[name].shape != p.shape:
                 raise ValueError(
                     f"load_state_dict: {name} of shape {copy[name].shape} for a parameter "

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from ..comm import Communicator, all_reduce, broadcast
 from ..device import moved
 from ..kernels import arrays as np
+from ..kernels.halves import as_dtype, held, store
 from ..nn import Module, Parameter
 from ..tensor import Tensor
 
@@ -34,21 +35,23 @@ def sum_gradients_naive(
     """Sum gradients over the ranks, one all-reduce a parameter: a latency each."""
     for p in params:
         g = gradient(p)
-        host = moved(g, "cpu")
+        host = moved(as_dtype(g, held(g.dtype)), "cpu")
         all_reduce(comm, host, algorithm=algorithm, out=host)
         if host is not g:
-            g.set(host)
+            store(np.at_home_of(g, host), g)
 
 
 def gradient(p: Parameter) -> np.ndarray:
     """p's gradient; zeros where this rank computed none, so that all ranks send the same."""
     if p.grad is None:
-        p.grad = Tensor(np.zeros_like(p.data))
+        p.grad = Tensor.of(np.zeros_like(p.data))
     return p.grad.data
 
 
 class Bucketed:
     """Sums gradients (all of one dtype) in flat buckets, in reverse order of registration.
+
+    bfloat16, which no message can add up, goes as float32.
 
     The last layers' gradients are ready first, so their bucket is the first that can go.
     """
@@ -58,7 +61,7 @@ class Bucketed:
         self.comm, self.algorithm = comm, algorithm
         self.buckets = _fill(list(params)[::-1], bucket_bytes)
         most = max(sum(p.numel() for p in bucket) for bucket in self.buckets)
-        self.flat = np.empty(most, self.buckets[0][0].dtype)
+        self.flat = np.empty(most, held(self.buckets[0][0].dtype))
 
     def sum_gradients(self) -> None:
         """Replace every gradient by its sum over the ranks."""
@@ -72,21 +75,21 @@ class Bucketed:
         flat = self.flat[: edges[-1]]
         parts = [flat[i:j].reshape(g.shape) for g, i, j in zip(grads, edges, edges[1:])]
         for part, g in zip(parts, grads):
-            part[...] = g
+            part[...] = as_dtype(g, part.dtype)
         all_reduce(self.comm, flat, algorithm=self.algorithm, out=flat)
         for part, g in zip(parts, grads):
-            g[...] = part
+            store(part, g)
 
     def _sum_there(self, grads: list[np.ndarray]) -> None:
         """The same of arrays on a GPU: one copy to the host and one back."""
-        there = np.concatenate([g.reshape(-1) for g in grads])
+        there = np.concatenate([as_dtype(g, self.flat.dtype).reshape(-1) for g in grads])
         flat = self.flat[: there.size]
         there.get(out=flat)
         all_reduce(self.comm, flat, algorithm=self.algorithm, out=flat)
         there.set(flat)
         first = 0
         for g in grads:
-            g[...] = there[first : first + g.size].reshape(g.shape)
+            store(there[first : first + g.size].reshape(g.shape), g)
             first += g.size
 
 

@@ -16,6 +16,7 @@ from minidist.device import device
 def test_names():
     assert device("cuda") == "cuda" and device("cuda").index is None
     assert device("cuda:1").index == 1 and device("cuda", 2) == "cuda:2"
+    assert device(1) == "cuda:1"
     assert device("cpu:0") == "cpu" == device(None) and device("cpu").type == "cpu"
     assert repr(device("cuda:1")) == "device(type='cuda', index=1)"
     for name in ("nowhere", "cuda:", "cuda:x", "cpu:1", "mps"):
@@ -52,7 +53,12 @@ def test_there_and_back():
         x = md.tensor([1.0, 2.0], requires_grad=True)
         y = x.to("cuda")
         assert y.is_cuda and y.device == "cuda:0" and not x.is_cuda and x.to("cpu") is x
-        assert y.to("cuda") is y and y.to("cuda:0") is y and y.to(y.device) is y and y.cuda() is y
+        assert (
+            y.to("cuda") is y
+            and y.to("cuda:0") is y
+            and y.to(y.device) is y
+            and y.cuda() is y is y.to(0)
+        )
         assert x.cuda(0).device == "cuda:0" and y.cpu().device == "cpu"
         assert x.to(y).is_cuda and x.to("cuda", md.float64).dtype == "float64"
         (y * 3).sum().backward()
