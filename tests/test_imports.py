@@ -211,7 +211,7 @@ def test_the_engine_is_small():
         )
         for room in ("ops", "nn")
     }
-    assert sum(code.values()) < 3000 and max(code.values()) < 1600, code
+    assert sum(code.values()) < 3000 and max(code.values()) < 1700, code
 
 
 # What `import minidist` costs
