@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from minidist import comm as c
 from minidist.comm import Ledger, simulate
-from minidist.comm.collectives import bruck, chain, doubling, exchange, gathering, pairwise, rooted
+from minidist.comm.collectives import (
+    bruck,
+    chain,
+    doubling,
+    exchange,
+    gathering,
+    pairwise,
+    reduction,
+    rooted,
+)
 from minidist.comm.collectives.doubling import power
 from minidist.comm.collectives.tree import children
 from minidist.comm.shards import shard_bounds
@@ -84,6 +93,18 @@ def test_all_ranks_have_the_same_bits(algorithm, size, shape):
     )
     assert all(same(r, results[0]) for r in results)
     np.testing.assert_allclose(results[0], np.sum(arrays, 0), rtol=1e-4, atol=1e-5)
+
+
+def test_auto_goes_by_the_size():
+    def sent(numbers):
+        arrays = whole(4, (numbers,))
+        call = lambda comm: c.all_reduce(comm, arrays[comm.rank], algorithm="auto")
+        results, nbytes, _ = on_ranks(4, call)
+        assert all(same(r, sum(arrays)) for r in results)
+        return nbytes / arrays[0].nbytes
+
+    assert sent(reduction.SMALL // 8) == 4 * 2, "doubling"
+    assert sent(reduction.SMALL // 8 + 8) == 2 * 3, "ring"
 
 
 # With a root

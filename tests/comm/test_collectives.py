@@ -197,7 +197,7 @@ WRONG = [
     (
         lambda comm, x: all_reduce(comm, x, algorithm="rign"),
         ValueError,
-        "use one of ring, naive, tree",
+        "use one of auto, ring, naive, tree",
     ),
     (lambda comm, x: all_reduce(comm, x, algorithm="native"), MpiError, "use algorithm='ring'"),
     (lambda comm, x: all_reduce(comm, [1]), TypeError, "needs a NumPy array, got list"),

@@ -8,6 +8,7 @@ from ..communicator import Communicator, check_array
 from . import doubling, naive, native, ring, tree
 
 OPS = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum, "mean": np.add}
+SMALL = 1 << 18
 ALGORITHMS = {
     "ring": ring.all_reduce_flat,
     "naive": naive.all_reduce_flat,
@@ -27,8 +28,13 @@ def all_reduce(
 ) -> np.ndarray:
     """Every rank gets the elementwise `op` of all ranks' arrays, the same bits everywhere.
 
+    algorithm "auto" is doubling up to SMALL bytes, whose latency it is that counts, and ring beyond
+    (benchmarks/collectives.py, 2 and 4 ranks on 2 cores).
+
     `array` stays as it was, unless it is also `out`. Every rank passes the same shape and dtype.
     """
+    if algorithm == "auto":
+        algorithm = "doubling" if getattr(array, "nbytes", 0) <= SMALL else "ring"
     _check(comm, array, op, algorithm, out)
     result = np.empty(array.shape, array.dtype) if out is None else out
     work = result if result.flags.c_contiguous else np.empty(array.shape, array.dtype)
@@ -58,7 +64,7 @@ def _check(
     where = f"rank {comm.rank} all_reduce"
     check_op(where, array, op)
     if algorithm not in ALGORITHMS:
-        known = ", ".join(ALGORITHMS)
+        known = ", ".join(["auto", *ALGORITHMS])
         raise ValueError(f"{where}: algorithm={algorithm!r} is not known, use one of {known}")
     if out is not None:
         _check_out(where, array, out)
