@@ -54,7 +54,10 @@ def moved(array: np.ndarray, where: Any) -> np.ndarray:
     if place.type == "cpu":
         return array.get() if np.on_gpu(array) else array
     with cuda.using(place.index):
-        return cuda.cupy().asarray(array)
+        if not np.on_gpu(array):
+            return cuda.cupy().asarray(array)
+        # asarray would give back an array of another GPU as it is; copy() makes one on this GPU
+        return array if place.index in (None, array.device.id) else array.copy()
 
 
 def in_one_place(name: str, args: tuple, arrays: list) -> list:

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from double import copies, gpu
 
 import minidist as md
 from minidist import cuda, nn
-from minidist.device import device
+from minidist.device import device, device_of, moved
 
 
 def test_names():
@@ -108,3 +109,15 @@ def test_the_gpu_is_asked_for():
         cuda.set_device(0)
         cuda.synchronize()
         assert copies["synchronize"] == 1
+
+
+def test_an_array_of_another_gpu_is_copied_to_the_one_asked_for(monkeypatch):
+    with gpu():
+        x = md.ones(3, device="cuda")
+        there = type(x.data)(x.data._a.copy())
+        monkeypatch.setattr(type(there), "device", property(
+            lambda self: SimpleNamespace(id=1 if self is there else 0)))  # fmt: skip
+        assert device_of(there) == "cuda:1" and moved(there, "cuda") is there
+        here = moved(there, "cuda:0")
+        assert here is not there and device_of(here) == "cuda:0"
+        assert moved(x.data, "cuda:0") is x.data
