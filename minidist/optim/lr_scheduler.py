@@ -135,7 +135,7 @@ class CosineAnnealingLR(LRScheduler):
         return (1 + math.cos(math.pi * t / self.T_max)) / 2
 
     def get_lr(self) -> list[float]:
-        t, low, rates = self.last_epoch, self.eta_min, self._resumed()
+        t, low, rates = self.last_epoch, self.eta_min, self._rates()
         if t == 0:
             return rates
         if (t - 1 - self.T_max) % (2 * self.T_max) == 0:  # up from the bottom, where a ratio is 0/0
@@ -175,7 +175,7 @@ class SequentialLR(LRScheduler):
 
     def _forward(self, move: Callable[[], None]) -> None:
         move()
-        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+        self._last_lr = self._rates()
 
     def _restart(self) -> None:
         self.last_epoch = 0

@@ -34,7 +34,7 @@ class ReduceLROnPlateau(LRScheduler):
         per_group("min_lr", min_lr, checked(optimizer))
         self.best = math.inf if mode == "min" else -math.inf
         self.cooldown_counter = self.num_bad_epochs = self.last_epoch = 0
-        self._last_lr = self._resumed()
+        self._last_lr = self._rates()
 
     def step(self, metrics: Any) -> None:  # type: ignore[override]
         self.last_epoch += 1
@@ -48,8 +48,8 @@ class ReduceLROnPlateau(LRScheduler):
         if self.num_bad_epochs > self.patience:
             self.cooldown_counter, self.num_bad_epochs = self.cooldown, 0
             least = per_group("min_lr", self.min_lr, self.optimizer)
-            self._set([self._reduced(*pair) for pair in zip(self._resumed(), least)])
-        self._last_lr = self._resumed()
+            self._set([self._reduced(*pair) for pair in zip(self._rates(), least)])
+        self._last_lr = self._rates()
 
     def _reduced(self, lr: float, least: float) -> float:
         new = max(lr * self.factor, least)

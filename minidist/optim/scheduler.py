@@ -38,7 +38,7 @@ class LRScheduler:
     def get_lr(self) -> list[float]:
         """The rates at last_epoch, one a group, from those there are."""
         ratio = self.ratio(self.last_epoch)
-        return [group["lr"] * ratio for group in self.optimizer.param_groups]
+        return [lr * ratio for lr in self._rates()]
 
     def step(self) -> None:
         """One epoch on: after optimizer.step()."""
@@ -51,11 +51,15 @@ class LRScheduler:
     def _set(self, rates: Sequence[float]) -> None:
         for group, lr in zip(self.optimizer.param_groups, rates, strict=True):
             _give(group, lr)
-        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+        self._last_lr = self._rates()
+
+    def _rates(self) -> list[float]:
+        """Those there are, as numbers: a group's tensor changes with every step."""
+        return [_number(group["lr"]) for group in self.optimizer.param_groups]
 
     def _resumed(self) -> list[float]:
         """Made with last_epoch: the rates are those that were loaded."""
-        return [group["lr"] for group in self.optimizer.param_groups]
+        return self._rates()
 
     def _restart(self) -> None:
         """Back to epoch 0, from the initial rates."""

@@ -272,3 +272,13 @@ def test_warmup_and_cosine():
     assert lr[0] == 0.1 and lr[9] == lr[10] == 1.0 and lr[-1] == pytest.approx(0.1)
     assert lr[:10] == sorted(lr[:10]) and lr[10:] == sorted(lr[10:], reverse=True)
     assert optim.warmup_cosine(0, 1, 0, 1.0, 0.1) == 1.0
+
+
+def test_the_last_rates_are_numbers_that_stay_where_the_rate_is_a_tensor():
+    p, rate = nn.Parameter(np.zeros(3)), Tensor(0.5)
+    schedule = optim.lr_scheduler.StepLR(optim.AdamW([p], lr=rate), step_size=1, gamma=0.1)
+    schedule.step()
+    last = schedule.get_last_lr()
+    schedule.step()
+    assert [type(lr) for lr in last] == [float] and last == pytest.approx([0.05])
+    assert rate.item() == pytest.approx(0.005)
