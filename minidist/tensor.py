@@ -197,7 +197,7 @@ class Tensor(Differentiable):
 
     def cuda(self, device: Any = None) -> Tensor:
         """On the GPU in use, or on that of a number or name."""
-        return self.to(device=_gpu(device))
+        return self.to(device="cuda" if device is None else device)
 
     def float(self) -> Tensor:
         return self.to("float32")
@@ -226,10 +226,6 @@ class Tensor(Differentiable):
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any: ...
-
-
-def _gpu(device: Any) -> str:
-    return f"cuda:{device}" if isinstance(device, int) else str(device or "cuda")
 
 
 def _compare(function: Any, a: Tensor, b: Any) -> Any:

@@ -274,7 +274,7 @@ class Module:
 
     def cuda(self, device: Any = None) -> Module:
         """Onto the GPU in use, or that of a number or name."""
-        return self.to(device=f"cuda:{device}" if isinstance(device, int) else device or "cuda")
+        return self.to(device="cuda" if device is None else device)
 
     def __repr__(self) -> str:
         inside = [self.extra_repr()] if self.extra_repr() else []
