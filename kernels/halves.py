@@ -45,11 +45,20 @@ def store(x: np.ndarray, out: np.ndarray) -> None:
     out[...] = np.where(np.isnan(x), np.uint32(0x7FC0), rounded)
 
 
+def summable(x: np.ndarray) -> np.ndarray:
+    """x itself, or in the dtype that its sums are kept in."""
+    return as_dtype(x, held(x.dtype))
+
+
 def added(a: np.ndarray, b: np.ndarray, out: np.ndarray | None) -> np.ndarray:
     """a + b, into out if it is given."""
     if a.dtype != BFLOAT16:
         return np.asarray(np.add(a, b, out=out))
-    return cast(wide(a) + wide(b), BFLOAT16)
+    total = cast(wide(a) + wide(b), BFLOAT16)
+    if out is None:
+        return total
+    out[...] = total
+    return out
 
 
 def as_dtype(x: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -7,9 +7,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from .array import BFLOAT16, DEFAULT, DTypeLike, as_array, dtype_of, float64
+from .array import DEFAULT, DTypeLike, as_array, dtype_of, float64
 from .device import moved
 from .kernels import arrays as np
+from .kernels.halves import held
 from .random import default_generator
 from .tensor import Tensor
 
@@ -48,11 +49,6 @@ def tensor(data: Any, dtype: DTypeLike = None, requires_grad: bool = False) -> T
     return made.requires_grad_(requires_grad)
 
 
-def _held(dtype: DTypeLike) -> np.dtype:
-    """A dtype that NumPy can fill with numbers: float32 for bfloat16."""
-    return DEFAULT if dtype_of(dtype) == BFLOAT16 else dtype_of(dtype)
-
-
 def _told(data: Any) -> DTypeLike:
     """float64 if a list begins with NumPy's numbers or arrays of it, which are no Python floats."""
     while isinstance(data, list | tuple) and data:
@@ -84,7 +80,7 @@ def full(
     shape = _sizes((size,))
     if any(n < 0 for n in shape):
         raise RuntimeError(f"a tensor of shape {shape}: sizes are 0 or more")
-    return Tensor(np.full(shape, value, _held(dtype)), requires_grad, dtype)
+    return Tensor(np.full(shape, value, held(dtype_of(dtype))), requires_grad, dtype)
 
 
 @_placed
@@ -100,7 +96,7 @@ def ones(*size: Any, dtype: DTypeLike = DEFAULT, requires_grad: bool = False) ->
 @_placed
 def empty(*size: Any, dtype: DTypeLike = DEFAULT, requires_grad: bool = False) -> Tensor:
     """Whatever is in the memory: for what is written to before it is read."""
-    return Tensor(np.empty(_sizes(size), _held(dtype)), requires_grad, dtype)
+    return Tensor(np.empty(_sizes(size), held(dtype_of(dtype))), requires_grad, dtype)
 
 
 @_placed
@@ -110,7 +106,7 @@ def eye(
     """(n, m), or (n, n): ones on the diagonal, zeros elsewhere."""
     if min(n, n if m is None else m) < 0:
         raise RuntimeError(f"eye of sizes {n} and {m}: want 0 or more")
-    return Tensor(np.eye(n, m, dtype=_held(dtype)), requires_grad, dtype)
+    return Tensor(np.eye(n, m, dtype=held(dtype_of(dtype))), requires_grad, dtype)
 
 
 @_placed
@@ -139,7 +135,7 @@ def linspace(
 
 
 def _drawn(array: np.ndarray, name: str, dtype: DTypeLike, requires_grad: bool) -> Tensor:
-    if _held(dtype).kind != "f":
+    if held(dtype_of(dtype)).kind != "f":
         raise NotImplementedError(f"{name} of {dtype_of(dtype).name}: use randint")
     return Tensor(array, requires_grad, dtype)
 

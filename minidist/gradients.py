@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from . import autograd, saved
 from .array import is_floating
 from .kernels import arrays as np
-from .kernels.halves import BFLOAT16, ONE, as_dtype, store, wide
+from .kernels.halves import ONE, added, as_dtype
 
 if TYPE_CHECKING:
     from .hooks import RemovableHandle
@@ -137,10 +137,8 @@ class Differentiable:
         """Add an array to `grad`; one that something else holds too is copied first."""
         if self._grad is None:
             self._grad = Tensor.of(cotangent if owned else cotangent.copy())
-        elif cotangent.dtype == BFLOAT16:
-            store(wide(self._grad.data) + wide(cotangent), self._grad.data)
         else:
-            self._grad.data += cotangent
+            added(self._grad.data, cotangent, self._grad.data)
 
     @property
     def retains_grad(self) -> bool:

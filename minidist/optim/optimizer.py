@@ -9,7 +9,7 @@ from typing import Any
 from ..autograd import enable_grad
 from ..device import moved
 from ..kernels import arrays as np
-from ..kernels.halves import BFLOAT16, as_dtype, held, store, wide
+from ..kernels.halves import as_dtype, held, store, summable
 from ..saved import mark_changed
 from ..tensor import Tensor
 
@@ -64,9 +64,9 @@ class Optimizer:
 
     def _update(self, p: Tensor, g: np.ndarray, group: dict[str, Any]) -> None:
         # The kernels go through memory tile by tile: other layouts are copied there and back.
-        g = wide(g) if g.dtype == BFLOAT16 else g
+        g = summable(g)
         g = np.asarray(-g if group.get("maximize") else g, order="C")
-        array = np.asarray(wide(p.data) if p.dtype == BFLOAT16 else p.data, order="C")
+        array = np.asarray(summable(p.data), order="C")
         with np.beside(array):
             self.update(array, g, self.state[p], group)
         if array is not p.data:

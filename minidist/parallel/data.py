@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from ..comm import Communicator, all_reduce, broadcast
 from ..device import moved
 from ..kernels import arrays as np
-from ..kernels.halves import as_dtype, held, store
+from ..kernels.halves import as_dtype, held, store, summable
 from ..nn import Module, Parameter
 from ..tensor import Tensor
 
@@ -35,7 +35,7 @@ def sum_gradients_naive(
     """Sum gradients over the ranks, one all-reduce a parameter: a latency each."""
     for p in params:
         g = gradient(p)
-        host = moved(as_dtype(g, held(g.dtype)), "cpu")
+        host = moved(summable(g), "cpu")
         all_reduce(comm, host, algorithm=algorithm, out=host)
         if host is not g:
             store(np.at_home_of(g, host), g)
