@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,12 @@ class Request(ABC):
     @abstractmethod
     def wait(self) -> np.ndarray:
         """Block until the buffer may be used again, and return it."""
+
+
+def wait_all(requests: Iterable[Request]) -> None:
+    """Block until all of them are done."""
+    for request in requests:
+        request.wait()
 
 
 class Communicator(ABC):

@@ -9,8 +9,6 @@ a cotangent of its own on each. ⟨F x, y⟩ = ⟨x, F* y⟩ holds with replicat
 Every rank calls them in the same order, and so does backward. Arrays of a GPU go by the host.
 """
 
-import numpy
-
 from ..comm import all_gather as gathered
 from ..comm import all_reduce as summed
 from ..comm import all_to_all as exchanged
@@ -18,13 +16,15 @@ from ..comm import broadcast as spread
 from ..comm import reduce as reduced
 from ..comm import reduce_scatter as scattered
 from ..comm import shard_range
+from ..comm.collectives.exchange import row_counts
+from ..comm.collectives.ring import exchange_counts
 from ..device import moved
 from ..kernels import arrays as np
 from .op import axes_of, differentiable
 
 
 def _by_host(collective, comm, x, *args):
-    """collective(comm, x) of an array anywhere; alone, without it, there is nothing to send."""
+    """collective(comm, x, *args) of an array that may be on a GPU."""
     return np.at_home_of(x, collective(comm, moved(x, "cpu"), *args))
 
 
@@ -75,7 +75,7 @@ def scatter(x, comm, dim=0):
 
 @differentiable
 def _gather(x, comm, dim):
-    sizes = _lengths(comm, x.shape[dim])
+    sizes = exchange_counts(comm, x.shape[dim])
     start = sum(sizes[: comm.rank])
     mine = (slice(None),) * dim + (slice(start, start + sizes[comm.rank]),)
     return _first(gathered, comm, x, dim, sizes), lambda g: g[mine]
@@ -88,7 +88,7 @@ def gather(x, comm, dim=0):
 
 @differentiable
 def _all_gather(x, comm, dim):
-    sizes = _lengths(comm, x.shape[dim])
+    sizes = exchange_counts(comm, x.shape[dim])
     back = lambda g: _first(scattered, comm, g, dim, "sum", "ring", sizes)
     return _first(gathered, comm, x, dim, sizes), back
 
@@ -116,13 +116,8 @@ def _all_to_all(x, comm, counts, coming):
 
 def all_to_all(x, comm, counts=None, coming=None):
     """Some rows to each rank, as comm.all_to_all; backward sends them back where they came from."""
-    if counts is None:
-        bounds = [shard_range(len(x), comm.size, k) for k in range(comm.size)]
-        counts = [stop - start for start, stop in bounds]
-    if coming is None:
-        told = np.array(counts, np.int64).reshape(-1, 1)
-        coming = exchanged(comm, told, [1] * comm.size, [1] * comm.size)[:, 0].tolist()
-    return _all_to_all(x, comm, list(counts), list(coming))
+    where = f"rank {comm.rank} all_to_all"
+    return _all_to_all(x, comm, *row_counts(comm, where, x, counts, coming))
 
 
 @differentiable
@@ -163,8 +158,3 @@ def sendrecv(x, comm, dest, source, tag=0):
     None at an end of a line: nothing is sent, or zeros arrive.
     """
     return _sendrecv(x, comm, dest, source, tag)
-
-
-def _lengths(comm, n):
-    mine = numpy.array([n], numpy.int64)  # the host's own, whatever x is beside
-    return gathered(comm, mine, [1] * comm.size).tolist()

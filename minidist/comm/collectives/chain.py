@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..communicator import Communicator
+from ..communicator import Communicator, wait_all
 from . import tags
 
 SEGMENT = 1 << 18  # bytes: long against a message's latency, short against the whole
@@ -19,8 +19,7 @@ def broadcast_flat(comm: Communicator, flat: np.ndarray, root: int) -> None:
             comm.recv(part, before, tags.BROADCAST)
         if place < comm.size - 1:
             sending.append(comm.isend(part, after, tags.BROADCAST))
-    for request in sending:
-        request.wait()
+    wait_all(sending)
 
 
 def reduce_flat(comm: Communicator, flat: np.ndarray, combine: np.ufunc, root: int = 0) -> None:
@@ -33,8 +32,7 @@ def reduce_flat(comm: Communicator, flat: np.ndarray, combine: np.ufunc, root: i
             combine(part, comm.recv(arriving, after, tags.REDUCE), out=part)
         if place > 0:
             sending.append(comm.isend(part, before, tags.REDUCE))
-    for request in sending:
-        request.wait()
+    wait_all(sending)
 
 
 def scan_flat(comm: Communicator, flat: np.ndarray, combine: np.ufunc) -> None:

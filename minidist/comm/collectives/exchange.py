@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from ..communicator import Communicator, check_array
 from . import bruck, chain, doubling, pairwise, ring
+from .checks import check_known, check_rows
 from .reduction import OPS, check_op
 from .rooted import row_bounds
 
@@ -28,10 +30,9 @@ def reduce_scatter(
     Rank k gets counts[k] rows; by default they differ by one at most.
     """
     where = f"rank {comm.rank} reduce_scatter"
-    _known(where, algorithm, REDUCE_SCATTER)
+    check_known(where, "algorithm", algorithm, REDUCE_SCATTER, "use")
     check_op(where, array, op)
-    if array.ndim == 0:
-        raise ValueError(f"{where}: a 0-d array has no rows to give, pass array.reshape(1)")
+    check_rows(where, array)
     rows, bounds = row_bounds(comm, where, array.shape, counts)
     work = array.copy(order="C")
     if comm.size > 1:
@@ -50,21 +51,31 @@ def all_to_all(
     sends here, saves the small exchange that finds it out. bruck takes rows that divide evenly.
     """
     where = f"rank {comm.rank} all_to_all"
-    _known(where, algorithm, ALL_TO_ALL)
+    check_known(where, "algorithm", algorithm, ALL_TO_ALL, "use")
     check_array(where, array)
-    if array.ndim == 0:
-        raise ValueError(f"{where}: a 0-d array has no rows to give, pass array.reshape(1)")
+    check_rows(where, array)
     rest, flat = array.shape[1:], np.ascontiguousarray(array).reshape(-1)
     if algorithm == "bruck":
         if counts is not None or len(array) % comm.size:
             raise ValueError(f"{where}: bruck takes rows that {comm.size} ranks divide evenly")
         return bruck.all_to_all_flat(comm, flat.reshape(comm.size, -1)).reshape(array.shape)
-    rows, going = row_bounds(comm, where, array.shape, counts)
-    coming = _exchanged(comm, [b - a for a, b in rows]) if coming is None else list(coming)
+    counts, coming = row_counts(comm, where, array, counts, coming)
+    _, going = row_bounds(comm, where, array.shape, counts)
     out = np.empty((sum(coming), *rest), array.dtype)
     _, arriving = row_bounds(comm, where, out.shape, coming)
     pairwise.all_to_all_flat(comm, flat, going, out.reshape(-1), arriving)
     return out
+
+
+def row_counts(
+    comm: Communicator, where: str, array: Any, counts: Sequence[int] | None = None,
+    coming: Sequence[int] | None = None,
+) -> tuple[list[int], list[int]]:  # fmt: skip
+    """How many rows of an array, or a tensor, go to each rank, and how many come from each."""
+    check_rows(where, array)
+    rows, _ = row_bounds(comm, where, array.shape, counts)
+    going = [stop - start for start, stop in rows]
+    return going, pairwise.exchange_counts(comm, going) if coming is None else list(coming)
 
 
 def scan(
@@ -72,20 +83,8 @@ def scan(
 ) -> np.ndarray:
     """The elementwise `op` of the arrays of ranks 0 to this one."""
     where = f"rank {comm.rank} scan"
-    _known(where, algorithm, SCAN)
+    check_known(where, "algorithm", algorithm, SCAN, "use")
     check_op(where, array, op)
     work = array.copy(order="C")
     SCAN[algorithm](comm, work.reshape(-1), OPS[op])
     return np.divide(work, comm.rank + 1, out=work) if op == "mean" else work
-
-
-def _exchanged(comm: Communicator, counts: list[int]) -> list[int]:
-    one = [(k, k + 1) for k in range(comm.size)]
-    told, out = np.array(counts, np.int64), np.empty(comm.size, np.int64)
-    pairwise.all_to_all_flat(comm, told, one, out, one)
-    return out.tolist()
-
-
-def _known(where: str, algorithm: str, known: Collection[str]) -> None:
-    if algorithm not in known:
-        raise ValueError(f"{where}: algorithm={algorithm!r} is not known, use {', '.join(known)}")

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..communicator import Communicator
+from ..communicator import Communicator, check_array
 from . import bruck, doubling, ring, tags
+from .checks import check_counts, check_known, check_rows
 from .rooted import row_bounds
 
 ALGORITHMS = {
@@ -25,10 +26,10 @@ def all_gather(
     `counts`, the rows on each rank, saves the small exchange that finds them out.
     """
     where = f"rank {comm.rank} all_gather"
-    ring.check_rows(comm, where, array, counts)
-    if algorithm not in ALGORITHMS:
-        known = ", ".join(ALGORITHMS)
-        raise ValueError(f"{where}: algorithm={algorithm!r} is not known, use one of {known}")
+    check_array(where, array)
+    check_rows(where, array)
+    check_counts(comm, where, len(array), counts)
+    check_known(where, "algorithm", algorithm, ALGORITHMS)
     rows = ring.exchange_counts(comm, len(array)) if counts is None else list(counts)
     result = np.empty((sum(rows), *array.shape[1:]), array.dtype)
     (_, bounds), flat = row_bounds(comm, where, result.shape, rows), result.reshape(-1)

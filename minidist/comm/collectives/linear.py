@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..communicator import Communicator
+from ..communicator import Communicator, wait_all
 from . import tags
 from .chunks import Bounds
 
@@ -14,8 +14,7 @@ def broadcast_flat(comm: Communicator, flat: np.ndarray, root: int) -> None:
     if comm.rank != root:
         comm.recv(flat, root, tags.BROADCAST)
         return
-    for request in [comm.isend(flat, k, tags.BROADCAST) for k in _others(comm)]:
-        request.wait()
+    wait_all([comm.isend(flat, k, tags.BROADCAST) for k in _others(comm)])
 
 
 def reduce_flat(comm: Communicator, flat: np.ndarray, combine: np.ufunc, root: int = 0) -> None:
@@ -33,9 +32,7 @@ def scatter_flat(comm: Communicator, flat: np.ndarray, bounds: Bounds, root: int
     if comm.rank != root:
         comm.recv(flat[slice(*bounds[comm.rank])], root, tags.SCATTER)
         return
-    sends = [comm.isend(flat[slice(*bounds[k])], k, tags.SCATTER) for k in _others(comm)]
-    for request in sends:
-        request.wait()
+    wait_all([comm.isend(flat[slice(*bounds[k])], k, tags.SCATTER) for k in _others(comm)])
 
 
 def gather_flat(comm: Communicator, flat: np.ndarray, bounds: Bounds, root: int) -> None:
@@ -43,9 +40,7 @@ def gather_flat(comm: Communicator, flat: np.ndarray, bounds: Bounds, root: int)
     if comm.rank != root:
         comm.send(flat[slice(*bounds[comm.rank])], root, tags.GATHER)
         return
-    receives = [comm.irecv(flat[slice(*bounds[k])], k, tags.GATHER) for k in _others(comm)]
-    for request in receives:
-        request.wait()
+    wait_all([comm.irecv(flat[slice(*bounds[k])], k, tags.GATHER) for k in _others(comm)])
 
 
 def _others(comm: Communicator) -> list[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..communicator import Communicator
@@ -31,6 +33,14 @@ def all_to_all_flat(
         comm.sendrecv(
             flat[slice(*going[ahead])], ahead, out[slice(*coming[behind])], behind, tags.ALL_TO_ALL
         )
+
+
+def exchange_counts(comm: Communicator, counts: Sequence[int]) -> list[int]:
+    """What each rank has for this one, of the number that it has for every rank."""
+    one = [(k, k + 1) for k in range(comm.size)]
+    told, out = np.array(counts, np.int64), np.empty(comm.size, np.int64)
+    all_to_all_flat(comm, told, one, out, one)
+    return out.tolist()
 
 
 def _around(comm: Communicator, step: int) -> tuple[int, int]:

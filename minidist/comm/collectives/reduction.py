@@ -6,6 +6,7 @@ import numpy as np
 
 from ..communicator import Communicator, check_array
 from . import doubling, naive, native, ring, tree
+from .checks import check_known
 
 OPS = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum, "mean": np.add}
 SMALL = 1 << 18
@@ -51,8 +52,7 @@ def all_reduce(
 
 def check_op(where: str, array: np.ndarray, op: str) -> None:
     """Refuse an unknown operation, what is no array, and a mean of integers."""
-    if op not in OPS:
-        raise ValueError(f"{where}: op={op!r} is not known, use one of {', '.join(OPS)}")
+    check_known(where, "op", op, OPS)
     check_array(where, array)
     if op == "mean" and not np.issubdtype(array.dtype, np.inexact):
         raise TypeError(f"{where}: the mean of {array.dtype} is no {array.dtype}: use op='sum'")
@@ -63,9 +63,7 @@ def _check(
 ) -> None:
     where = f"rank {comm.rank} all_reduce"
     check_op(where, array, op)
-    if algorithm not in ALGORITHMS:
-        known = ", ".join(["auto", *ALGORITHMS])
-        raise ValueError(f"{where}: algorithm={algorithm!r} is not known, use one of {known}")
+    check_known(where, "algorithm", algorithm, ["auto", *ALGORITHMS])
     if out is not None:
         _check_out(where, array, out)
     if algorithm == "native":

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from ..communicator import Communicator, check_array
+from ..communicator import Communicator
 from ..shards import shard_bounds
 from . import tags
-
-Bounds = Sequence[tuple[int, int]]  # chunk k of a flat buffer is flat[start:stop]
+from .chunks import Bounds
 
 
 def all_reduce_flat(comm: Communicator, flat: np.ndarray, combine: np.ufunc) -> None:
@@ -56,17 +53,3 @@ def exchange_counts(comm: Communicator, count: int) -> list[int]:
     counts[comm.rank] = count
     all_gather_flat(comm, counts, shard_bounds(comm.size, comm.size), tags.ALL_GATHER_COUNTS)
     return counts.tolist()
-
-
-def check_rows(
-    comm: Communicator, where: str, array: np.ndarray, counts: Sequence[int] | None
-) -> None:
-    """Refuse what has no rows, and counts that do not tell of this rank's."""
-    check_array(where, array)
-    if array.ndim == 0:
-        raise ValueError(f"{where}: a 0-d array has no rows to join, pass array.reshape(1)")
-    if counts is not None and (len(counts) != comm.size or counts[comm.rank] != len(array)):
-        raise ValueError(
-            f"{where}: counts={list(counts)} must hold {comm.size} numbers, "
-            f"and at {comm.rank} this rank's {len(array)} rows"
-        )

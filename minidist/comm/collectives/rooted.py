@@ -11,6 +11,7 @@ import numpy as np
 from ..communicator import Communicator, check_array
 from ..shards import shard_bounds
 from . import chain, linear, ring, tags, tree
+from .checks import check_counts, check_known, check_rows
 from .reduction import OPS, check_op
 
 BROADCAST = {
@@ -65,8 +66,7 @@ def scatter(
     _check(comm, where, root, algorithm, SCATTER)
     if comm.rank == root:
         check_array(where, array)  # type: ignore[arg-type]
-        if array is not None and array.ndim == 0:
-            raise ValueError(f"{where}: a 0-d array has no rows to give, pass array.reshape(1)")
+        check_rows(where, array)
     dtype, shape = _announced(comm, array, root)
     rows, bounds = row_bounds(comm, where, shape, counts)
     whole = np.empty(shape, dtype) if comm.rank != root else np.ascontiguousarray(array)
@@ -81,7 +81,9 @@ def gather(
     """Everyone's rows joined along axis 0 in rank order, on the root; None elsewhere."""
     where = f"rank {comm.rank} gather"
     _check(comm, where, root, algorithm, GATHER)
-    ring.check_rows(comm, where, array, counts)
+    check_array(where, array)
+    check_rows(where, array)
+    check_counts(comm, where, len(array), counts)
     rows = ring.exchange_counts(comm, len(array)) if counts is None else list(counts)
     shape = (sum(rows), *array.shape[1:])
     _, bounds = row_bounds(comm, where, shape, rows)
@@ -124,5 +126,4 @@ def _announced(comm: Communicator, array: np.ndarray | None, root: int) -> tuple
 def _check(comm: Communicator, where: str, root: int, algorithm: str, known: dict) -> None:
     if not 0 <= operator.index(root) < comm.size:
         raise ValueError(f"{where}: root={root} does not exist, ranks are 0 to {comm.size - 1}")
-    if algorithm not in known:
-        raise ValueError(f"{where}: algorithm={algorithm!r} is not known, use {', '.join(known)}")
+    check_known(where, "algorithm", algorithm, known, "use")

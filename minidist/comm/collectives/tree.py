@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..communicator import Communicator
+from ..communicator import Communicator, wait_all
 from . import tags
 from .chunks import Bounds, packed, room, unpack
 
@@ -16,11 +16,9 @@ def broadcast_flat(
     place = (comm.rank - root) % comm.size
     if place > 0:
         comm.recv(flat, _rank(comm, parent(place), root), tag)
-    requests = [
-        comm.isend(flat, _rank(comm, child, root), tag) for child in children(place, comm.size)
-    ]
-    for request in requests:
-        request.wait()
+    wait_all(
+        [comm.isend(flat, _rank(comm, child, root), tag) for child in children(place, comm.size)]
+    )
 
 
 def reduce_flat(comm: Communicator, flat: np.ndarray, combine: np.ufunc, root: int = 0) -> None:
@@ -51,8 +49,7 @@ def scatter_flat(comm: Communicator, flat: np.ndarray, bounds: Bounds, root: int
                    tags.SCATTER)
         for child in children(place, comm.size)
     ]  # fmt: skip
-    for request in sends:
-        request.wait()
+    wait_all(sends)
 
 
 def gather_flat(comm: Communicator, flat: np.ndarray, bounds: Bounds, root: int) -> None:
