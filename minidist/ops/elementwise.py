@@ -4,13 +4,14 @@ import functools
 import math
 
 from ..array import DEFAULT, is_floating
+from ..device import want_one_place
 from ..kernels import arrays as np
 from ..kernels import gelu as gelu_kernel
 from ..kernels import halves
 from ..kernels.erf import erf as erf_kernel
 from ..kernels.pointwise import tiled
 from ..tensor import Tensor
-from .op import differentiable, elementwise, want_one_place
+from .op import differentiable, elementwise
 
 
 def of_floats(function):
@@ -70,9 +71,8 @@ def remainder(a, b):
 
 @elementwise
 def _pow(a, b):
-    y = (
-        a * a * a if type(b) in (int, float) and b == 3 else a**b
-    )  # NumPy is quick for squares alone
+    cube = type(b) in (int, float) and b == 3
+    y = a * a * a if cube else a**b  # NumPy is quick for squares alone
     return (
         y,
         lambda g: g * b * a ** (b - 1 + (b == 0)),  # x⁰ is flat, at 0 too: not 0 · 0⁻¹
@@ -142,11 +142,8 @@ def masked_fill(input, mask, value):
     """value (a number or a 0-d tensor) where the mask is true, in input's dtype."""
     if mask.dtype != bool or getattr(value, "ndim", 0):
         raise RuntimeError(f"masked_fill: mask of {mask.dtype.name} (want bool), value {value!r}")
-    value = (
-        value
-        if isinstance(value, Tensor)
-        else Tensor(np.full_like(halves.wide(input.data), value, shape=()))
-    )
+    if not isinstance(value, Tensor):
+        value = Tensor(np.full_like(halves.wide(input.data), value, shape=()))
     return where(mask, value.to(input.dtype), input)
 
 

@@ -1,9 +1,10 @@
 """Rows of a table by index."""
 
 from ..array import BFLOAT16, name_of
+from ..device import want_one_place
 from ..kernels import arrays as np
 from ..kernels import embedding as kernel
-from .op import differentiable, want_one_place
+from .op import differentiable
 
 
 @differentiable

@@ -29,9 +29,9 @@ def _reduced(losses, reduction, total=None):
     total = losses.numel() if total is None else total
     if np.on_gpu(total):
         return (losses.sum() / Tensor(total)).to(losses.dtype)
-    return (
-        losses.sum() / float(total) if total else losses.sum() * 0 + math.nan
-    )  # 0/0 moves nothing
+    if not total:
+        return losses.sum() * 0 + math.nan  # as 0/0, which moves nothing
+    return losses.sum() / float(total)
 
 
 # Of elements

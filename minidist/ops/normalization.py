@@ -3,12 +3,13 @@
 import math
 
 from ..autograd import Joint
+from ..device import want_one_place
 from ..kernels import arrays as np
 from ..kernels import batch_norm as batch
 from ..kernels import layer_norm as kernel
 from ..kernels import rms_norm as rms
 from ..kernels.halves import wide
-from .op import differentiable, want_one_dtype, want_one_place
+from .op import differentiable, want_one_dtype
 
 
 @differentiable

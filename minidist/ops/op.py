@@ -14,7 +14,6 @@ from .. import anomaly, modes, precision
 from ..array import DEFAULT, bool_, float64, int64, is_floating, name_of
 from ..autograd import VJP, record
 from ..device import in_one_place
-from ..device import want_one_place as want_one_place
 from ..kernels import arrays as np
 from ..kernels.halves import is_half
 from ..tensor import Tensor

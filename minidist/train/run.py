@@ -180,9 +180,8 @@ def _show_start(screen: Console, trainer: Trainer, out: Path, done: int) -> None
 def _numbers(c: TrainConfig) -> str:
     """'float32 on the CPU, bfloat16 in products'."""
     place = "the CPU" if c.device == "cpu" else "a GPU"
-    return f"{c.dtype} on {place}" + (
-        "" if c.precision == "full" else f", {c.precision} in products"
-    )
+    products = "" if c.precision == "full" else f", {c.precision} in products"
+    return f"{c.dtype} on {place}{products}"
 
 
 def _show_end(screen: Console, trainer: Trainer, out: Path, record: dict[str, Any], first: int,
