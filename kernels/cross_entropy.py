@@ -15,7 +15,7 @@ from typing import Any
 from . import arrays as np
 from .dispatch import dispatched
 from .halves import BFLOAT16, wide
-from .launch import triton_kernel
+from .launch import contiguous, triton_kernel
 from .softmax import exponentials
 from .tiles import row_tiles, spreading
 
@@ -257,7 +257,7 @@ def cut(x: np.ndarray) -> tuple[int, int, dict[str, Any]]:
 
 @forward.version("triton")
 def _forward_triton(logits, target):
-    x, target = _contiguous(logits), _contiguous(target)
+    x, target = contiguous(logits), contiguous(target)
     kind = np.float64 if x.dtype == np.float64 else np.float32
     losses, sums = np.empty_like(x, shape=len(x)), np.empty_like(x, kind, shape=(len(x), 2))
     down, _, constants = cut(x)
@@ -268,7 +268,7 @@ def _forward_triton(logits, target):
 @backward.version("triton")
 def _backward_triton(g, x, sums, target):
     dx, (down, across, constants) = np.empty_like(x), cut(x)
-    g, target = _contiguous(g), _contiguous(target)
+    g, target = contiguous(g), contiguous(target)
     _slope_kernel[(down, across)](g, x, sums, target, dx, *x.shape, **constants)
     return dx
 
@@ -279,10 +279,6 @@ def _gradient_triton(logits, target):
     losses = np.empty_like(wide(logits[:0]), shape=len(logits))
     down, _, constants = cut(logits)
     _loss_kernel[(down,)](
-        logits, _contiguous(target), losses, losses, *logits.shape, IN_PLACE=True, **constants
+        logits, contiguous(target), losses, losses, *logits.shape, IN_PLACE=True, **constants
     )
     return losses
-
-
-def _contiguous(a):
-    return a if a.flags.c_contiguous else a.copy()

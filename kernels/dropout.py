@@ -23,7 +23,7 @@ from . import arrays as np
 from .capture import refuse
 from .dispatch import dispatched
 from .halves import BFLOAT16, is_half
-from .launch import triton_kernel
+from .launch import contiguous, triton_kernel
 from .tiles import ELEMENTS
 
 tl: Any = None  # Triton's language, once a kernel is launched
@@ -190,7 +190,7 @@ def _forward_triton(x, key, first, samples, keep, scale):
     refuse("dropout", "it would drop the same numbers at every replay: set p to 0")
     if x.dtype.kind != "f" and not is_half(x):
         return forward.plain(x)(x, key, first, samples, keep, scale)
-    x = x if x.flags.c_contiguous else x.copy()
+    x = contiguous(x)
     y = np.empty_like(x)
     size = x.size // max(samples, 1)
     whole = samples <= 1 or size % NUMBERS == 0

@@ -15,7 +15,7 @@ from typing import Any
 from . import arrays as np
 from .dispatch import dispatched
 from .erf import erf
-from .launch import triton_kernel
+from .launch import contiguous, triton_kernel
 from .tiles import flat_tiles
 
 tl: Any = None  # Triton's language, once a kernel is launched
@@ -122,7 +122,7 @@ def _gelu_kernel(
 
 @forward.version("triton")
 def _forward_triton(x, approximate="none"):
-    x = x if x.flags.c_contiguous else x.copy()
+    x = contiguous(x)
     y, slope = np.empty_like(x), np.empty_like(x)
     constants = {"TANH": approximate == "tanh", "DOUBLE": x.dtype == np.float64, "BLOCK": BLOCK}
     _gelu_kernel[(-(-x.size // BLOCK),)](x, y, slope, x.size, **constants)

@@ -17,8 +17,8 @@ from typing import Any
 
 from . import arrays as np
 from .dispatch import dispatched
-from .launch import triton_kernel
-from .lstm_cell import Outputs, contiguous, cut, gates_of, outputs, pick, tanh
+from .launch import contiguous, triton_kernel
+from .lstm_cell import Outputs, cut, gates_of, outputs, pick, tanh
 from .tiles import row_tiles
 
 tl: Any = None  # Triton's language, once a kernel is launched
@@ -180,15 +180,16 @@ def _slopes_kernel(
 @forward.version("triton")
 def _forward_triton(a, m, h, b=None, halved=False, out=None):
     out, (grid, constants) = outputs(h, out, 3), cut(h)
-    b = None if b is None else contiguous(b)[0]
     scale = 2 if halved else 1
-    arrays = contiguous(a, m, h)
-    _cell_kernel[grid](*arrays, b, *out, h.shape[1], SCALE=scale, **constants)
+    arrays = map(contiguous, (a, m, h, b))
+    _cell_kernel[grid](*arrays, *out, h.shape[1], SCALE=scale, **constants)
     return out
 
 
 @backward.version("triton")
 def _backward_triton(g, dh, values, hidden, h, out=None):
     out, (grid, constants) = _slots(h, out), cut(h)
-    _slopes_kernel[grid](*contiguous(g, dh, values, hidden, h), *out, h.shape[1], **constants)
+    _slopes_kernel[grid](
+        *map(contiguous, (g, dh, values, hidden, h)), *out, h.shape[1], **constants
+    )
     return out

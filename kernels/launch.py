@@ -60,6 +60,11 @@ class Kernel:
 triton_kernel = Kernel
 
 
+def contiguous(array: Any) -> Any:
+    """The array, copied if its numbers do not lie one after the other; None stays None."""
+    return array if array is None or array.flags.c_contiguous else array.copy()
+
+
 def pointer(value: Any, dtype: str | None = None) -> Any:
     """What Triton takes for an array, whose numbers are of another dtype if one is named.
 

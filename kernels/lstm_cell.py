@@ -16,7 +16,7 @@ from typing import Any
 
 from . import arrays as np
 from .dispatch import dispatched
-from .launch import triton_kernel
+from .launch import contiguous, triton_kernel
 from .tiles import row_tiles
 
 tl: Any = None  # Triton's language, once a kernel is launched
@@ -198,7 +198,7 @@ def _forward_triton(a, m, c, halved=False, out=None):
     out = outputs(c, out)
     grid, constants = cut(c)
     scale = 2 if halved else 1
-    _cell_kernel[grid](*contiguous(a, m, c), *out, c.shape[1], SCALE=scale, **constants)
+    _cell_kernel[grid](*map(contiguous, (a, m, c)), *out, c.shape[1], SCALE=scale, **constants)
     return out
 
 
@@ -207,14 +207,9 @@ def _backward_triton(g, dh, dc, values, c, new, da=None):
     assert dc.flags.c_contiguous, f"dc is written to: want it contiguous, not {dc.strides}"
     da = np.empty_like(values, shape=(len(c), 4 * c.shape[1])) if da is None else da
     grid, constants = cut(c)
-    arrays = contiguous(g, dh, dc, values, c, new)
+    arrays = map(contiguous, (g, dh, dc, values, c, new))
     _slopes_kernel[grid](*arrays, da, c.shape[1], **constants)
     return da
-
-
-def contiguous(*arrays: np.ndarray) -> list[np.ndarray]:
-    """The arrays, copied where their numbers do not lie one after the other."""
-    return [a if a.flags.c_contiguous else a.copy() for a in arrays]
 
 
 def cut(c: np.ndarray) -> tuple[tuple[int, int], dict[str, Any]]:

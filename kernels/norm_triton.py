@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import arrays as np
-from .launch import triton_kernel
+from .launch import contiguous, triton_kernel
 
 tl: Any = None  # Triton's language, once a kernel is launched
 
@@ -192,14 +192,10 @@ def cut(
     return wide, {**constants, "num_warps": warps}
 
 
-def _dense(*arrays: np.ndarray | None) -> list[np.ndarray | None]:
-    return [a if a is None or a.flags.c_contiguous else a.copy() for a in arrays]
-
-
 def forward(x, weight, bias, eps, centred):
     """x (n, h) -> y (n, h) and stats (n,), centred (2, n), in float32 or, of float64, float64."""
     n, h = x.shape
-    x, weight, bias = _dense(x, weight, bias)
+    x, weight, bias = map(contiguous, (x, weight, bias))
     wide, constants = cut(n, h, x.dtype == np.float64, centred)
     kind = np.float64 if constants["DOUBLE"] else np.float32
     y, stats = np.empty_like(x), np.empty_like(x, shape=(2, n) if centred else n, dtype=kind)
@@ -212,7 +208,7 @@ def forward(x, weight, bias, eps, centred):
 def backward(g, x, weight, stats, centred):
     """dx in g's shape, and the cotangents of weight and, centred, of bias: (1 or 2, h)."""
     n, h = x.shape
-    g, x, weight = _dense(g, x, weight)
+    g, x, weight = map(contiguous, (g, x, weight))
     dx = np.empty_like(x, shape=g.shape)
     wide, constants = cut(n, h, x.dtype == np.float64, centred, back=True)
     if wide:

@@ -20,7 +20,7 @@ from typing import Any
 
 from . import arrays as np
 from .dispatch import dispatched
-from .launch import triton_kernel
+from .launch import contiguous, triton_kernel
 from .tiles import ELEMENTS
 
 tl: Any = None  # Triton's language, once a kernel is launched
@@ -195,10 +195,10 @@ def _power(n: int) -> int:
 def _laid_out(x, turn):
     """x and turn with the sizes and strides (lead, outer, repeats, inner) of x's rows: along lead
     and repeats rows share their angles. What has more axes than that is copied."""
-    turn = turn if turn.flags.c_contiguous else turn.copy()
+    turn = contiguous(turn)
     if x.strides[-1] == x.itemsize and (found := _four_axes(x, turn)):
         return x, turn, *found
-    x = x if x.flags.c_contiguous else x.copy()
+    x = contiguous(x)
     if found := _four_axes(x, turn):
         return x, turn, *found
     turn = np.broadcast_to(turn, (*x.shape[:-1], turn.shape[-1])).copy()

@@ -15,7 +15,7 @@ from typing import Any
 
 from . import arrays as np
 from .dispatch import dispatched
-from .launch import triton_kernel
+from .launch import contiguous, triton_kernel
 from .pointwise import sigmoid, silu
 from .tiles import row_tiles, spreading
 
@@ -124,7 +124,7 @@ def _slopes_kernel(
 
 @forward.version("triton")
 def _forward_triton(x):
-    x = x if x.flags.c_contiguous else x.copy()
+    x = contiguous(x)
     y = np.empty_like(x, shape=(*x.shape[:-1], x.shape[-1] // 2))
     grid, sizes, constants = _cut(x)
     _swiglu_kernel[grid](x, y, *sizes, **constants)
@@ -133,7 +133,7 @@ def _forward_triton(x):
 
 @backward.version("triton")
 def _backward_triton(g, x):
-    g, x = (a if a.flags.c_contiguous else a.copy() for a in (g, x))
+    g, x = contiguous(g), contiguous(x)
     dx, (grid, sizes, constants) = np.empty_like(x), _cut(x)
     _slopes_kernel[grid](g, x, dx, *sizes, **constants)
     return dx
