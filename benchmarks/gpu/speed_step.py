@@ -14,6 +14,7 @@ from .bench import OURS, TORCH, Bench
 from .checks import Entry, check, told
 from .machine import Machine
 from .torch_gpt import gpt
+from .training import tokens
 
 Step = Callable[[], Any]  # a training step; returns its loss
 OPTIONS = {"lr": 3e-4, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
@@ -73,19 +74,13 @@ def model_of(sizes: Sizes) -> Any:
     return GPT(GPTConfig(*sizes[:5]))
 
 
-def tokens(sizes: Sizes) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    whole = rng.integers(0, sizes.vocab, (sizes.batch, sizes.positions + 1))
-    return whole[:, :-1].copy(), whole[:, 1:].copy()
-
-
 def ours(bench: Bench, sizes: Sizes, dtype: str | None) -> Step:
     import minidist as md
     from minidist.optim import AdamW
 
     device = bench.machine.device
     model = copy.deepcopy(model_of(sizes)).to(device)
-    x, y = (md.tensor(t, device=device) for t in tokens(sizes))
+    x, y = (md.tensor(t, device=device) for t in tokens(sizes.batch, sizes.positions, sizes.vocab))
     optimiser = AdamW(model.parameters(), **OPTIONS)
 
     def step() -> Any:
@@ -105,7 +100,10 @@ def theirs(bench: Bench, sizes: Sizes, dtype: str | None, compiling: bool = Fals
     weights = {name: torch.from_numpy(p.data) for name, p in model_of(sizes).named_parameters()}
     model.load_state_dict(weights)
     model = model.to(bench.device)
-    x, y = (torch.from_numpy(t).to(bench.device) for t in tokens(sizes))
+    x, y = (
+        torch.from_numpy(t).to(bench.device)
+        for t in tokens(sizes.batch, sizes.positions, sizes.vocab)
+    )
     optimiser = torch.optim.AdamW(model.parameters(), fused=True, **OPTIONS)
     run = torch.compile(model) if compiling else model
 

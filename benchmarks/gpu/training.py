@@ -68,9 +68,9 @@ def losses(sizes: Sizes, device: str, dtype: str | None, dropout: float = 0.0) -
     md.manual_seed(0)
     model = _model(sizes, device, dropout)
     optimiser, found = AdamW(model.parameters(), lr=3e-3), []
-    tokens = _tokens(sizes)
+    given = tokens(sizes.batch, sizes.positions, sizes.vocab)
+    x, y = (md.tensor(t, device=device) for t in given)
     for _ in range(sizes.steps):
-        x, y = (md.tensor(t, device=device) for t in (tokens[:, :-1], tokens[:, 1:]))
         with contextlib.nullcontext() if dtype is None else md.autocast(device, dtype):
             loss = model.loss(x, y)
         optimiser.zero_grad()
@@ -86,9 +86,10 @@ def _model(sizes: Sizes, device: str, dropout: float = 0.0) -> Any:
     return GPT(GPTConfig(*sizes[:5], dropout)).to(device)
 
 
-def _tokens(sizes: Sizes) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    return rng.integers(0, sizes.vocab, (sizes.batch, sizes.positions + 1))
+def tokens(batch: int, positions: int, vocab: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random ones, and those that follow them."""
+    whole = np.random.default_rng(0).integers(0, vocab, (batch, positions + 1))
+    return whole[:, :-1].copy(), whole[:, 1:].copy()
 
 
 def _sentences_apart(machine: Machine, sizes: Sizes) -> float:

@@ -1,7 +1,9 @@
 """Flash attention in NumPy: tiled ≡ naive ≡ float64, memory in proportion to length, merging."""
 
+import attention_cases
 import numpy as np
 import pytest
+from attention_cases import formulas
 from cases import LAYOUTS, SEEDS, laid_out, tiny_tiles
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -38,23 +40,8 @@ def both_ways(q, k, v, g, causal, scale, mask=None, layout="C"):
     return [out, lse, dq, dk, dv, *([] if mask is None else [dmask])]
 
 
-def formulas(q, k, v, g, causal, scale, mask=None):
-    q, k, v, g = (x.astype("float64") for x in (q, k, v, g))
-    mask = None if mask is None else mask.astype("float64")
-    out, lse = flash.naive(q, k, v, causal, scale, mask)
-    *grads, ds = flash.naive_backward(g, q, k, v, out, lse, causal, scale, mask)
-    return [out, lse, *grads, *([] if mask is None else [ds])]
-
-
 def difference(found, wanted) -> float:
-    """The largest, beside numbers of at least 1; -inf is -inf."""
-    assert [a.shape for a in found] == [w.shape for w in wanted]
-    errors = [0.0]
-    for a, w in zip(found, wanted):
-        np.testing.assert_array_equal(np.isneginf(a), np.isneginf(w))
-        a, w = (np.where(np.isneginf(x), 0, x) for x in (a, w))
-        errors.append((np.abs(a - w) / max(1, np.abs(w).max(initial=0))).max(initial=0))
-    return float(np.max(errors))  # max() of Python would pass over NaN
+    return attention_cases.difference(found, wanted, lambda w: np.abs(w).max(initial=0))
 
 
 @DTYPES

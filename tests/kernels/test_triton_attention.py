@@ -6,8 +6,10 @@ import contextlib
 from itertools import pairwise
 from typing import Any
 
+import attention_cases
 import numpy as np
 import pytest
+from attention_cases import difference
 from cases import SEEDS, tiny_tiles
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -86,22 +88,7 @@ def both_ways(version, q, k, v, g, mask, causal, scale, view="alone"):
 
 
 def formulas(q, k, v, g, mask, causal, scale):
-    q, k, v, g = (wide(x).astype("d") for x in (q, k, v, g))
-    mask = None if mask is None else wide(mask).astype("d")
-    out, lse = flash.naive(q, k, v, causal, scale, mask)
-    *grads, ds = flash.naive_backward(g, q, k, v, out, lse, causal, scale, mask)
-    return [out, lse, *grads, *([] if mask is None else [ds])]
-
-
-def difference(found, wanted) -> float:
-    """The largest, beside numbers of at least 1; -inf is -inf."""
-    assert [a.shape for a in found] == [w.shape for w in wanted]
-    errors = [0.0]
-    for a, w in zip(found, wanted):
-        np.testing.assert_array_equal(np.isneginf(a), np.isneginf(w))
-        a, w = (np.where(np.isneginf(x), 0, x) for x in (a, w))
-        errors.append((np.abs(a - w) / np.maximum(1, np.abs(w))).max(initial=0))
-    return float(np.max(errors))  # max() of Python would pass over NaN
+    return attention_cases.formulas(q, k, v, g, causal, scale, mask)
 
 
 @DTYPES
