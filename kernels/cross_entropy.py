@@ -15,7 +15,7 @@ from typing import Any
 from . import arrays as np
 from .dispatch import dispatched
 from .halves import BFLOAT16, wide
-from .launch import contiguous, triton_kernel
+from .launch import contiguous, next_power_of_2, triton_kernel
 from .softmax import exponentials
 from .tiles import row_tiles, spreading
 
@@ -249,8 +249,8 @@ def _slope_kernel(
 def cut(x: np.ndarray) -> tuple[int, int, dict[str, Any]]:
     """Programs down and across logits x (n, V), and a kernel's constants."""
     n, v = x.shape
-    broad = min(BLOCK, 1 << max(v - 1, 0).bit_length())
-    tall = min(BLOCK // broad, 1 << max(n - 1, 0).bit_length())
+    broad = min(BLOCK, next_power_of_2(v))
+    tall = min(BLOCK // broad, next_power_of_2(n))
     constants = {"DOUBLE": x.dtype == np.float64, "ROWS": tall, "COLUMNS": broad, "num_warps": 8}
     return -(-n // tall), -(-v // broad), constants
 

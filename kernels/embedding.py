@@ -20,7 +20,7 @@ from typing import Any
 from . import arrays as np
 from .capture import capturing
 from .dispatch import dispatched
-from .launch import contiguous, triton_kernel
+from .launch import contiguous, next_power_of_2, triton_kernel
 
 tl: Any = None  # Triton's language, once a kernel is launched
 
@@ -172,7 +172,7 @@ def _backward_triton(g, index, rows):
     if not len(index):
         return np.zeros_like(g, shape=(rows, g.shape[1]))
     g, h = contiguous(g), g.shape[1]
-    columns = min(BLOCK, 1 << max(h - 1, 0).bit_length())
+    columns = min(BLOCK, next_power_of_2(h))
     if capturing():
         return _without_sorting(g, index, rows, columns)
     order = np.argsort(index, kind="stable")

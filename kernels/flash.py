@@ -22,7 +22,6 @@ from typing import Any
 
 from . import arrays as np
 from . import flash_backward, flash_triton
-from .arrays import on_gpu
 from .dispatch import dispatched
 from .flash_plan import served
 from .flash_tiles import ALONG, Scratch, Tiles, block_size, blocks, dots, fit, group, heads, widened
@@ -225,15 +224,11 @@ def _backward_naive(g, q, k, v, out, lse, dq, dk, dv, causal, scale, mask=None, 
         dmask[...] = ds
 
 
-def _else(kernel, q):
-    return kernel.versions["naive" if on_gpu(q) else "numpy"]
-
-
 @forward.version("triton")
 def _forward_triton(q, k, v, *others):
-    return (flash_triton.forward if served(q, v) else _else(forward, q))(q, k, v, *others)
+    return (flash_triton.forward if served(q, v) else forward.plain(q))(q, k, v, *others)
 
 
 @backward.version("triton")
 def _backward_triton(g, q, k, v, *others):
-    (flash_backward.backward if served(q, v) else _else(backward, q))(g, q, k, v, *others)
+    (flash_backward.backward if served(q, v) else backward.plain(q))(g, q, k, v, *others)

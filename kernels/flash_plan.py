@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from . import arrays as np
-from .launch import interpreted, pointer
+from .launch import interpreted, next_power_of_2, pointer
 from .matmul_plan import address, has_tma
 
 SERVED = ("float32", "float16", "uint16")
@@ -84,7 +84,7 @@ def served(q: np.ndarray, v: np.ndarray) -> bool:
 
 def width(n: int) -> int:
     """Numbers of a head as a tile has them: a power of 2, at least the 16 of an instruction."""
-    return max(16, 1 << (n - 1).bit_length())
+    return max(16, next_power_of_2(n))
 
 
 # Operands

@@ -60,6 +60,11 @@ class Kernel:
 triton_kernel = Kernel
 
 
+def next_power_of_2(n: int) -> int:
+    """The least one that is not under n, as sizes of blocks must be: 1 for 0."""
+    return 1 << max(n - 1, 0).bit_length()
+
+
 def contiguous(array: Any) -> Any:
     """The array, copied if its numbers do not lie one after the other; None stays None."""
     return array if array is None or array.flags.c_contiguous else array.copy()

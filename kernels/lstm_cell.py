@@ -16,7 +16,7 @@ from typing import Any
 
 from . import arrays as np
 from .dispatch import dispatched
-from .launch import contiguous, triton_kernel
+from .launch import contiguous, next_power_of_2, triton_kernel
 from .tiles import row_tiles
 
 tl: Any = None  # Triton's language, once a kernel is launched
@@ -215,5 +215,5 @@ def _backward_triton(g, dh, dc, values, c, new, da=None):
 def cut(c: np.ndarray) -> tuple[tuple[int, int], dict[str, Any]]:
     """For c (n, h) a kernel's grid and constants."""
     n, h = c.shape
-    block = min(BLOCK, 1 << max(h - 1, 0).bit_length())
+    block = min(BLOCK, next_power_of_2(h))
     return (n, -(-h // block)), {"DOUBLE": c.dtype == np.float64, "BLOCK": block}

@@ -23,7 +23,7 @@ from . import matmul_plan as plan
 from .dispatch import dispatched
 from .erf import erf
 from .halves import ONE, store, wide
-from .launch import triton_kernel
+from .launch import next_power_of_2, triton_kernel
 from .matmul_tiles import GROUP, activate, biased, parted, place, put
 from .tiles import ELEMENTS, row_tiles
 
@@ -256,7 +256,7 @@ def _launch_slices(a, b, bias, activation, out, pre, precision, slices):
     w = b.array.reshape(slices, k // slices, n)
     sums = plan.target(np.empty_like(x, np.float32, "C", shape=(slices, m, n)), boxed=False)
     _launch(plan.operand(x, 0), plan.operand(w, 0), None, None, sums, None, precision)
-    block = min(1024, 1 << (n - 1).bit_length())
+    block = min(1024, next_power_of_2(n))
     _sum_kernel[(m * -(-n // block),)](
         sums.array, plan.address(bias), plan.address(out.array), out.ld,
         None if pre is None else plan.address(pre.array), 0 if pre is None else pre.ld,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import arrays as np
-from .launch import contiguous, triton_kernel
+from .launch import contiguous, next_power_of_2, triton_kernel
 
 tl: Any = None  # Triton's language, once a kernel is launched
 
@@ -183,8 +183,8 @@ def cut(
     """For rows of h numbers: whether they are wide, and a kernel's constants."""
     wide = h > (WIDEST // 4 if double else WIDEST)
     block = BLOCK // (1 + double)
-    columns = block if wide else 1 << max(h - 1, 0).bit_length()
-    tall = 1 if wide else min(max(1, block // columns), 1 << max(rows - 1, 0).bit_length())
+    columns = block if wide else next_power_of_2(h)
+    tall = 1 if wide else min(max(1, block // columns), next_power_of_2(rows))
     warps = min(16, max(4, tall * columns * (1 + double) // 512))
     if back and warps == 16:
         warps = 32  # backward holds five arrays of a row: at 16 numbers a thread some would spill

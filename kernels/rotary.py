@@ -20,7 +20,7 @@ from typing import Any
 
 from . import arrays as np
 from .dispatch import dispatched
-from .launch import contiguous, triton_kernel
+from .launch import contiguous, next_power_of_2, triton_kernel
 from .tiles import ELEMENTS
 
 tl: Any = None  # Triton's language, once a kernel is launched
@@ -172,8 +172,9 @@ def _rotate_triton(x, turn, interleaved, back=False):
         return y
     x, turn, sizes, strides = _laid_out(x, turn)
     lead, outer, repeats, inner = sizes
-    rows, columns, group = outer * inner, _power(d // 2), min(GROUP, _power(repeats))
-    tall = min(max(1, TILE // (2 * columns)), _power(rows))
+    rows, columns = outer * inner, next_power_of_2(d // 2)
+    group = min(GROUP, next_power_of_2(repeats))
+    tall = min(max(1, TILE // (2 * columns)), next_power_of_2(rows))
     programs = lead * -(-rows // tall) * -(-repeats // group)
     _rotary_kernel[(programs,)](
         x, y, turn.view(f"f{turn.itemsize // 2}"), rows, outer, repeats, inner, d, *strides,
@@ -186,10 +187,6 @@ def _rotate_triton(x, turn, interleaved, back=False):
 @backward.version("triton")
 def _backward_triton(g, turn, interleaved):
     return _rotate_triton(g, turn, interleaved, back=True)
-
-
-def _power(n: int) -> int:
-    return 1 << (n - 1).bit_length()
 
 
 def _laid_out(x, turn):

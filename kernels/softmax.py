@@ -15,7 +15,7 @@ from typing import Any
 
 from . import arrays as np
 from .dispatch import dispatched
-from .launch import triton_kernel
+from .launch import next_power_of_2, triton_kernel
 from .tiles import row_tiles, spreading
 
 tl: Any = None  # Triton's language, once a kernel is launched
@@ -259,8 +259,8 @@ def _wide_slope_kernel(
 def cut(rows: int, v: int, double: bool) -> tuple[bool, int, dict[str, Any]]:
     """For rows of v numbers: whether they are wide; how many programs; a kernel's constants."""
     wide = v > WIDEST // (1 + double)
-    columns = 2 * BLOCK if wide else 1 << max(v - 1, 0).bit_length()
-    tall = 1 if wide else min(max(1, BLOCK // columns), 1 << max(rows - 1, 0).bit_length())
+    columns = 2 * BLOCK if wide else next_power_of_2(v)
+    tall = 1 if wide else min(max(1, BLOCK // columns), next_power_of_2(rows))
     warps = min(16, max(4, tall * columns // 512))
     constants = {"DOUBLE": double, "ROWS": tall, "COLUMNS": columns, "num_warps": warps}
     return wide, -(-rows // tall), constants

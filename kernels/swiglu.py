@@ -15,7 +15,7 @@ from typing import Any
 
 from . import arrays as np
 from .dispatch import dispatched
-from .launch import contiguous, triton_kernel
+from .launch import contiguous, next_power_of_2, triton_kernel
 from .pointwise import sigmoid, silu
 from .tiles import row_tiles, spreading
 
@@ -142,7 +142,7 @@ def _backward_triton(g, x):
 def _cut(x):
     """The grid, the sizes (rows, h) and the constants of a kernel for x (..., 2h)."""
     h = x.shape[-1] // 2
-    rows, wide = x.size // max(2 * h, 1), min(BLOCK, 1 << max(h - 1, 0).bit_length())
+    rows, wide = x.size // max(2 * h, 1), min(BLOCK, next_power_of_2(h))
     tall = BLOCK // wide
     constants = {"DOUBLE": x.dtype == np.float64, "ROWS": tall, "COLUMNS": wide}
     return (-(-rows // tall), -(-h // wide)), (rows, h), constants
