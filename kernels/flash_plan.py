@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from . import arrays as np
-from .launch import interpreted, next_power_of_2, pointer
-from .matmul_plan import address, has_tma
+from .launch import next_power_of_2, pointer
+from .matmul_plan import address, has_tma, widens
 
 SERVED = ("float32", "float16", "uint16")
 WIDEST = 256  # head
@@ -92,23 +92,22 @@ def width(n: int) -> int:
 
 def rows(x: np.ndarray) -> np.ndarray:
     """x itself if its rows are contiguous, else a copy."""
-    return x if x.strides[-1] == x.itemsize or x.shape[-1] == 1 else x.copy("C")
+    return x if _in_rows(x) else x.copy("C")
 
 
 def room(x: np.ndarray) -> np.ndarray:
     """Where a kernel may write what belongs into x: x itself if its rows are contiguous."""
-    return x if rows(x) is x else np.empty_like(x, order="C")
+    return x if _in_rows(x) else np.empty_like(x, order="C")
+
+
+def _in_rows(x: np.ndarray) -> bool:
+    return x.strides[-1] == x.itemsize or x.shape[-1] == 1
 
 
 def settle(homes: list[np.ndarray], targets: list[np.ndarray]) -> None:
     for home, target in zip(homes, targets):
         if home is not target:
             target[...] = home
-
-
-def widens(x: np.ndarray) -> bool:
-    """Whether tiles must be float32: the interpreter takes bfloat16's bits for integers."""
-    return x.dtype == np.uint16 and interpreted()
 
 
 def strides(*arrays: np.ndarray | None) -> list[int]:

@@ -273,7 +273,7 @@ def launch(a, b, bias, activation, out, pre, tile, precision):
         plan.address(bias), plan.address(out.array), out.step, out.ld, *kept, m, n, k,
         A_T=a.transposed, B_T=b.transposed, A_VECTOR=a.vector, B_VECTOR=b.vector,
         C_VECTOR=min(o.vector for o in (out, pre) if o), K_VECTOR=math.gcd(k, 8),
-        EVEN_K=k % tile.BK == 0, ACTIVATION=activation, PRECISION=precision, WIDEN=plan.widens(a),
-        BM=tile.BM, BN=tile.BN, BK=tile.BK, GROUP=GROUP, PARTS=tile.parts,
-        num_warps=tile.num_warps, num_stages=tile.num_stages,
+        EVEN_K=k % tile.BK == 0, ACTIVATION=activation, PRECISION=precision,
+        WIDEN=plan.widens(a.array), BM=tile.BM, BN=tile.BN, BK=tile.BK, GROUP=GROUP,
+        PARTS=tile.parts, num_warps=tile.num_warps, num_stages=tile.num_stages,
     )  # fmt: skip

@@ -122,9 +122,9 @@ def address(x: np.ndarray | None) -> Any:
     return pointer(x, "bf16") if x is not None and x.dtype == np.uint16 else x
 
 
-def widens(x: Operand) -> bool:
+def widens(x: np.ndarray) -> bool:
     """Whether tiles must be float32: the interpreter multiplies bfloat16's bits as integers."""
-    return x.array.dtype == np.uint16 and interpreted()
+    return x.dtype == np.uint16 and interpreted()
 
 
 # Tiles

@@ -66,7 +66,7 @@ def launch(
         _descriptor(a, tile.BM, tile.BK), _descriptor(b, tile.BK, tile.BN), address(bias),
         _descriptor(out, tile.BM, tile.BN // tile.parts),
         pre and _descriptor(pre, tile.BM, tile.BN // tile.parts), batches, m, n, k,
-        A_T=a.transposed, B_T=b.transposed, ACTIVATION=activation, WIDEN=widens(a),
+        A_T=a.transposed, B_T=b.transposed, ACTIVATION=activation, WIDEN=widens(a.array),
         BM=tile.BM, BN=tile.BN, BK=tile.BK, GROUP=GROUP, PARTS=tile.parts,
         num_warps=tile.num_warps, num_stages=stages(tile, out.array.itemsize),
     )  # fmt: skip
