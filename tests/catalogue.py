@@ -98,8 +98,11 @@ def case(name, draw, call=None, **rest):
 
 # Of one argument
 
-for _name in """abs asinh atan ceil clone cos cosh elu erf exp expm1 floor leaky_relu logsigmoid
-             neg relu sigmoid sign silu sin sinh softplus square tanh trunc""".split():  # noqa: SIM905
+OF_ANY = """
+    abs asinh atan ceil clone cos cosh elu erf exp expm1 floor leaky_relu logsigmoid neg relu
+    sigmoid sign silu sin sinh softplus square tanh trunc
+"""
+for _name in OF_ANY.split():
     case(_name, of(ANY))
 for _name in "log log10 log1p log2 reciprocal rsqrt sqrt".split():  # noqa: SIM905
     case(_name, of(POSITIVE))

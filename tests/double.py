@@ -160,7 +160,8 @@ def _operator(name):
     return operate
 
 
-for _name in "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift".split():  # noqa: SIM905
+BINARY = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift"
+for _name in BINARY.split():
     for _form in ("__%s__", "__r%s__", "__i%s__"):
         setattr(ndarray, _form % _name, _operator(_form % _name))
 for _name in "lt le eq ne gt ge neg abs invert pos".split():  # noqa: SIM905
