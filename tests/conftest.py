@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+os.environ.setdefault("MINIDIST_DEBUG", "1")  # ranks compare what they call, in every test
 os.environ.setdefault("TRITON_INTERPRET", "1")  # Triton reads it when it is loaded: no GPU here
 
 settings.register_profile("minidist", deadline=None, derandomize=True)

@@ -44,7 +44,7 @@ LAYERS = ENGINE | {"comm", "parallel", "models"}
 MAY_IMPORT = {
     "kernels": set(),
     "errors": set(),
-    "comm": {"errors"},
+    "comm": {"errors", "kernels"},  # arrays, NumPy's or CuPy's
     "array": {"errors", "kernels"},
     "cuda": {"errors", "kernels"},
     "precision": {"array", "autograd", "kernels", "modes"},

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from .clock import Clock
 from .collectives import (
     all_gather,
     all_reduce,
@@ -9,15 +10,32 @@ from .collectives import (
     barrier,
     broadcast,
     gather,
+    iall_gather,
+    iall_reduce,
+    iall_to_all,
+    ibarrier,
+    ibroadcast,
+    igather,
+    ireduce,
+    ireduce_scatter,
+    iscan,
+    iscatter,
     reduce,
     reduce_scatter,
     scan,
     scatter,
 )  # fmt: skip
-from .communicator import Communicator, Request
-from .errors import CommError, DeadlockError, MismatchError, MpiError, UnmatchedError
+from .communicator import Communicator, Request, wait_all
+from .errors import (
+    CommError,
+    DeadlineError,
+    DeadlockError,
+    MismatchError,
+    MpiError,
+    UnmatchedError,
+)
 from .guard import AgreedExit, abort_on_error, agree
-from .ledger import Ledger
+from .ledger import Ledger, bus_bandwidth
 from .shards import shard_bounds, shard_range
 
 if TYPE_CHECKING:
@@ -35,8 +53,10 @@ LAZY = {  # these need greenlet or threadpoolctl: loaded when first asked for
 
 __all__ = [
     "AgreedExit",
+    "Clock",
     "CommError",
     "Communicator",
+    "DeadlineError",
     "DeadlockError",
     "Ledger",
     "MismatchError",
@@ -50,7 +70,18 @@ __all__ = [
     "all_to_all",
     "barrier",
     "broadcast",
+    "bus_bandwidth",
     "gather",
+    "iall_gather",
+    "iall_reduce",
+    "iall_to_all",
+    "ibarrier",
+    "ibroadcast",
+    "igather",
+    "ireduce",
+    "ireduce_scatter",
+    "iscan",
+    "iscatter",
     "launch",
     "local_rank",
     "mpi_world",
@@ -61,6 +92,7 @@ __all__ = [
     "shard_bounds",
     "shard_range",
     "simulate",
+    "wait_all",
     "world_from_env",
 ]
 

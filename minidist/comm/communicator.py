@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from copy import copy
+from functools import partial
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
-import numpy as np
+from ..kernels import arrays as np
+from .fingerprint import Fingerprint, of_group
+from .sites import here
 
 if TYPE_CHECKING:
     from .ledger import Ledger
 
 MAX_TAG = 32_767  # all that the MPI standard promises; larger tags work on some libraries only
+RESERVED = 32_000  # from here on tags are the collectives'
+WIDTH, SLOTS = 12, 63  # tags of one collective; collectives of a communicator under way at once
 
 
 class Request(ABC):
-    """A message under way; it owns its buffer until `wait` returns."""
+    """A message under way, or a collective; it owns its buffers until `wait` returns."""
 
     @abstractmethod
-    def wait(self) -> np.ndarray:
-        """Block until the buffer may be used again, and return it."""
+    def wait(self) -> Any:
+        """Block until it is done; return the message's buffer or the collective's result."""
+
+    @abstractmethod
+    def is_completed(self) -> bool:
+        """Whether `wait` would return at once. To ask lets what is under way go on."""
 
 
 def wait_all(requests: Iterable[Request]) -> None:
@@ -37,26 +49,47 @@ class Communicator(ABC):
 
     rank: int
     size: int
+    ranks: tuple[int, ...]  # their numbers in the world
     ledger: Ledger | None = None
     native: Any = None  # the MPI library's own communicator, where there is one
+    cuda_aware = False  # whether arrays on a GPU may be given to the transport as they are
+    debug = 0  # MINIDIST_DEBUG: 1 compares what ranks call, 2 also from where
+    inside = ""  # the collective under way
+    shift = 0  # added to the tags of a collective that goes on beside others
+    numbers = 0  # collectives begun
+    prefix = ""  # of the numbers of what goes on beside others
 
-    def isend(self, array: np.ndarray, dest: int, tag: int = 0) -> Request:
-        """Start sending; `array` must not change before the request's `wait` returns."""
+    def isend(
+        self, array: np.ndarray, dest: int, tag: int = 0, synchronous: bool = False
+    ) -> Request:
+        """Start sending; `array` must not change before the request's `wait` returns.
+
+        `synchronous` (or issend): `wait` returns only once the receiver is taking the message.
+        """
         dest, tag = self._checked("isend", "dest", array, dest, tag)
         if self.ledger is not None:
-            self.ledger.count(self.rank, dest, tag, array.nbytes)
-        return self._isend(array, dest, tag)
+            self.ledger.count(self.rank, dest, self.inside, tag, array)
+        return self._isend(array, dest, self._shifted(tag), synchronous)
 
     def irecv(self, out: np.ndarray, source: int, tag: int = 0) -> Request:
         """Start receiving; `out` holds the message once the request's `wait` has returned it."""
         source, tag = self._checked("irecv", "source", out, source, tag)
-        if not out.flags.writeable:
+        if not getattr(out.flags, "writeable", True):
             raise ValueError(f"rank {self.rank} irecv: `out` is read-only, receive into a copy")
-        return self._irecv(out, source, tag)
+        return self._irecv(out, source, self._shifted(tag))
 
     def send(self, array: np.ndarray, dest: int, tag: int = 0) -> None:
         """Send, and wait until `array` may be changed again: as a rule, until it was received."""
         self.isend(array, dest, tag).wait()
+
+    def issend(self, array: np.ndarray, dest: int, tag: int = 0) -> Request:
+        """isend whose `wait` returns only once the receiver is taking the message."""
+        return self.isend(array, dest, tag, synchronous=True)
+
+    def ssend(self, array: np.ndarray, dest: int, tag: int = 0) -> None:
+        """Send, and wait until the receiver has called: a program that is right with every send
+        made so is right whatever the library buffers."""
+        self.issend(array, dest, tag).wait()
 
     def recv(self, out: np.ndarray, source: int, tag: int = 0) -> np.ndarray:
         """Fill `out` with the next message from `source`, and return it."""
@@ -80,11 +113,66 @@ class Communicator(ABC):
         """
         if color is not None and operator.index(color) < 0:
             raise ValueError(f"rank {self.rank} split(color={color}): use 0 or more, or None")
-        return self._split(color, operator.index(key))
+        with self.collective("split"):
+            return self._split(color, operator.index(key))
+
+    def collective(
+        self, name: str, array: np.ndarray | None = None, label: str = "", shape: Any = None,
+        **told: Any,
+    ) -> Inside:  # fmt: skip
+        """Around a collective's messages: they are counted under `name`, and with debug on all
+        ranks first compare what they call (`told`: op, root, counts, algorithm).
+
+        `shape` is what of the array's all ranks must share; by default its whole shape.
+        """
+        number = f"{self.prefix}{self.numbers}"
+        self.numbers += 1
+        if not self.debug:
+            return Inside(self, name, None)
+        if array is not None:
+            told |= {"dtype": array.dtype, "shape": array.shape if shape is None else shape}
+        texts = {key: str(value) for key, value in told.items() if value is not None}
+        return Inside(self, name, Fingerprint(
+            str(self.ranks[self.rank]), number, name, of_group(self.ranks),
+            label=label, site=here(), **texts))  # fmt: skip
+
+    def start(self, collective: Callable[..., Any], *args: Any, **options: Any) -> Request:
+        """Let collective(comm, …) go on beside what this rank does next; `wait` gives its result.
+
+        Every rank starts the same in the same order. At most SLOTS - 1 go on at once: one more
+        waits for the oldest.
+        """
+        slot = 1 + self.numbers % (SLOTS - 1)
+        if slot in self._works:
+            self._works[slot].wait()
+        view = copy(self)
+        view.shift, view.prefix, view.numbers = slot * WIDTH, f"{self.numbers}.", 0
+        self.numbers += 1
+        work = self._start(partial(collective, view, *args, **options), collective.__name__)
+        self._works[slot] = work
+        return work
+
+    @property
+    def _works(self) -> WeakValueDictionary[int, Request]:
+        return self.__dict__.setdefault("works", WeakValueDictionary())
+
+    def reducing(self, combine: np.ufunc) -> Any:
+        """`combine`, whose operations a simulated clock also counts."""
+        return combine
+
+    def compute(self, flops: float) -> None:
+        """Let a simulated clock go on by the time of that many operations."""
+        return
 
     def abort(self, code: int) -> None:
         """End every rank at once."""
         raise SystemExit(code)
+
+    def _left(self) -> None:
+        return None
+
+    def _shifted(self, tag: int) -> int:
+        return tag + self.shift if tag >= RESERVED else tag
 
     def _checked(
         self, verb: str, side: str, array: np.ndarray, peer: int, tag: int
@@ -99,17 +187,49 @@ class Communicator(ABC):
         return peer, tag
 
     @abstractmethod
-    def _isend(self, array: np.ndarray, dest: int, tag: int) -> Request: ...
+    def time(self) -> float:
+        """Seconds on this world's clock, which a simulated one may give itself."""
+
+    @abstractmethod
+    def _isend(self, array: np.ndarray, dest: int, tag: int, synchronous: bool) -> Request: ...
 
     @abstractmethod
     def _irecv(self, out: np.ndarray, source: int, tag: int) -> Request: ...
 
     @abstractmethod
+    def _start(self, main: Callable[[], Any], call: str) -> Request: ...
+
+    @abstractmethod
+    def _check(self, mine: Fingerprint) -> None: ...
+
+    @abstractmethod
     def _split(self, color: int | None, key: int) -> Communicator | None: ...
 
 
+class Inside:
+    """`with` it, a communicator is in the collective of that name."""
+
+    __slots__ = ("comm", "mine", "name", "outer")
+
+    def __init__(self, comm: Communicator, name: str, mine: Fingerprint | None):
+        self.comm, self.name, self.mine = comm, name, mine
+
+    def __enter__(self) -> None:
+        if self.mine is not None:
+            self.comm._check(self.mine)
+        self.outer, self.comm.inside = self.comm.inside, self.name
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self.comm.inside = self.outer
+        if self.mine is not None:
+            self.comm._left()
+
+
 def check_array(where: str, array: np.ndarray) -> None:
-    """Raise unless `array` is a NumPy array whose memory is its value."""
+    """Raise unless `array` is an array, NumPy's or CuPy's, whose memory is its value."""
     if not isinstance(array, np.ndarray):
         kind = type(array).__name__
         raise TypeError(f"{where}: needs a NumPy array, got {kind}: wrap it in np.asarray")

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import os
-from types import FrameType
 from typing import TYPE_CHECKING
+
+from .sites import user_line
+from .tasks import Half, Task
 
 if TYPE_CHECKING:
     from .hub import Hub
 
-HERE = os.path.dirname(__file__) + os.sep
-
 
 def explain(hub: Hub) -> str:
     """The whole message of a DeadlockError."""
-    lines = [f"deadlock: {len(hub.blocked)} of {hub.size} ranks wait for ever"]
-    lines += [_waiting(hub, rank) for rank in sorted(hub.blocked)]
-    waits_for = {rank: half.peer for rank, half in hub.blocked.items()}
-    for rank in sorted(set(waits_for.values()) - set(waits_for)):
+    stuck = sorted(hub.blocked, key=lambda task: (task.rank, task.call))
+    ranks = {task.rank for task in stuck}
+    lines = [f"deadlock: {len(ranks)} of {hub.size} ranks wait for ever"]
+    lines += [_waiting(task, hub.blocked[task]) for task in stuck]
+    waits_for: dict[int, list[int]] = {rank: [] for rank in ranks}
+    for task in stuck:
+        half = hub.blocked[task]
+        if isinstance(half, Half):
+            waits_for[task.rank].append(half.peer)
+    for rank in sorted({peer for peers in waits_for.values() for peer in peers} - ranks):
         lines.append(f"  rank {rank} has returned")
     cycle = find_cycle(waits_for)
     if cycle:
@@ -25,34 +30,28 @@ def explain(hub: Hub) -> str:
     return "\n".join(lines)
 
 
-def find_cycle(waits_for: dict[int, int]) -> list[int]:
-    """The ranks of the cycle with the lowest rank, or nothing.
+def find_cycle(waits_for: dict[int, list[int]]) -> list[int]:
+    """A shortest way from the lowest possible rank back to itself, or nothing.
 
-    >>> find_cycle({0: 1, 1: 2, 2: 1})
+    >>> find_cycle({0: [1], 1: [2], 2: [1]})
     [1, 2]
     """
     for start in sorted(waits_for):
-        path = [start]
-        while (following := waits_for.get(path[-1])) is not None and following not in path:
-            path.append(following)
-        if following == start:
-            return path
+        paths, seen = [[start]], {start}
+        for path in paths:
+            for following in waits_for.get(path[-1], []):
+                if following == start:
+                    return path
+                if following not in seen:
+                    seen.add(following)
+                    paths.append([*path, following])
     return []
 
 
-def _waiting(hub: Hub, rank: int) -> str:
-    half = hub.blocked[rank]
-    entry, place = _user_line(hub.greenlets[rank].gr_frame)
-    inside = "" if entry in (half.verb, "i" + half.verb, "wait") else f"{entry}: "
-    return f"  rank {rank} waits in {inside}{half.call}{place}"
-
-
-def _user_line(frame: FrameType | None) -> tuple[str, str]:
-    """The communication function that was called, and where the caller stands."""
-    entry = ""
-    while frame is not None and frame.f_code.co_filename.startswith(HERE):
-        entry, frame = frame.f_code.co_name, frame.f_back
-    if frame is None:
-        return entry, ""
-    code = frame.f_code
-    return entry, f"  at {code.co_filename}:{frame.f_lineno} in {code.co_name}"
+def _waiting(task: Task, what: Half | Task) -> str:
+    entry, place = user_line(task.greenlet.gr_frame)
+    place = f"  at {place}" if place else ""
+    if isinstance(what, Task):
+        return f"  rank {task.rank} waits for its {what.call} to complete{place}"
+    inside = task.call or ("" if entry in (what.verb, "i" + what.verb, "wait") else entry)
+    return f"  rank {task.rank} waits in {inside and inside + ': '}{what.call}{place}"

@@ -10,7 +10,11 @@ class DeadlockError(CommError):
 
 
 class MismatchError(CommError):
-    """The message that arrived is not what `out` was made for."""
+    """Ranks do not call the same collective, or a message is not what `out` was made for."""
+
+
+class DeadlineError(CommError):
+    """A rank has waited for another one longer than it may."""
 
 
 class UnmatchedError(CommError):

@@ -9,10 +9,8 @@ import traceback
 from collections.abc import Iterator
 from types import TracebackType
 
-import numpy as np
-
-from .collectives import all_gather
 from .communicator import Communicator
+from .texts import share
 
 
 class AgreedExit(SystemExit):
@@ -24,11 +22,7 @@ def agree(comm: Communicator, error: str | None) -> str | None:
 
     It starts with that rank's number, unless all ranks have the same error.
     """
-    mine = np.frombuffer(b"" if error is None else b"!" + error.encode(), np.uint8)
-    lengths = all_gather(comm, np.array([mine.size]), counts=[1] * comm.size).tolist()
-    joined = all_gather(comm, mine, counts=lengths).tobytes()
-    ends = np.cumsum(lengths)
-    texts = [joined[end - length : end] for length, end in zip(lengths, ends)]
+    texts = share(comm, b"" if error is None else b"!" + error.encode())
     first = next((rank for rank, text in enumerate(texts) if text), None)
     if first is None:
         return None

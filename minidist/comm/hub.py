@@ -6,137 +6,162 @@ import contextlib
 import random
 from collections import defaultdict, deque
 from collections.abc import Callable
-from contextvars import copy_context
 from typing import Any
 
-import numpy as np
-from greenlet import GreenletExit, getcurrent, greenlet
+from greenlet import GreenletExit, getcurrent
 
 from . import deadlock
-from .communicator import Request, describe
+from .clock import Clock
+from .communicator import describe
+from .devices import fill
 from .errors import CommError, DeadlockError, MismatchError, UnmatchedError
+from .fingerprint import Fingerprint, compare
+from .queues import ByTime, InTurn
+from .tasks import Half, Task
 
-
-class Half(Request):
-    """One side of a message: a send or a receive that looks for its partner.
-
-    `rank` and `peer` are world ranks; `channel` is (communicator, source, dest, tag).
-    """
-
-    def __init__(
-        self, hub: Hub, verb: str, array: np.ndarray, rank: int, peer: int, channel: tuple
-    ):
-        self.hub, self.verb, self.array = hub, verb, array
-        self.rank, self.peer, self.channel = rank, peer, channel
-        self.done = False
-        self.error: Exception | None = None
-
-    def wait(self) -> np.ndarray:
-        self.hub.wait(self)
-        if self.error is not None:
-            raise self.error
-        return self.array
-
-    @property
-    def call(self) -> str:
-        """`recv(source=0, tag=0)`, as the user wrote it."""
-        _, source, dest, tag = self.channel
-        side, number = ("dest", dest) if self.verb == "send" else ("source", source)
-        world = "" if number == self.peer else f" (world rank {self.peer})"
-        return f"{self.verb}({side}={number}{world}, tag={tag})"
+POLLS = 10_000  # of a request, with nobody else able to run: nothing will ever complete it
 
 
 class Hub:
     """Ranks as greenlets: each runs until it must wait, then the next ready one is chosen."""
 
-    def __init__(self, size: int, seed: int | None = None, eager_limit: int = 0):
-        self.size, self.eager_limit = size, eager_limit
-        self.random = None if seed is None else random.Random(seed)
+    def __init__(
+        self, size: int, seed: int | None = None, eager_limit: int = 0, clock: Clock | None = None
+    ):
+        self.size, self.eager_limit, self.clock = size, eager_limit, clock
+        draw = None if seed is None else random.Random(seed)
+        self.ready = InTurn(draw) if clock is None else ByTime(draw)
+        self.shuffles = draw is not None
         self.here = getcurrent()
-        self.greenlets: list[greenlet] = []
-        self.ready = deque(range(size))
-        self.blocked: dict[int, Half] = {}
+        self.tasks: list[Task] = []  # the first `size` are the ranks' own programs
+        self.current: Task | None = None
+        self.blocked: dict[Task, Half | Task] = {}
         self.waiting: dict[tuple, deque[Half]] = defaultdict(deque)  # sends or receives, never both
-        self.closed = False
+        self.called: dict[tuple, list[Fingerprint]] = {}
+        self.closed, self.polls = False, 0
 
     def run(self, mains: list[Callable[[], Any]]) -> list[Any]:
         """Run every rank to its end; `mains[rank]()` is what rank does."""
-        results: list[Any] = [None] * self.size
-        self.greenlets = [self._greenlet(rank, main, results) for rank, main in enumerate(mains)]
+        self.tasks = [Task(self, rank, main, "", 0.0) for rank, main in enumerate(mains)]
+        for task in self.tasks:
+            self.ready.put(task)
         try:
             while self.ready:
-                self._step(self._choose())
+                self._step(self.ready.take())
             self._check_finished()
         finally:
             self._kill()
-        return results
+        if self.clock is not None:
+            self.clock.times = [task.time for task in self.tasks[: self.size]]
+        return [task.result for task in self.tasks[: self.size]]
+
+    def spawn(self, rank: int, main: Callable[[], Any], call: str) -> Task:
+        """Let main() go on beside the rank's program, from now on."""
+        parent = self.turn(rank)
+        task = Task(self, rank, main, call, parent.time)
+        self.tasks.append(task)
+        self.ready.put(parent, first=True)
+        self.ready.put(task, first=True)  # so that wrong arguments are an error at the call
+        self.here.switch()
+        return task
 
     def post(self, half: Half) -> Half:
         """Join with the partner if it is there already, else wait in line for it."""
-        self._check_turn(half.rank)
-        self._pause(half.rank)
+        task = self.turn(half.rank)
+        # Without this a seed would reorder only the ranks that block: a buffer that is touched
+        # before its wait would go unnoticed on every seed.
+        if self.shuffles or self.ready.earlier_than(task):
+            self.ready.put(task)
+            self.here.switch()
+        half.time, self.polls = task.time, 0
         line = self.waiting[half.channel]
-        if line and line[0].verb != half.verb:
+        if line and (line[0].verb == "recv") != (half.verb == "recv"):
             self._join(line.popleft(), half)
             return half
         line.append(half)
         if half.verb == "send" and half.array.nbytes <= self.eager_limit > 0:
-            half.array, half.done = half.array.copy(), True
+            self._send_ahead(half)
         return half
 
-    def wait(self, half: Half) -> None:
-        """Let others run until `half` is done."""
-        self._check_turn(half.rank)
-        if not half.done:
-            self.blocked[half.rank] = half
+    def wait(self, what: Half | Task) -> None:
+        """Let others run until it is done."""
+        task, self.polls = self.turn(what.rank), 0
+        if not what.done:
+            what.waiter, self.blocked[task] = task, what
             self.here.switch()
+        if what.time > task.time:
+            task.time = what.time
 
-    def _pause(self, rank: int) -> None:
-        # Without this a seed would reorder only the ranks that block: a buffer that is touched
-        # before its wait would go unnoticed on every seed.
-        if self.random is not None:
-            self.ready.append(rank)
-            self.here.switch()
+    def is_completed(self, what: Half | Task) -> bool:
+        """Whether it is done, after the others had a turn."""
+        task = self.turn(what.rank)
+        if what.done and what.time <= task.time:
+            return True
+        self.polls = 0 if self.ready or what.done else self.polls + 1
+        if self.polls > POLLS:
+            self.wait(what)
+        later = [t for t in (self.ready.next_time(), what.time if what.done else None) if t]
+        task.time = max([task.time, *([min(later)] if later else [])])  # to poll takes time
+        self.ready.put(task)
+        self.here.switch()
+        return what.done and what.time <= task.time
 
-    def _join(self, first: Half, second: Half) -> None:
-        send, receive = (first, second) if first.verb == "send" else (second, first)
-        receive.error = _mismatch(send, receive)
-        if receive.error is None:
-            np.copyto(receive.array, send.array.reshape(receive.array.shape))
-        for half in (first, second):
-            half.done = True
-            if self.blocked.get(half.rank) is half:
-                del self.blocked[half.rank]
-                self.ready.append(half.rank)
+    def check(self, key: tuple, size: int, mine: Fingerprint, sites: bool) -> None:
+        """Compare a rank's collective with those of the ranks that have called it before."""
+        others = self.called.setdefault(key, [])
+        others.append(mine)
+        compare(others, sites)
+        if len(others) == size:
+            del self.called[key]
 
-    def _greenlet(self, rank: int, main: Callable[[], Any], results: list[Any]) -> greenlet:
-        def body() -> None:
-            results[rank] = main()
-
-        body_greenlet = greenlet(body, parent=self.here)
-        body_greenlet.gr_context = copy_context()
-        return body_greenlet
-
-    def _choose(self) -> int:
-        if self.random is not None:
-            self.ready.rotate(-self.random.randrange(len(self.ready)))
-        return self.ready.popleft()
-
-    def _step(self, rank: int) -> None:
-        try:
-            self.greenlets[rank].switch()
-        except BaseException as error:
-            error.add_note(f"raised on simulated rank {rank} of {self.size}")
-            raise
-
-    def _check_turn(self, rank: int) -> None:
-        if getcurrent() is not self.greenlets[rank]:
+    def turn(self, rank: int) -> Task:
+        """The running task, which must be one of that rank's."""
+        task = self.current
+        if task is None or task.rank != rank or getcurrent() is not task.greenlet:
             raise CommError(
                 f"the communicator of simulated rank {rank} was used from outside that rank: "
                 "let each rank use the `comm` it was called with, and only while it runs"
             )
         if self.closed:
             raise GreenletExit
+        return task
+
+    def finish(self, what: Half | Task, time: float) -> None:
+        """It is done at that time: whoever waits for it may go on."""
+        what.done, what.time = True, time
+        if what.waiter is not None:
+            del self.blocked[what.waiter]
+            if time > what.waiter.time:
+                what.waiter.time = time
+            self.ready.put(what.waiter)
+            what.waiter = None
+
+    def _send_ahead(self, send: Half) -> None:
+        send.array, send.done, send.arrives = send.array.copy(), True, send.time
+        if self.clock is not None:
+            send.arrives = self.clock.carry(send.rank, send.peer, send.array.nbytes, send.time)
+
+    def _join(self, first: Half, second: Half) -> None:
+        send, receive = (second, first) if first.verb == "recv" else (first, second)
+        receive.error = _mismatch(send, receive)
+        if receive.error is None:
+            fill(receive.array, send.array)
+        end = second.time
+        if send.done:
+            end = max(send.arrives, receive.time)
+        elif self.clock is not None:
+            end = self.clock.carry(send.rank, send.peer, send.array.nbytes, end)
+        if not send.done:
+            self.finish(send, end)
+        self.finish(receive, end)
+
+    def _step(self, task: Task) -> None:
+        self.current = task
+        try:
+            task.greenlet.switch()
+        except BaseException as error:
+            error.add_note(f"raised on simulated rank {task.rank} of {self.size}")
+            raise
 
     def _check_finished(self) -> None:
         if self.blocked:
@@ -147,15 +172,16 @@ class Hub:
 
     def _kill(self) -> None:
         self.closed = True
-        for each in self.greenlets:
-            if each.dead:
+        for task in self.tasks:
+            if task.greenlet.dead:
                 continue
+            self.current = task
             with contextlib.suppress(Exception):  # a rank's clean-up must not hide the first error
-                each.throw(GreenletExit)
+                task.greenlet.throw(GreenletExit)
 
 
 def _left_over(half: Half) -> str:
-    missing = "was never received" if half.verb == "send" else "never got its message"
+    missing = "never got its message" if half.verb == "recv" else "was never received"
     return f"  rank {half.rank} {half.call} of {describe(half.array)} {missing}"
 
 

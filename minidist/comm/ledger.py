@@ -1,21 +1,74 @@
-"""Messages and bytes that one rank sends through a communicator, counted exactly."""
+"""Messages and bytes that ranks send through a communicator, counted exactly."""
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
+from typing import NamedTuple
+
+import numpy as np
 
 from .communicator import Communicator
+from .texts import share
+
+
+class Route(NamedTuple):
+    """What messages have in common; `collective` is "" for a user's own. Ranks are the group's."""
+
+    source: int
+    dest: int
+    collective: str
+    tag: int
+
+
+class Message(NamedTuple):
+    """One message, as it was sent."""
+
+    source: int
+    dest: int
+    collective: str
+    tag: int
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+
+
+BUS = {  # what each rank must send, in units of S, at the least
+    "all_reduce": lambda n: 2 * (n - 1) / n,
+    **dict.fromkeys(
+        ("all_gather", "reduce_scatter", "all_to_all", "scatter", "gather"), lambda n: (n - 1) / n
+    ),
+    **dict.fromkeys(("broadcast", "reduce"), lambda n: 1.0),
+}
+
+
+def bus_bandwidth(collective: str, nbytes: int, size: int, seconds: float) -> float:
+    """Bytes a second on each link: nbytes / seconds times what a rank must send of it.
+
+    nbytes S is the buffer of one rank before an all_reduce, reduce_scatter or all_to_all and after
+    an all_gather, and the whole of what is scattered or gathered: the convention of nccl-tests
+    (doc/PERFORMANCE.md), which makes numbers of different sizes comparable.
+
+    >>> bus_bandwidth("all_reduce", 4_000_000, 4, seconds=0.001)
+    6000000000.0
+    """
+    if collective not in BUS:
+        raise ValueError(f"bus_bandwidth({collective!r}): known are {', '.join(BUS)}")
+    return BUS[collective](size) * nbytes / seconds
 
 
 class Ledger:
-    """`with Ledger(comm) as ledger:` counts this rank's sends by (source, dest, tag).
+    """`with Ledger(comm) as ledger:` counts this rank's sends by Route.
 
-    What an MPI library sends inside its own collectives (algorithm "native") it cannot see.
+    With `log`, `messages_sent` also lists each. What an MPI library sends inside its own
+    collectives (algorithm "native") it cannot see, and what the guard sends it leaves out.
     """
 
-    def __init__(self, comm: Communicator):
+    def __init__(self, comm: Communicator, log: bool = False):
         self.comm = comm
-        self.sent: dict[tuple[int, int, int], list[int]] = defaultdict(lambda: [0, 0])
+        self.sent: dict[Route, list[int]] = defaultdict(lambda: [0, 0])
+        self.messages_sent: list[Message] | None = [] if log else None
+        self.outer: Ledger | None = None
 
     def __enter__(self) -> Ledger:
         self.outer, self.comm.ledger = self.comm.ledger, self
@@ -24,13 +77,16 @@ class Ledger:
     def __exit__(self, *error: object) -> None:
         self.comm.ledger = self.outer
 
-    def count(self, source: int, dest: int, tag: int, nbytes: int) -> None:
+    def count(self, source: int, dest: int, collective: str, tag: int, array: np.ndarray) -> None:
         """Note one message; a ledger opened around this one notes it too."""
-        entry = self.sent[source, dest, tag]
+        entry = self.sent[Route(source, dest, collective, tag)]
         entry[0] += 1
-        entry[1] += nbytes
+        entry[1] += array.nbytes
+        if self.messages_sent is not None:
+            what = (array.dtype.str, tuple(array.shape), array.nbytes)
+            self.messages_sent.append(Message(source, dest, collective, tag, *what))
         if self.outer is not None:
-            self.outer.count(source, dest, tag, nbytes)
+            self.outer.count(source, dest, collective, tag, array)
 
     @property
     def messages(self) -> int:
@@ -40,9 +96,31 @@ class Ledger:
     def bytes(self) -> int:
         return sum(nbytes for _, nbytes in self.sent.values())
 
+    def by(self, *fields: str) -> dict[tuple, tuple[int, int]]:
+        """(messages, bytes) by some fields of a Route: `ledger.by("collective")`."""
+        sums: dict[tuple, tuple[int, int]] = defaultdict(lambda: (0, 0))
+        for route, (messages, nbytes) in self.sent.items():
+            key = tuple(getattr(route, field) for field in fields)
+            sums[key] = sums[key][0] + messages, sums[key][1] + nbytes
+        return dict(sums)
+
+    def of_all_ranks(self) -> Ledger:
+        """Every rank's counts in one ledger, on every rank; all ranks call it. Not counted."""
+        together = Ledger(self.comm)
+        mine = json.dumps([[*route, *counts] for route, counts in self.sent.items()])
+        counting, self.comm.ledger = self.comm.ledger, None
+        for text in share(self.comm, mine.encode()):
+            for *route, messages, nbytes in json.loads(text):
+                entry = together.sent[Route(*route)]
+                entry[0] += messages
+                entry[1] += nbytes
+        self.comm.ledger = counting
+        return together
+
     def table(self) -> str:
-        """One line for each (source, dest, tag), and the total."""
-        lines = [f"{'source':>6} {'dest':>6} {'tag':>6} {'messages':>9} {'bytes':>15}"]
-        for (source, dest, tag), (messages, nbytes) in sorted(self.sent.items()):
-            lines.append(f"{source:6} {dest:6} {tag:6} {messages:9,} {nbytes:15,}")
-        return "\n".join([*lines, f"{'total':>20} {self.messages:9,} {self.bytes:15,}"])
+        """One line for each Route, and the total."""
+        lines = [f"{'source':>6} {'dest':>6} {'collective':<15}{'tag':>6} {'messages':>10} "
+                 f"{'bytes':>16}"]  # fmt: skip
+        for (source, dest, name, tag), (messages, nbytes) in sorted(self.sent.items()):
+            lines.append(f"{source:6} {dest:6} {name:<15}{tag:6} {messages:10,} {nbytes:16,}")
+        return "\n".join([*lines, f"{'total':<35} {self.messages:10,} {self.bytes:16,}"])

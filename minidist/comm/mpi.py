@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
-import numpy as np
-
+from ..kernels import arrays as np
 from .communicator import Communicator, Request, describe
+from .devices import fill, incoming, outgoing
 from .errors import MismatchError, MpiError
+from .fingerprint import BYTES, Fingerprint, compare
 from .guard import install_excepthook
+from .sites import here
 from .threads import one_blas_thread
-
-POLLS = 50  # of a crowded rank before it sleeps, which costs some 50 µs
+from .waiting import Work, World
 
 LAUNCHERS = [  # what mpirun of MPICH and Intel, mpirun of Open MPI, and srun tell a rank
     ("PMI_RANK", "PMI_SIZE"),
@@ -29,13 +30,15 @@ def mpi_world() -> Communicator:
     """This process's rank among all that mpirun started; alone, rank 0 of 1.
 
     With more than one rank: BLAS gets one thread, and an uncaught exception ends every rank.
+    MINIDIST_DEBUG=1, MINIDIST_TIMEOUT and MINIDIST_CUDA_AWARE=1 are looked at now.
     """
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         raise MpiError(f"mpi4py cannot be used ({error}): pip install 'minidist[mpi]'") from error
     # A duplicate: messages of other libraries on COMM_WORLD cannot meet ours.
-    comm = MpiCommunicator(MPI.COMM_WORLD.Dup(), _crowded(MPI))
+    native = MPI.COMM_WORLD.Dup()
+    comm = MpiCommunicator(native, World(native, _crowded(MPI)))
     if comm.size > 1:
         one_blas_thread()
         install_excepthook(comm)
@@ -73,31 +76,71 @@ def _crowded(mpi: Any) -> bool:
 
 
 class MpiCommunicator(Communicator):
-    """`native` is the mpi4py communicator underneath.
+    """`native` is the mpi4py communicator underneath, `world` what this process's ones share."""
 
-    `crowded` ranks share cores: one that waits soon sleeps, so that another can compute.
-    """
-
-    def __init__(self, native: Any, crowded: bool = False):
-        self.native, self.crowded = native, crowded
+    def __init__(self, native: Any, world: World):
+        self.native, self.world = native, world
         self.rank, self.size = native.Get_rank(), native.Get_size()
+        self.ranks = tuple(native.Get_group().Translate_ranks(None, world.native.Get_group()))
+        self.debug, self.cuda_aware = world.debug, world.cuda_aware
         self.open: set[MpiRequest] = set()
 
-    def _isend(self, array: np.ndarray, dest: int, tag: int) -> MpiRequest:
-        buffer = np.ascontiguousarray(array)
-        request = self.native.Isend(_message(buffer), dest, tag)
-        return MpiRequest(self, request, array, buffer)
+    def time(self) -> float:
+        return time.perf_counter()
+
+    def _isend(self, array: np.ndarray, dest: int, tag: int, synchronous: bool) -> MpiRequest:
+        buffer = outgoing(array, self.cuda_aware)
+        post = self.native.Issend if synchronous else self.native.Isend
+        call = self._named("ssend" if synchronous else "send", "dest", dest, tag)
+        return MpiRequest(self, post(_message(buffer), dest, tag), array, buffer, dest, call)
 
     def _irecv(self, out: np.ndarray, source: int, tag: int) -> MpiRequest:
-        buffer = out if out.flags.c_contiguous else np.empty(out.shape, out.dtype)
+        buffer = incoming(out, self.cuda_aware)
         request = self.native.Irecv(_message(buffer), source, tag)
-        return MpiReceive(self, request, out, buffer, f"recv(source={source}, tag={tag})")
+        call = self._named("recv", "source", source, tag)
+        return MpiReceive(self, request, out, buffer, source, call)
+
+    def _named(self, verb: str, side: str, peer: int, tag: int) -> str:
+        """`recv(source=1, tag=0) #16`; inside a collective, that one's name in front."""
+        call = f"{verb}({side}={peer}, tag={tag})"
+        if self.inside or self.world.board is None:
+            return f"{self.inside}: {call}" if self.inside else call
+        self.world.calls += 1
+        call = f"{call} #{self.world.calls}"
+        self.world.say(call, "", here())
+        return call
+
+    def _check(self, mine: Fingerprint) -> None:
+        """Every rank's fingerprint to every other, by world ranks: so other groups meet too."""
+        call = f"{mine.operation} #{mine.number}" + (f" '{mine.label}'" if mine.label else "")
+        if not self.prefix:
+            self.world.say(call, "", mine.site)
+        aside, code, prints = self.world.aside, mine.encode(), [mine]
+        others = [rank for rank in self.ranks if rank != self.ranks[self.rank]]
+        arriving = [np.empty(BYTES, np.uint8) for _ in others]
+        requests = [aside.Irecv(a, rank) for a, rank in zip(arriving, others)]
+        requests += [aside.Isend(code, rank) for rank in others]
+        for request, message in zip(requests, arriving):
+            self.world.complete(request.Test, call, self.ranks)
+            prints.append(Fingerprint.decode(message))
+            if prints[-1].group != mine.group:
+                compare(prints)
+        for request in requests[len(others) :]:
+            self.world.complete(request.Test, call, self.ranks)
+        compare(prints, self.debug > 1)
+
+    def _left(self) -> None:
+        if not self.prefix:
+            self.world.leave()
+
+    def _start(self, main: Callable[[], Any], call: str) -> Work:
+        return Work(self.world, main, call)
 
     def _split(self, color: int | None, key: int) -> Communicator | None:
         from mpi4py import MPI
 
         native = self.native.Split(MPI.UNDEFINED if color is None else color, key)
-        return None if color is None else MpiCommunicator(native, self.crowded)
+        return None if color is None else MpiCommunicator(native, self.world)
 
     def abort(self, code: int) -> None:
         self.native.Abort(code)
@@ -106,58 +149,81 @@ class MpiCommunicator(Communicator):
 class MpiRequest(Request):
     """A send under way."""
 
-    def __init__(self, comm: MpiCommunicator, request: Any, array: np.ndarray, buffer: np.ndarray):
+    def __init__(
+        self, comm: MpiCommunicator, request: Any, array: np.ndarray, buffer: np.ndarray,
+        peer: int, call: str,
+    ):  # fmt: skip
         self.comm, self.request, self.array, self.buffer = comm, request, array, buffer
+        self.peer, self.call = peer, call
         # A request that the caller drops would free its buffer while MPI still reads from it.
         comm.open.add(self)
 
     def wait(self) -> np.ndarray:
         if self in self.comm.open:
-            self.comm.open.remove(self)
-            self._finish()
+            self._complete(self._status())
         return self.array
 
-    def _finish(self) -> None:
-        self._complete(None)
+    def is_completed(self) -> bool:
+        self.comm.world.advance()
+        return self not in self.comm.open or self._test(self._status())
 
     def _complete(self, status: Any) -> None:
-        if not self.comm.crowded:
-            self.request.Wait(status)  # polls without pause: the quickest where cores are free
+        world = self.comm.world
+        if not world.patient:
+            whom = (self.comm.ranks[self.peer],)
+            world.complete(lambda: self._test(status), self.call, whom)
+            if not self.comm.inside:
+                world.leave()
             return
-        polls = 0
-        while not self.request.Test(status):
-            polls += 1
-            os.sched_yield() if polls < POLLS else time.sleep(1e-6)
+        try:
+            self.request.Wait(status)  # polls without pause: the quickest where cores are free
+        finally:
+            self.comm.open.discard(self)
+        self._finish(status)
+
+    def _test(self, status: Any) -> bool:
+        try:
+            done = self.request.Test(status)
+        except BaseException:
+            self.comm.open.discard(self)
+            raise
+        if done:
+            self.comm.open.discard(self)
+            self._finish(status)
+        return done
+
+    def _status(self) -> Any:
+        return None
+
+    def _finish(self, status: Any) -> None:
+        pass
 
 
 class MpiReceive(MpiRequest):
     """A receive under way."""
 
-    def __init__(
-        self,
-        comm: MpiCommunicator,
-        request: Any,
-        out: np.ndarray,
-        buffer: np.ndarray,
-        call: str,
-    ):
-        super().__init__(comm, request, out, buffer)
-        self.call = call
-
-    def _finish(self) -> None:
+    def _status(self) -> Any:
         from mpi4py import MPI
 
-        status = MPI.Status()
+        return MPI.Status()
+
+    def _complete(self, status: Any) -> None:
+        from mpi4py import MPI
+
         try:
-            self._complete(status)
+            super()._complete(status)
         except MPI.Exception as error:
             if error.Get_error_class() != MPI.ERR_TRUNCATE:
                 raise
             raise self._mismatch("more bytes than that") from error
+
+    def _finish(self, status: Any) -> None:
+        from mpi4py import MPI
+
         if status.Get_count(MPI.BYTE) != self.array.nbytes:
             raise self._mismatch(f"{status.Get_count(MPI.BYTE)} bytes")
         if self.buffer is not self.array:
-            np.copyto(self.array, self.buffer)
+            fill(self.array, self.buffer)
 
     def _mismatch(self, got: str) -> MismatchError:
         return MismatchError(

@@ -89,7 +89,7 @@ def gather(x, comm, dim=0):
 @differentiable
 def _all_gather(x, comm, dim):
     sizes = exchange_counts(comm, x.shape[dim])
-    back = lambda g: _first(scattered, comm, g, dim, "sum", "ring", sizes)
+    back = lambda g: _first(scattered, comm, g, dim, "sum", "auto", sizes)
     return _first(gathered, comm, x, dim, sizes), back
 
 

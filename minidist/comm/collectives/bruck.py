@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from ...kernels import arrays as np
 from ..communicator import Communicator
 from . import tags
 from .chunks import Bounds, packed, room, unpack
@@ -19,7 +18,7 @@ def all_gather_flat(comm: Communicator, flat: np.ndarray, bounds: Bounds, tag: i
         count = min(held, size - held)
         going = [(rank + i) % size for i in range(count)]
         coming = [(rank + held + i) % size for i in range(count)]
-        arriving = room(bounds, coming, flat.dtype)
+        arriving = room(flat, bounds, coming)
         before, after = (rank - held) % size, (rank + held) % size
         comm.sendrecv(packed(flat, bounds, going), before, arriving, after, tag)
         unpack(arriving, flat, bounds, coming)
@@ -33,7 +32,7 @@ def all_to_all_flat(comm: Communicator, blocks: np.ndarray) -> np.ndarray:
     n·log2(n)/2 in all where pairwise exchange sends n-1 in n-1 rounds.
     """
     rank, size, hop = comm.rank, comm.size, 1
-    blocks = blocks[(rank + np.arange(size)) % size]  # row d goes d ranks ahead
+    blocks = np.roll(blocks, -rank, axis=0)  # row d goes d ranks ahead
     while hop < size:
         far = [d for d in range(size) if d & hop]
         going = blocks[far]
@@ -41,4 +40,4 @@ def all_to_all_flat(comm: Communicator, blocks: np.ndarray) -> np.ndarray:
         comm.sendrecv(going, (rank + hop) % size, arriving, (rank - hop) % size, tags.ALL_TO_ALL)
         blocks[far] = arriving
         hop *= 2
-    return blocks[(rank - np.arange(size)) % size]  # row d came from d behind
+    return np.roll(blocks[::-1], rank + 1, axis=0)  # row d came from d behind

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from ...kernels import arrays as np
 from ..communicator import Communicator, wait_all
 from . import tags
 

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from ..communicator import Communicator
+from . import native
 
 
-def check_known(
-    where: str, what: str, name: str, known: Collection[str], hint: str = "use one of"
-) -> None:
+def check_known(where: str, what: str, name: str, known: Collection[str]) -> None:
     """Refuse an algorithm or operation that there is not."""
     if name not in known:
-        raise ValueError(f"{where}: {what}={name!r} is not known, {hint} {', '.join(known)}")
+        raise ValueError(f"{where}: {what}={name!r} is not known, use one of {', '.join(known)}")
+
+
+def check_algorithm(
+    comm: Communicator, where: str, name: str, known: Collection[str], array: Any = None,
+    op: str = "",
+) -> None:  # fmt: skip
+    """Refuse an algorithm that there is not, or not here or not for this array."""
+    check_known(where, "algorithm", name, ["auto", *known])
+    if name == "native":
+        native.check(comm, array, op)
+
+
+def check_root(comm: Communicator, where: str, root: int) -> None:
+    """Refuse a root that is no rank."""
+    if not 0 <= operator.index(root) < comm.size:
+        raise ValueError(f"{where}: root={root} does not exist, ranks are 0 to {comm.size - 1}")
 
 
 def check_rows(where: str, array: Any) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
-import numpy as np
-
+from ...kernels import arrays as np
 from ..communicator import Communicator
 
 Bounds = Sequence[tuple[int, int]]  # chunk k of a flat buffer is flat[start:stop]
@@ -14,12 +14,12 @@ Bounds = Sequence[tuple[int, int]]  # chunk k of a flat buffer is flat[start:sto
 def packed(flat: np.ndarray, bounds: Bounds, owners: Sequence[int]) -> np.ndarray:
     """The owners' chunks, one after the other."""
     parts = [flat[slice(*bounds[k])] for k in owners]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, dtype=flat.dtype)
 
 
-def room(bounds: Bounds, owners: Sequence[int], dtype: np.dtype) -> np.ndarray:
+def room(flat: np.ndarray, bounds: Bounds, owners: Sequence[int]) -> np.ndarray:
     """An array for their chunks."""
-    return np.empty(sum(bounds[k][1] - bounds[k][0] for k in owners), dtype)
+    return np.empty_like(flat, shape=sum(bounds[k][1] - bounds[k][0] for k in owners))
 
 
 def unpack(message: np.ndarray, flat: np.ndarray, bounds: Bounds, owners: Sequence[int]) -> None:
@@ -39,7 +39,7 @@ def fold(
 
 
 def _parts(message: np.ndarray, bounds: Bounds, owners: Sequence[int]) -> list[np.ndarray]:
-    edges = np.cumsum([bounds[k][1] - bounds[k][0] for k in owners])[:-1]
+    edges = list(accumulate(bounds[k][1] - bounds[k][0] for k in owners))[:-1]
     return np.split(message, edges)
 
 
@@ -48,5 +48,5 @@ def swap(
     coming: Sequence[int], tag: int,
 ) -> np.ndarray:  # fmt: skip
     """Send the chunks `going` to a partner and return what it sends, its chunks `coming`."""
-    arriving = room(bounds, coming, flat.dtype)
+    arriving = room(flat, bounds, coming)
     return comm.sendrecv(packed(flat, bounds, going), partner, arriving, partner, tag)

@@ -6,8 +6,7 @@ below n, rank p + i hands its part to rank i first and gets its result from it l
 
 from __future__ import annotations
 
-import numpy as np
-
+from ...kernels import arrays as np
 from ..communicator import Communicator
 from ..shards import shard_bounds
 from . import tags

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
+import numpy
 
+from ...kernels import arrays as np
 from ..communicator import Communicator
 from . import tags
 from .chunks import Bounds
@@ -38,7 +39,7 @@ def all_to_all_flat(
 def exchange_counts(comm: Communicator, counts: Sequence[int]) -> list[int]:
     """What each rank has for this one, of the number that it has for every rank."""
     one = [(k, k + 1) for k in range(comm.size)]
-    told, out = np.array(counts, np.int64), np.empty(comm.size, np.int64)
+    told, out = numpy.array(counts, numpy.int64), numpy.empty(comm.size, numpy.int64)
     all_to_all_flat(comm, told, one, out, one)
     return out.tolist()
 

@@ -1,15 +1,15 @@
-"""All-reduce: check the arguments, choose the algorithm, reduce in one output buffer."""
+"""All-reduce: check the arguments, choose an algorithm, run it in the output buffer."""
 
 from __future__ import annotations
 
-import numpy as np
-
+from ...kernels import arrays as np
 from ..communicator import Communicator, check_array
 from . import doubling, naive, native, ring, tree
-from .checks import check_known
+from .auto import choose
+from .checks import check_algorithm, check_known
+from .entry import by_host
 
 OPS = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum, "mean": np.add}
-SMALL = 1 << 18
 ALGORITHMS = {
     "ring": ring.all_reduce_flat,
     "naive": naive.all_reduce_flat,
@@ -20,29 +20,27 @@ ALGORITHMS = {
 }
 
 
+@by_host
 def all_reduce(
-    comm: Communicator,
-    array: np.ndarray,
-    op: str = "sum",
-    algorithm: str = "ring",
-    out: np.ndarray | None = None,
-) -> np.ndarray:
+    comm: Communicator, array: np.ndarray, op: str = "sum", algorithm: str = "auto",
+    out: np.ndarray | None = None, label: str = "",
+) -> np.ndarray:  # fmt: skip
     """Every rank gets the elementwise `op` of all ranks' arrays, the same bits everywhere.
 
-    algorithm "auto" is doubling up to SMALL bytes, whose latency it is that counts, and ring beyond
-    (benchmarks/collectives.py, 2 and 4 ranks on 2 cores).
-
-    `array` stays as it was, unless it is also `out`. Every rank passes the same shape and dtype.
+    `op` is sum, prod, max, min or mean; `algorithm` a name of ALGORITHMS, or "auto" (auto.py says
+    which that is). `array` stays as it was, unless it is also `out`. Every rank passes the same
+    shape and dtype. `label` names the call in what the guard says.
     """
-    if algorithm == "auto":
-        algorithm = "doubling" if getattr(array, "nbytes", 0) <= SMALL else "ring"
-    _check(comm, array, op, algorithm, out)
-    result = np.empty(array.shape, array.dtype) if out is None else out
-    work = result if result.flags.c_contiguous else np.empty(array.shape, array.dtype)
-    if work is not array:
-        np.copyto(work, array)
-    if comm.size > 1:
-        ALGORITHMS[algorithm](comm, work.reshape(-1), OPS[op])
+    where = f"rank {comm.rank} all_reduce"
+    _check(comm, where, array, op, algorithm, out)
+    with comm.collective("all_reduce", array, label, reduction=op, algorithm=algorithm):
+        result = np.empty_like(array, order="C") if out is None else out
+        work = result if result.flags.c_contiguous else np.empty_like(array, order="C")
+        if work is not array:
+            np.copyto(work, array)
+        if comm.size > 1:
+            run = ALGORITHMS[choose("all_reduce", algorithm, work.nbytes)]
+            run(comm, work.reshape(-1), comm.reducing(OPS[op]))
     if op == "mean":
         np.divide(work, comm.size, out=work)
     if work is not result:
@@ -59,19 +57,17 @@ def check_op(where: str, array: np.ndarray, op: str) -> None:
 
 
 def _check(
-    comm: Communicator, array: np.ndarray, op: str, algorithm: str, out: np.ndarray | None
-) -> None:
-    where = f"rank {comm.rank} all_reduce"
+    comm: Communicator, where: str, array: np.ndarray, op: str, algorithm: str,
+    out: np.ndarray | None,
+) -> None:  # fmt: skip
     check_op(where, array, op)
-    check_known(where, "algorithm", algorithm, ["auto", *ALGORITHMS])
+    check_algorithm(comm, where, algorithm, ALGORITHMS, array, op)
     if out is not None:
         _check_out(where, array, out)
-    if algorithm == "native":
-        native.check(comm, array, op)
 
 
 def _check_out(where: str, array: np.ndarray, out: np.ndarray) -> None:
-    if not isinstance(out, np.ndarray) or not out.flags.writeable:
+    if not isinstance(out, np.ndarray) or not getattr(out.flags, "writeable", True):
         raise TypeError(f"{where}: `out` must be a NumPy array that can be written")
     if out.shape != array.shape or out.dtype != array.dtype:
         raise ValueError(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
+import numpy
 
+from ...kernels import arrays as np
 from ..communicator import Communicator
 from ..shards import shard_bounds
 from . import tags
@@ -25,7 +26,7 @@ def reduce_scatter_flat(
     Chunk k starts at rank k+1 and is folded from the left on its way round to rank k.
     """
     rank, size = comm.rank, comm.size
-    arriving = np.empty(max(stop - start for start, stop in bounds), flat.dtype)
+    arriving = np.empty_like(flat, shape=max(stop - start for start, stop in bounds))
     for step in range(size - 1):
         going = flat[slice(*bounds[(rank - 1 - step) % size])]
         mine = flat[slice(*bounds[(rank - 2 - step) % size])]
@@ -49,7 +50,7 @@ def _pass_on(comm: Communicator, going: np.ndarray, arriving: np.ndarray, tag: i
 
 
 def exchange_counts(comm: Communicator, count: int) -> list[int]:
-    counts = np.zeros(comm.size, np.int64)
+    counts = numpy.zeros(comm.size, numpy.int64)
     counts[comm.rank] = count
     all_gather_flat(comm, counts, shard_bounds(comm.size, comm.size), tags.ALL_GATHER_COUNTS)
     return counts.tolist()

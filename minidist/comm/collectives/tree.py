@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from ...kernels import arrays as np
 from ..communicator import Communicator, wait_all
 from . import tags
 from .chunks import Bounds, packed, room, unpack
@@ -41,7 +40,7 @@ def scatter_flat(comm: Communicator, flat: np.ndarray, bounds: Bounds, root: int
     place = (comm.rank - root) % comm.size
     if place > 0:
         owners = _subtree(comm, place, root)
-        message = comm.recv(room(bounds, owners, flat.dtype), _rank(comm, parent(place), root),
+        message = comm.recv(room(flat, bounds, owners), _rank(comm, parent(place), root),
                             tags.SCATTER)  # fmt: skip
         unpack(message, flat, bounds, owners)
     sends = [
@@ -57,7 +56,7 @@ def gather_flat(comm: Communicator, flat: np.ndarray, bounds: Bounds, root: int)
     place = (comm.rank - root) % comm.size
     for child in reversed(children(place, comm.size)):
         owners = _subtree(comm, child, root)
-        message = room(bounds, owners, flat.dtype)
+        message = room(flat, bounds, owners)
         comm.recv(message, _rank(comm, child, root), tags.GATHER)
         unpack(message, flat, bounds, owners)
     if place > 0:

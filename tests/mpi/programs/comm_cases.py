@@ -1,4 +1,4 @@
-"""A fixed table of messages and collectives; every rank writes the SHA-256 of what it got."""
+"""A fixed table of messages and collectives; every rank writes the SHA-256 of what it got and sent."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ from minidist.comm import (
     barrier,
     broadcast,
     gather,
+    iall_gather,
+    iall_reduce,
+    iall_to_all,
+    ibarrier,
+    ibroadcast,
+    ireduce_scatter,
     mpi_world,
     reduce,
     reduce_scatter,
@@ -26,6 +32,8 @@ from minidist.comm import (
 )  # fmt: skip
 from minidist.comm.collectives import exchange, gathering, rooted
 from minidist.comm.collectives.reduction import ALGORITHMS
+
+BY_HAND = lambda table: [name for name in table if name != "native"]
 
 DTYPES = ["bool", "uint8", "int64", "float16", "float32", "float64", "complex64", ">f4"]
 SHAPES = [(), (0,), (1,), (2, 3), (37, 5)]
@@ -44,7 +52,7 @@ def reductions(comm):
     for dtype in DTYPES:
         for shape in SHAPES:
             mine = draw(comm.rank, shape, dtype)
-            yield f"ring {dtype} {shape}", all_reduce(comm, mine)
+            yield f"ring {dtype} {shape}", all_reduce(comm, mine, algorithm="ring")
             yield f"naive {dtype} {shape}", all_reduce(comm, mine, "max", "naive")
             yield f"broadcast {dtype} {shape}", broadcast(comm, mine, comm.size - 1)
     big = draw(comm.rank, (301, 1003), "float32")
@@ -65,25 +73,49 @@ def algorithms(comm):
     given = lambda result: nothing if result is None else result
     for dtype in ("float32", "int64"):
         mine = draw(comm.rank, (37, 5), dtype)
-        for name in ("tree", "doubling", "rabenseifner"):
+        for name in BY_HAND(ALGORITHMS):
             yield f"all_reduce {name} {dtype}", all_reduce(comm, mine, "sum", name)
-        for name in rooted.BROADCAST:
+        for name in BY_HAND(rooted.BROADCAST):
             yield f"broadcast {name} {dtype}", broadcast(comm, mine.copy(), last, name)
             yield f"reduce {name} {dtype}", given(reduce(comm, mine, last, "sum", name))
-        for name in rooted.SCATTER:
+        for name in BY_HAND(rooted.SCATTER):
             whole = draw(99, (37, 5), dtype) if comm.rank == last else None
             yield f"scatter {name} {dtype}", scatter(comm, whole, last, algorithm=name)
             yield f"gather {name} {dtype}", given(gather(comm, mine, last, algorithm=name))
-        for name in gathering.ALGORITHMS:
+        for name in BY_HAND(gathering.ALGORITHMS):
             rows = draw(comm.rank, (comm.rank, 3), dtype)
             yield f"all_gather {name} {dtype}", all_gather(comm, rows, algorithm=name)
-        for name in exchange.REDUCE_SCATTER:
+        for name in BY_HAND(exchange.REDUCE_SCATTER):
             yield f"reduce_scatter {name} {dtype}", reduce_scatter(comm, mine, "sum", name)
-        for name in exchange.SCAN:
+        for name in BY_HAND(exchange.SCAN):
             yield f"scan {name} {dtype}", scan(comm, mine, "sum", name)
         yield f"all_to_all {dtype}", all_to_all(comm, mine)
         even = draw(comm.rank, (4 * comm.size, 3), dtype)
         yield f"all_to_all bruck {dtype}", all_to_all(comm, even, algorithm="bruck")
+
+
+def at_once(comm):
+    """Collectives that go on beside each other and beside messages, waited for in another order."""
+    right, left = (comm.rank + 1) % comm.size, (comm.rank - 1) % comm.size
+    mine = [draw(comm.rank + k, (50 + k, 3), "float32") for k in range(6)]
+    going = [
+        iall_reduce(comm, mine[0], algorithm="ring"),
+        ibroadcast(comm, mine[1].copy(), comm.size - 1),
+        iall_gather(comm, mine[2], algorithm="bruck"),
+        ibarrier(comm),
+        iall_to_all(comm, mine[3]),
+        ireduce_scatter(comm, mine[4]),
+        iall_reduce(comm, mine[5], "max", "rabenseifner"),
+    ]
+    sent = comm.issend(mine[0], right, tag=4)
+    yield "beside: recv", comm.recv(np.zeros_like(mine[0]), left, tag=4)
+    yield "beside: all_reduce", all_reduce(comm, mine[0], "min")
+    sent.wait()
+    while not going[2].is_completed():
+        pass
+    for number in (6, 0, 3, 1, 5, 4, 2):
+        result = going[number].wait()
+        yield f"beside: {number}", np.zeros(0) if result is None else result
 
 
 def messages(comm):
@@ -101,14 +133,18 @@ def messages(comm):
 
 def results(comm):
     """{case: digest} of this rank, and every message it sent."""
-    with Ledger(comm) as ledger:
-        found = {
-            name: digest(array)
-            for part in (reductions, shards, algorithms, messages)
-            for name, array in part(comm)
-        }
-        barrier(comm)
-    return found | {"ledger": ledger.table()}
+    found = {}
+    for part in (reductions, shards, algorithms, at_once, messages):
+        cases = part(comm)
+        with Ledger(comm, log=True) as ledger:
+            for name, array in cases:
+                found[name] = digest(array)
+                if part is not at_once:  # whose messages may leave in any order
+                    log = str(ledger.messages_sent).encode()
+                    found[f"{name}: messages"] = hashlib.sha256(log).hexdigest()
+        found[f"{part.__name__}: ledger"] = ledger.table()
+    barrier(comm)
+    return found
 
 
 if __name__ == "__main__":

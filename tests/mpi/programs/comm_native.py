@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import threadpoolctl
 
+from minidist import comm as c
 from minidist.comm import (
     MismatchError,
     MpiError,
@@ -35,12 +36,31 @@ for op, expected in [("sum", 10), ("max", 4), ("min", 1), ("prod", 24)]:
         for array in (mine, mine[:, ::2]):
             result = all_reduce(comm, array, op, algorithm)
             assert (result == expected).all() and result.shape == array.shape, (op, algorithm)
-refuses(MpiError, "ring", lambda: all_reduce(comm, np.ones(3, np.float16), "sum", "native"))
+rows = np.arange(22.0).reshape(11, 2) + 100 * comm.rank
+whole = rows if comm.rank == 1 else None
+counts = [(comm.rank + k) % 3 for k in range(comm.size)]
+part = rows[: sum(counts)]
+for name, call in {
+    "broadcast": lambda **how: c.broadcast(comm, rows.copy(), 2, **how),
+    "reduce": lambda **how: c.reduce(comm, rows, 1, "max", **how),
+    "scatter": lambda **how: c.scatter(comm, whole, 1, **how),
+    "gather": lambda **how: c.gather(comm, rows[: comm.rank], 1, **how),
+    "all_gather": lambda **how: c.all_gather(comm, rows[: comm.rank], **how),
+    "reduce_scatter": lambda **how: c.reduce_scatter(comm, rows, "mean", **how),
+    "all_to_all": lambda **how: c.all_to_all(comm, part, counts, **how),
+    "scan": lambda **how: c.scan(comm, rows, **how),
+    "barrier": lambda **how: c.barrier(comm, **how),
+}.items():
+    ours, theirs = call(), call(algorithm="native")
+    assert (ours is None) == (theirs is None), name
+    assert ours is None or (ours.shape == theirs.shape and (ours == theirs).all()), name
+refuses(ValueError, "written by hand", lambda: c.iall_reduce(comm, rows, algorithm="native"))
+refuses(MpiError, "auto", lambda: all_reduce(comm, np.ones(3, np.float16), "sum", "native"))
 
 partner = comm.rank ^ 1
 for out in (np.zeros(5, np.float32), np.zeros(2, np.float32), np.zeros(3, np.float64)):
     sending = comm.isend(np.ones(3, np.float32), partner)
-    text = f"rank {comm.rank} recv(source={partner}, tag=0): `out` is {out.dtype} {out.shape}"
+    text = f"`out` is {out.dtype} {out.shape}"
     refuses(MismatchError, text, lambda out=out: comm.recv(out, partner))
     sending.wait()
 

@@ -1,0 +1,15 @@
+"""Bytes of any length from every rank to every rank."""
+
+from itertools import accumulate, pairwise
+
+import numpy as np
+
+from .collectives import all_gather
+from .communicator import Communicator
+
+
+def share(comm: Communicator, mine: bytes) -> list[bytes]:
+    """Everyone's bytes, in rank order."""
+    lengths = all_gather(comm, np.array([len(mine)]), counts=[1] * comm.size).tolist()
+    joined = all_gather(comm, np.frombuffer(mine, np.uint8), counts=lengths).tobytes()
+    return [joined[a:b] for a, b in pairwise(accumulate(lengths, initial=0))]
