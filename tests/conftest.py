@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ OPEN_MPI = {  # as root, and with more ranks than cores; other libraries ignore 
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
     "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
 }
+LAUNCHERS_OWN = re.compile(r"-{70,}\n(?:prterun|mpirun) detected.*?-{70,}\n", re.DOTALL)
 MPIRUN = Path(sys.executable).with_name("mpirun")
 
 Mpirun = Callable[..., subprocess.CompletedProcess]
@@ -31,13 +33,15 @@ Mpirun = Callable[..., subprocess.CompletedProcess]
 
 @pytest.fixture(scope="session")
 def mpirun() -> Mpirun:
-    """`mpirun(n, program, *args, timeout=60)` runs a Python program on n real ranks."""
+    """`mpirun(n, program, *args, timeout=60, env={})` runs a Python program on n real ranks."""
     if importlib.util.find_spec("mpi4py") is None or not MPIRUN.exists():
         pytest.skip(f"no mpi4py or no {MPIRUN}: pip install 'minidist[mpi]'")
     return start_ranks
 
 
-def start_ranks(n: int, *args: object, timeout: float = 60) -> subprocess.CompletedProcess:
+def start_ranks(
+    n: int, *args: object, timeout: float = 60, env: Mapping[str, str] = {}
+) -> subprocess.CompletedProcess:
     """Run `python args…` on n ranks; one that does not end in time is stopped, and fails."""
     command = [str(MPIRUN), "-n", str(n), sys.executable, *map(str, args)]
     with subprocess.Popen(
@@ -45,7 +49,7 @@ def start_ranks(n: int, *args: object, timeout: float = 60) -> subprocess.Comple
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | OPEN_MPI,
+        env={**os.environ, **OPEN_MPI, **env},
         start_new_session=True,
     ) as job:
         try:
@@ -53,7 +57,7 @@ def start_ranks(n: int, *args: object, timeout: float = 60) -> subprocess.Comple
         except subprocess.TimeoutExpired:
             stop(job)
             pytest.fail(f"{n} ranks of {args} did not end within {timeout} s")
-    return subprocess.CompletedProcess(command, job.returncode, out, err)
+    return subprocess.CompletedProcess(command, job.returncode, out, LAUNCHERS_OWN.sub("", err))
 
 
 def stop(job: subprocess.Popen) -> None:

@@ -52,13 +52,13 @@ class Board:
         if rank not in self.notes:
             return False
         note = self.notes[rank]
-        return int(note["state"]) == IN and bytes(note["text"]).decode().startswith(call + " ")
+        return int(note["state"]) == IN and note["text"].item().decode().startswith(call + " ")
 
     def seen(self, rank: int) -> str:
         """`last seen 5.1 s ago in recv(source=1, tag=0) #16 at …`."""
         if rank not in self.notes:
             return "is on another machine, whose board cannot be read"
         note = self.notes[rank]
-        text, ago = bytes(note["text"]).decode(errors="replace"), time.monotonic() - note["when"]
+        text, ago = note["text"].item().decode(errors="replace"), time.monotonic() - note["when"]
         how = {IN: "in", AFTER: "after", EXITED: "before it exited, after"}[int(note["state"])]
         return f"last seen {ago:.1f} s ago {how} {text} (process {int(note['pid'])})"

@@ -58,6 +58,7 @@ class Communicator(ABC):
     shift = 0  # added to the tags of a collective that goes on beside others
     numbers = 0  # collectives begun
     prefix = ""  # of the numbers of what goes on beside others
+    site = ""  # where that was started
 
     def isend(
         self, array: np.ndarray, dest: int, tag: int = 0, synchronous: bool = False
@@ -132,9 +133,11 @@ class Communicator(ABC):
         if array is not None:
             told |= {"dtype": array.dtype, "shape": array.shape if shape is None else shape}
         texts = {key: str(value) for key, value in told.items() if value is not None}
-        return Inside(self, name, Fingerprint(
-            str(self.ranks[self.rank]), number, name, of_group(self.ranks),
-            label=label, site=here(), **texts))  # fmt: skip
+        rank, group = str(self.ranks[self.rank]), of_group(self.ranks)
+        site = self.site or here()
+        return Inside(
+            self, name, Fingerprint(rank, group, number, name, label=label, site=site, **texts)
+        )
 
     def start(self, collective: Callable[..., Any], *args: Any, **options: Any) -> Request:
         """Let collective(comm, …) go on beside what this rank does next; `wait` gives its result.
@@ -147,6 +150,7 @@ class Communicator(ABC):
             self._works[slot].wait()
         view = copy(self)
         view.shift, view.prefix, view.numbers = slot * WIDTH, f"{self.numbers}.", 0
+        view.site = here() if self.debug else ""
         self.numbers += 1
         work = self._start(partial(collective, view, *args, **options), collective.__name__)
         self._works[slot] = work

@@ -18,9 +18,9 @@ class Fingerprint:
     """A collective as one rank calls it. `rank` is the world's; texts are '' where unknown here."""
 
     rank: str
+    group: str
     number: str
     operation: str
-    group: str = ""
     dtype: str = ""
     shape: str = ""
     reduction: str = ""
@@ -74,7 +74,7 @@ def compare(all_of_them: Sequence[Fingerprint], sites: bool = False) -> None:
 
 def _differing(prints: Iterable[Fingerprint], name: str) -> tuple[Fingerprint, Fingerprint | None]:
     known = sorted((p for p in prints if getattr(p, name)), key=lambda p: int(p.rank))
-    first = known[0] if known else Fingerprint("0", "", "")
+    first = known[0] if known else Fingerprint("0", "", "", "")
     return first, next((p for p in known if getattr(p, name) != getattr(first, name)), None)
 
 

@@ -16,10 +16,10 @@ from .communicator import describe
 from .devices import fill
 from .errors import CommError, DeadlockError, MismatchError, UnmatchedError
 from .fingerprint import Fingerprint, compare
-from .queues import ByTime, InTurn
+from .queues import ByTime, InTurn, Wire
 from .tasks import Half, Task
 
-POLLS = 10_000  # of a request, with nobody else able to run: nothing will ever complete it
+POLLS = 10_000  # of requests, while nothing else happens: nothing will ever complete them
 
 
 class Hub:
@@ -31,6 +31,7 @@ class Hub:
         self.size, self.eager_limit, self.clock = size, eager_limit, clock
         draw = None if seed is None else random.Random(seed)
         self.ready = InTurn(draw) if clock is None else ByTime(draw)
+        self.wire = Wire(clock)
         self.shuffles = draw is not None
         self.here = getcurrent()
         self.tasks: list[Task] = []  # the first `size` are the ranks' own programs
@@ -38,7 +39,7 @@ class Hub:
         self.blocked: dict[Task, Half | Task] = {}
         self.waiting: dict[tuple, deque[Half]] = defaultdict(deque)  # sends or receives, never both
         self.called: dict[tuple, list[Fingerprint]] = {}
-        self.closed, self.polls = False, 0
+        self.closed, self.polls, self.posted = False, 0, 0
 
     def run(self, mains: list[Callable[[], Any]]) -> list[Any]:
         """Run every rank to its end; `mains[rank]()` is what rank does."""
@@ -46,8 +47,11 @@ class Hub:
         for task in self.tasks:
             self.ready.put(task)
         try:
-            while self.ready:
-                self._step(self.ready.take())
+            while self.ready or self.wire:
+                if self.wire.is_next(self.ready.first()):
+                    self._deliver(*self.wire.take())
+                else:
+                    self._step(self.ready.take())
             self._check_finished()
         finally:
             self._kill()
@@ -80,7 +84,8 @@ class Hub:
             return half
         line.append(half)
         if half.verb == "send" and half.array.nbytes <= self.eager_limit > 0:
-            self._send_ahead(half)
+            half.array, half.done = half.array.copy(), True
+            self._transfer(half)
         return half
 
     def wait(self, what: Half | Task) -> None:
@@ -97,12 +102,12 @@ class Hub:
         task = self.turn(what.rank)
         if what.done and what.time <= task.time:
             return True
-        self.polls = 0 if self.ready or what.done else self.polls + 1
-        if self.polls > POLLS:
+        self.polls += 1
+        if self.polls > max(POLLS, 10 * len(self.tasks)) and not what.done:
             self.wait(what)
-        later = [t for t in (self.ready.next_time(), what.time if what.done else None) if t]
-        task.time = max([task.time, *([min(later)] if later else [])])  # to poll takes time
-        self.ready.put(task)
+        later = [self.ready.next_time(), self.wire.next_time(), what.time if what.done else None]
+        task.time = max(task.time, min((t for t in later if t), default=0.0))  # polling takes time
+        self.ready.put(task, polls=True)
         self.here.switch()
         return what.done and what.time <= task.time
 
@@ -128,7 +133,7 @@ class Hub:
 
     def finish(self, what: Half | Task, time: float) -> None:
         """It is done at that time: whoever waits for it may go on."""
-        what.done, what.time = True, time
+        what.done, what.time, self.polls = True, time, 0
         if what.waiter is not None:
             del self.blocked[what.waiter]
             if time > what.waiter.time:
@@ -136,24 +141,32 @@ class Hub:
             self.ready.put(what.waiter)
             what.waiter = None
 
-    def _send_ahead(self, send: Half) -> None:
-        send.array, send.done, send.arrives = send.array.copy(), True, send.time
-        if self.clock is not None:
-            send.arrives = self.clock.carry(send.rank, send.peer, send.array.nbytes, send.time)
-
     def _join(self, first: Half, second: Half) -> None:
         send, receive = (second, first) if first.verb == "recv" else (first, second)
         receive.error = _mismatch(send, receive)
         if receive.error is None:
             fill(receive.array, send.array)
-        end = second.time
-        if send.done:
-            end = max(send.arrives, receive.time)
-        elif self.clock is not None:
-            end = self.clock.carry(send.rank, send.peer, send.array.nbytes, end)
+        send.partner, early = receive, send.done
+        if not early:
+            send.time = second.time
+            self._transfer(send)
+        elif not send.travels:
+            self.finish(receive, max(send.arrives, receive.time))
+
+    def _transfer(self, send: Half) -> None:
+        send.travels = True
+        if self.clock is None:
+            self._deliver(send, send.time)
+        else:
+            self.wire.put(send)
+
+    def _deliver(self, send: Half, end: float) -> None:
+        """The message has arrived."""
+        send.travels, send.arrives = False, end
         if not send.done:
             self.finish(send, end)
-        self.finish(receive, end)
+        if send.partner is not None:
+            self.finish(send.partner, max(end, send.partner.time))
 
     def _step(self, task: Task) -> None:
         self.current = task

@@ -32,6 +32,7 @@ def mpi_world() -> Communicator:
     With more than one rank: BLAS gets one thread, and an uncaught exception ends every rank.
     MINIDIST_DEBUG=1, MINIDIST_TIMEOUT and MINIDIST_CUDA_AWARE=1 are looked at now.
     """
+    os.environ.setdefault("OMPI_MCA_osc", "^ucx")  # of Open MPI: it cannot, and says so each time
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
@@ -107,14 +108,14 @@ class MpiCommunicator(Communicator):
             return f"{self.inside}: {call}" if self.inside else call
         self.world.calls += 1
         call = f"{call} #{self.world.calls}"
-        self.world.say(call, "", here())
+        self.world.say(call, here())
         return call
 
     def _check(self, mine: Fingerprint) -> None:
         """Every rank's fingerprint to every other, by world ranks: so other groups meet too."""
         call = f"{mine.operation} #{mine.number}" + (f" '{mine.label}'" if mine.label else "")
         if not self.prefix:
-            self.world.say(call, "", mine.site)
+            self.world.say(call, mine.site)
         aside, code, prints = self.world.aside, mine.encode(), [mine]
         others = [rank for rank in self.ranks if rank != self.ranks[self.rank]]
         arriving = [np.empty(BYTES, np.uint8) for _ in others]

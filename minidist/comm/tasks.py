@@ -23,8 +23,8 @@ class Half(Request):
     """
 
     __slots__ = (
-        "array", "arrives", "channel", "done", "error", "hub", "peer", "rank", "time", "verb",
-        "waiter",
+        "array", "arrives", "channel", "done", "error", "hub", "number", "partner", "peer", "rank",
+        "time", "travels", "verb", "waiter",
     )  # fmt: skip
 
     def __init__(
@@ -32,7 +32,9 @@ class Half(Request):
     ):
         self.hub, self.verb, self.array = hub, verb, array
         self.rank, self.peer, self.channel = rank, peer, channel
-        self.done, self.time, self.arrives = False, 0.0, 0.0
+        self.done, self.time, self.arrives, self.number = False, 0.0, 0.0, hub.posted
+        hub.posted += 1
+        self.travels, self.partner = False, None  # type: bool, Half | None
         self.waiter: Task | None = None
         self.error: Exception | None = None
 

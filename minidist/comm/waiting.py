@@ -35,9 +35,9 @@ class World:
         self.aside: Any = native.Dup() if self.debug else None  # for fingerprints
         atexit.register(self._leave)
 
-    def say(self, call: str, label: str, site: str) -> None:
+    def say(self, call: str, site: str) -> None:
         if self.board is not None:
-            self.board.say(f"{call} {label} at {site}")
+            self.board.say(f"{call} at {site}")
 
     def leave(self) -> None:
         if self.board is not None:

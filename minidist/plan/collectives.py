@@ -98,7 +98,7 @@ def coefficients(collective: str, algorithm: str, n: int, segments: int = 1) -> 
     log, most = n.bit_length() - 1, (n - 1) / n
     hops = (n + segments - 2) / segments if n > 1 else 0.0
     piped = (segments * hops, hops)
-    return {
+    table: dict[str, dict[str, tuple]] = {
         "all_reduce": {
             "naive": (n - 1 + log, n - 1 + log, n - 1), "tree": (2 * log, 2 * log, log),
             "ring": (2 * (n - 1), 2 * most, most), "doubling": (log, log, log),
@@ -118,7 +118,8 @@ def coefficients(collective: str, algorithm: str, n: int, segments: int = 1) -> 
         "all_to_all": {"pairwise": (n - 1, most, 0), "bruck": (log, log / 2, 0)},
         "scan": {"chain": (n - 1,) * 3, "doubling": (log,) * 3},
         "barrier": {"dissemination": (log, 0, 0)},
-    }[collective][algorithm]  # fmt: skip
+    }  # fmt: skip
+    return table[collective][algorithm]
 
 
 def _to_or_from_one(n: int, s: int, itemsize: int) -> dict[str, tuple[int, int]]:

@@ -85,7 +85,9 @@ def test_broadcast(algorithm, size, shape, root, seed, dense):
     def call(comm):
         mine = value.copy() if comm.rank == root else np.full_like(value, np.nan)
         mine = mine if dense else np.asfortranarray(mine)
-        return c.broadcast(comm, mine, root, algorithm)
+        found = c.broadcast(comm, mine, root, algorithm).copy()
+        mine[...] = np.nan  # it is the caller's again: a message still under way would show
+        return found
 
     results, sent = on_ranks(size, call, seed)
     assert all((r == value).all() for r in results) and sent.bytes == (size - 1) * value.nbytes

@@ -1,4 +1,4 @@
-"""A fixed table of messages and collectives; every rank writes the SHA-256 of what it got and sent."""
+"""A fixed table of messages and collectives; every rank writes SHA-256s of what it got and sent."""
 
 from __future__ import annotations
 
