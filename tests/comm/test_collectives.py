@@ -180,7 +180,7 @@ def test_all_gather_joins_uneven_shards(rows, tail, known, seed):
 
 
 @pytest.mark.parametrize("size", range(1, 9))
-@pytest.mark.parametrize("seed", [None, 3])
+@pytest.mark.parametrize("seed", [None, 3, 4, 5])
 def test_nobody_leaves_a_barrier_before_all_have_come(size, seed):
     come = []
 
