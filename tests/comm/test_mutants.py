@@ -130,8 +130,8 @@ def the_own_are_counted_twice(self, source, dest, collective, tag, array):
 split = simulated.SimulatedCommunicator._split
 children, all_to_all_flat, count = tree.children, bruck.all_to_all_flat, ledger.Ledger.count
 BARRIER = lambda: [
-    test_collectives.test_nobody_leaves_a_barrier_before_all_have_come(size, seed)
-    for size in (4, 5) for seed in range(9)
+    test_collectives.test_nobody_leaves_a_barrier_before_all_have_come(4, seed)
+    for seed in range(99)
 ]  # fmt: skip
 SPLIT = lambda: gates.test_every_collective_works_in_a_split(5)
 MISMATCH = lambda: test_fingerprint.test_a_mismatch_shows_both_call_sites("shape", None)
