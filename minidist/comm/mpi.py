@@ -18,6 +18,7 @@ from .sites import here
 from .threads import one_blas_thread
 from .waiting import Work, World
 
+PART = 1 << 30  # bytes: a longer message goes in several, for a count of MPI 3 has 32 bits
 LAUNCHERS = [  # what mpirun of MPICH and Intel, mpirun of Open MPI, and srun tell a rank
     ("PMI_RANK", "PMI_SIZE"),
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
@@ -93,11 +94,12 @@ class MpiCommunicator(Communicator):
         buffer = outgoing(array, self.cuda_aware)
         post = self.native.Issend if synchronous else self.native.Isend
         call = self._named("ssend" if synchronous else "send", "dest", dest, tag)
-        return MpiRequest(self, post(_message(buffer), dest, tag), array, buffer, dest, call)
+        request = _in_parts(post, buffer, dest, tag)
+        return MpiRequest(self, request, array, buffer, dest, call)
 
     def _irecv(self, out: np.ndarray, source: int, tag: int) -> MpiRequest:
         buffer = incoming(out, self.cuda_aware)
-        request = self.native.Irecv(_message(buffer), source, tag)
+        request = _in_parts(self.native.Irecv, buffer, source, tag)
         call = self._named("recv", "source", source, tag)
         return MpiReceive(self, request, out, buffer, source, call)
 
@@ -221,8 +223,9 @@ class MpiReceive(MpiRequest):
     def _finish(self, status: Any) -> None:
         from mpi4py import MPI
 
-        if status.Get_count(MPI.BYTE) != self.array.nbytes:
-            raise self._mismatch(f"{status.Get_count(MPI.BYTE)} bytes")
+        got = status.Get_count(MPI.BYTE) + getattr(self.request, "before", 0)
+        if got != self.array.nbytes:
+            raise self._mismatch(f"{got} bytes")
         if self.buffer is not self.array:
             fill(self.array, self.buffer)
 
@@ -233,8 +236,49 @@ class MpiReceive(MpiRequest):
         )
 
 
-def _message(buffer: np.ndarray) -> list[Any]:
-    # As bytes, MPI carries every dtype, float16 and bool too, and changes none.
+class Parts:
+    """Requests for the parts of one message, in order; one that is shorter than PART is the last.
+
+    `before`: bytes of those before the last.
+    """
+
+    def __init__(self, requests: list[Any]):
+        self.requests, self.before = requests, 0
+
+    def Wait(self, status: Any) -> None:
+        while self.requests:
+            self.requests[0].Wait(status)
+            self._next(status)
+
+    def Test(self, status: Any) -> bool:
+        while self.requests and self.requests[0].Test(status):
+            self._next(status)
+        return not self.requests
+
+    def _next(self, status: Any) -> None:
+        from mpi4py import MPI
+
+        del self.requests[0]
+        if status is None or not self.requests:
+            return
+        if status.Get_count(MPI.BYTE) == PART:
+            self.before += PART
+            return
+        for request in self.requests:  # the message was shorter than what was made for it
+            request.Cancel()
+            request.Free()
+        self.requests = []
+
+
+def _in_parts(post: Callable[..., Any], buffer: np.ndarray, peer: int, tag: int) -> Any:
+    """The request of a message of any length, as bytes.
+
+    As bytes MPI carries every dtype, float16 and bool too, and changes none.
+    """
     from mpi4py import MPI
 
-    return [buffer.reshape(-1).view(np.uint8), MPI.BYTE]
+    flat = buffer.reshape(-1).view(np.uint8)
+    if flat.size < PART:
+        return post([flat, MPI.BYTE], peer, tag)
+    parts = (flat[i : i + PART] for i in range(0, flat.size + 1, PART))
+    return Parts([post([part, MPI.BYTE], peer, tag) for part in parts])

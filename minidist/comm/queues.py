@@ -10,7 +10,6 @@ from random import Random
 from .clock import Clock
 from .tasks import Half, Task
 
-
 RUNNING, STARTING, POLLING = range(3)  # tasks, messages, pollers: in this order at one time
 
 

@@ -6,7 +6,7 @@ is replicated, is the identity, and the transpose of handing a replicated value 
 differently is the all-reduce (g and f of Shoeybi et al. 2019, 3). A value that differs by rank has
 a cotangent of its own on each. ⟨F x, y⟩ = ⟨x, F* y⟩ holds with replicated values counted once.
 
-Every rank calls them in the same order, and so does backward. Arrays of a GPU go by the host.
+Every rank calls them in the same order, and so does backward.
 """
 
 from ..comm import all_gather as gathered
@@ -18,19 +18,13 @@ from ..comm import reduce_scatter as scattered
 from ..comm import shard_range
 from ..comm.collectives.exchange import row_counts
 from ..comm.collectives.ring import exchange_counts
-from ..device import moved
 from ..kernels import arrays as np
 from .op import axes_of, differentiable
 
 
-def _by_host(collective, comm, x, *args):
-    """collective(comm, x, *args) of an array that may be on a GPU."""
-    return np.at_home_of(x, collective(comm, moved(x, "cpu"), *args))
-
-
 def _first(collective, comm, x, dim, *args):
-    """The same along a dimension: collectives work on rows."""
-    y = _by_host(collective, comm, np.ascontiguousarray(np.moveaxis(x, dim, 0)), *args)
+    """A collective along a dimension: they work on rows."""
+    y = collective(comm, np.ascontiguousarray(np.moveaxis(x, dim, 0)), *args)
     return np.moveaxis(y, 0, dim)
 
 
@@ -45,7 +39,7 @@ def _dim(x, dim):
 
 @differentiable
 def _reduce(x, comm):
-    return _by_host(summed, comm, x), lambda g: g
+    return summed(comm, x), lambda g: g
 
 
 def reduce(x, comm):
@@ -55,7 +49,7 @@ def reduce(x, comm):
 
 @differentiable
 def _copy(x, comm):
-    return x.copy(), lambda g: _by_host(summed, comm, g)
+    return x.copy(), lambda g: summed(comm, g)
 
 
 def copy(x, comm):
@@ -110,8 +104,8 @@ def reduce_scatter(x, comm, dim=0):
 
 @differentiable
 def _all_to_all(x, comm, counts, coming):
-    y = _by_host(exchanged, comm, x, counts, coming)
-    return y, lambda g: _by_host(exchanged, comm, g, coming, counts)
+    y = exchanged(comm, x, counts, coming)
+    return y, lambda g: exchanged(comm, g, coming, counts)
 
 
 def all_to_all(x, comm, counts=None, coming=None):
@@ -122,8 +116,7 @@ def all_to_all(x, comm, counts=None, coming=None):
 
 @differentiable
 def _broadcast(x, comm, root):
-    back = lambda g: _by_host(_reduced_to, comm, g, root)
-    return _by_host(spread, comm, x.copy(order="C"), root), back
+    return spread(comm, x.copy(order="C"), root), lambda g: _reduced_to(comm, g, root)
 
 
 def _reduced_to(comm, g, root):
@@ -142,14 +135,13 @@ def _sendrecv(x, comm, dest, source, tag):
 
 
 def _shifted(x, comm, dest, source, tag):
-    here = np.ascontiguousarray(moved(x, "cpu"))
-    sending = None if dest is None else comm.isend(here, dest, tag)
-    out = np.zeros_like(here)
+    sending = None if dest is None else comm.isend(x, dest, tag)
+    out = np.zeros_like(x, order="C")
     if source is not None:
         comm.recv(out, source, tag)
     if sending is not None:
         sending.wait()
-    return np.at_home_of(x, out)
+    return out
 
 
 def sendrecv(x, comm, dest, source, tag=0):

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..comm import Communicator, all_reduce, broadcast
-from ..device import moved
 from ..kernels import arrays as np
 from ..kernels.halves import as_dtype, held, store, summable
 from ..nn import Module, Parameter
@@ -23,10 +22,7 @@ MIB = 1 << 20
 def broadcast_parameters(model: Module, comm: Communicator) -> None:
     """Make every rank's parameters those of rank 0."""
     for p in model.parameters():
-        host = moved(p.data, "cpu")
-        broadcast(comm, host)
-        if host is not p.data:
-            p.data.set(host)
+        broadcast(comm, p.data)
 
 
 def sum_gradients_naive(
@@ -35,10 +31,10 @@ def sum_gradients_naive(
     """Sum gradients over the ranks, one all-reduce a parameter: a latency each."""
     for p in params:
         g = gradient(p)
-        host = moved(summable(g), "cpu")
-        all_reduce(comm, host, algorithm=algorithm, out=host)
-        if host is not g:
-            store(np.at_home_of(g, host), g)
+        flat = summable(g)
+        all_reduce(comm, flat, algorithm=algorithm, out=flat)
+        if flat is not g:
+            store(flat, g)
 
 
 def gradient(p: Parameter) -> np.ndarray:

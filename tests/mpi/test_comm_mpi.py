@@ -1,6 +1,7 @@
 """Real ranks: the bits and messages of simulated ones, and no failure leaves anyone waiting."""
 
 import json
+import os
 import runpy
 import time
 from pathlib import Path
@@ -66,3 +67,11 @@ def test_an_agreed_exit_ends_every_rank_with_its_code(mpirun):
     assert done.returncode == 2
     assert done.stderr.count("rank 1: train.txt is empty") == 4
     assert sorted(done.stdout.split()) == ["begun"] * 4
+
+
+@pytest.mark.proof
+def test_messages_of_more_than_two_gigabytes(mpirun):
+    if os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < 16 << 30:
+        pytest.skip("it takes 13 GiB of memory")
+    done = mpirun(2, PROGRAMS / "comm_large.py", timeout=300)
+    assert done.returncode == 0, done.stderr

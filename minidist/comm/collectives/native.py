@@ -101,6 +101,11 @@ def _in_place() -> Any:
 def _bytes(flat: np.ndarray) -> list[Any]:
     from mpi4py import MPI
 
+    if flat.nbytes >= 1 << 31 and MPI.Get_version() < (4, 0):
+        raise MpiError(
+            f"{flat.nbytes:,} bytes: this library's own collectives count in 32 bits: "
+            "use algorithm='auto'"
+        )
     return [flat.view(np.uint8), MPI.BYTE]
 
 

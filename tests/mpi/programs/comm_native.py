@@ -11,6 +11,7 @@ from minidist.comm import (
     MpiError,
     all_reduce,
     barrier,
+    mpi,
     mpi_world,
     world_from_env,
 )
@@ -70,6 +71,19 @@ for size in (10, 300_000):  # nobody keeps these requests or their arrays
     np.full(size, -1.0)
     assert (receiving.wait() == partner).all()
     assert (receiving.wait() == partner).all()
+
+mpi.PART = 1000  # a message in several parts
+whole = np.arange(5000) % 7 + comm.rank
+for long in (whole, whole[:125], whole[:250]):
+    out = comm.sendrecv(long, partner, np.zeros(long.size, int), partner)
+    assert (out == long - comm.rank + partner).all()
+requests = [comm.isend(whole, partner), comm.irecv(np.zeros(5000, int), partner)]
+while not all(r.is_completed() for r in requests):
+    pass
+for size in (4999, 5001, 5200):
+    sending = comm.isend(whole, partner)
+    refuses(MismatchError, f"int64 ({size},)", lambda n=size: comm.recv(np.zeros(n, int), partner))
+    sending.wait()
 
 blas = [lib["num_threads"] for lib in threadpoolctl.threadpool_info() if lib["user_api"] == "blas"]
 assert set(blas) <= {1}, blas
