@@ -133,9 +133,15 @@ def test_arrays_of_a_gpu_go_by_the_host():
 # The controls: a transpose that is not one
 
 
+SHIFTED = c._shifted
 MUTANTS = {
     "reduce": ("summed", lambda comm, x, *rest: x * 1.0),
     "copy": ("summed", lambda comm, x, *rest: x * 1.0),
+    "gather": ("gathered", lambda comm, x, *rest: np.roll(all_gather(comm, x, *rest), 1, 0)),
+    "ring": ("_shifted", lambda x, comm, dest, source, tag: SHIFTED(
+        x, comm, (comm.rank + 1) % comm.size, (comm.rank - 1) % comm.size, tag)),
+    "line": ("_shifted", lambda x, comm, dest, source, tag: 0.5 * SHIFTED(
+        x, comm, dest, source, tag) if dest is None else SHIFTED(x, comm, dest, source, tag)),
     "scatter": ("gathered", lambda comm, x, *rest: all_gather(comm, x, *rest)[::-1]),
     "all_gather": ("scattered", lambda comm, x, *rest: all_gather(comm, x)[: rest[-1][comm.rank]]),
     "reduce_scatter": ("gathered", lambda comm, x, *rest: 2 * all_gather(comm, x, *rest)),
@@ -152,6 +158,10 @@ def test_a_wrong_transpose_is_seen(name, monkeypatch):
     forward, backward = products(CASES[name], 4)
     wrong_value = name == "reduce" and forward != products_of_the_sum(CASES[name])
     assert forward != backward or wrong_value
+
+
+def test_every_operation_has_its_wrong_transpose():
+    assert set(MUTANTS) == set(CASES)
 
 
 def products_of_the_sum(case):
