@@ -61,3 +61,41 @@ def test_five_seeds_reach_the_goal(path, tmp_path):
     done = run_alone(path, "--out", tmp_path, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert accuracy(done.stdout) >= goal(path) >= 96
+
+
+# Of messages and collectives: with and without MPI
+
+TALK = {
+    "ping_pong": ["α = ", "GB/s"],
+    "scatter_gather": ["rank 3 works on 2 of 10 samples", "total"],
+    "ring_all_reduce": ["rank 3 |   abcd      abcd      abcd      abcd", "rank 3 sent 144 bytes"],
+    "deadlocks": ["everybody_sends_first", "MismatchError: ranks do not call the same collective",
+                  "one_rank_stays_away"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TALK)
+def test_communication_without_mpi(name):
+    path = FOLDER / f"{name}.py"
+    assert len(path.read_text().splitlines()) < 60
+    done = run_alone(path)
+    assert done.returncode == 0 and all(text in done.stdout for text in TALK[name]), done.stderr
+    if name == "ping_pong":
+        assert "α = 5.00 µs a message, β = 0.100 ns a byte" in done.stdout
+    if name == "deadlocks":
+        assert done.stdout.count("DeadlockError: deadlock: ") == 3
+        assert done.stdout.count("cycle: 0 -> ") == 2
+        assert (
+            "rank 2 waits in all_reduce: " in done.stdout and "rank 3 has returned" in done.stdout
+        )
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("name", TALK)
+def test_communication_on_four_real_ranks(mpirun, name):
+    done = mpirun(4, FOLDER / f"{name}.py")
+    assert done.returncode == 0 and all(text in done.stdout for text in TALK[name]), done.stderr
+    if name == "deadlocks":
+        assert done.stdout.count("DeadlineError: rank 0 has waited 2.") == 3
+        assert re.search(r"rank 1 last seen \S+ s ago in ssend\(dest=2", done.stdout)
+        assert re.search(r"rank 3 not in all_reduce #0 'gradients'; rank 3 last seen", done.stdout)

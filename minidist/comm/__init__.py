@@ -37,6 +37,7 @@ from .errors import (
 from .guard import AgreedExit, abort_on_error, agree
 from .ledger import Ledger, bus_bandwidth
 from .shards import shard_bounds, shard_range
+from .texts import print_in_order
 
 if TYPE_CHECKING:
     from .launcher import launch
@@ -85,6 +86,7 @@ __all__ = [
     "launch",
     "local_rank",
     "mpi_world",
+    "print_in_order",
     "reduce",
     "reduce_scatter",
     "scan",

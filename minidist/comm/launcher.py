@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .communicator import Communicator
 from .errors import MpiError
@@ -15,15 +15,17 @@ from .simulated import simulate
 T = TypeVar("T")
 
 
-def launch(fn: Callable[[Communicator], T], ranks: int = 1) -> T:
+def launch(fn: Callable[[Communicator], T], ranks: int = 1, **simulation: Any) -> T:
     """`fn(comm)` on every rank that mpirun started; alone, on `ranks` simulated ranks.
+
+    `simulation`: what else simulate() is told, a clock for example.
 
     Returns this rank's result (rank 0's where the ranks are simulated). A rank that raises ends
     them all. MpiError: mpi4py sees other ranks than mpirun started.
     """
     started = world_from_env()[1]
     if started <= 1:
-        return simulate(fn, ranks)[0]
+        return simulate(fn, ranks, **simulation)[0]
     comm = mpi_world()
     if comm.size != started:
         raise MpiError(

@@ -1,4 +1,4 @@
-"""Bytes of any length from every rank to every rank."""
+"""Bytes of any length from every rank to every rank, and lines on the screen in rank order."""
 
 from itertools import accumulate, pairwise
 
@@ -13,3 +13,10 @@ def share(comm: Communicator, mine: bytes) -> list[bytes]:
     lengths = all_gather(comm, np.array([len(mine)]), counts=[1] * comm.size).tolist()
     joined = all_gather(comm, np.frombuffer(mine, np.uint8), counts=lengths).tobytes()
     return [joined[a:b] for a, b in pairwise(accumulate(lengths, initial=0))]
+
+
+def print_in_order(comm: Communicator, text: str) -> None:
+    """Rank 0 prints everyone's text in rank order, which prints of many processes do not keep."""
+    texts = share(comm, text.encode())
+    if comm.rank == 0:
+        print("\n".join(t.decode() for t in texts if t), flush=True)

@@ -82,7 +82,9 @@ class World:
         now = time.monotonic()
         if now - start > self.deadline:
             limit = f"\na wait may last {self.deadline:g} s: MINIDIST_TIMEOUT=seconds changes that"
-            raise DeadlineError(self._why(call, whom, now - start) + limit)
+            why = self._why(call, whom, now - start) + limit
+            time.sleep(GRACE / 2)  # others whose time is up now still read what this rank did last
+            raise DeadlineError(why)
         if not any(self.board.has_exited(rank) for rank in whom):
             return None
         if gone is not None and now - gone > GRACE:
@@ -97,8 +99,9 @@ class World:
                 continue
             if self.board.is_in(rank, call):
                 lines.append(f"rank {rank} is in {call} too")
-            else:
-                lines.append(f"rank {rank} not in {call}; rank {rank} {self.board.seen(rank)}")
+                continue
+            absent = "" if len(whom) == 1 else f"rank {rank} not in {call}; "
+            lines.append(f"{absent}rank {rank} {self.board.seen(rank)}")
         return f"rank {me} has waited {seconds:.1f} s in {call}\n  " + "\n  ".join(lines)
 
     def _leave(self) -> None:

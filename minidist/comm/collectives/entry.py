@@ -29,7 +29,7 @@ def by_host(collective: Collective) -> Collective:
         out.set(result)
         return out
 
-    return call
+    return _named(call, collective.__name__)
 
 
 def nonblocking(collective: Collective) -> Callable[..., Request]:
@@ -42,6 +42,13 @@ def nonblocking(collective: Collective) -> Callable[..., Request]:
     def start(comm: Communicator, *args: Any, **options: Any) -> Request:
         return comm.start(collective, *args, **options)
 
-    start.__name__ = start.__qualname__ = "i" + collective.__name__
+    _named(start, "i" + collective.__name__)
     start.__doc__ = f"{collective.__name__} that does not wait. {nonblocking.__doc__}"
     return start
+
+
+def _named(wrapper: Callable[..., Any], name: str) -> Callable[..., Any]:
+    # The code's name too: it is what tracebacks and the report of a deadlock show.
+    wrapper.__name__ = wrapper.__qualname__ = name
+    wrapper.__code__ = wrapper.__code__.replace(co_name=name)
+    return wrapper
