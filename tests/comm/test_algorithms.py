@@ -70,6 +70,9 @@ def test_auto_goes_by_the_size():
               "reduce": rooted.REDUCE, "scatter": rooted.SCATTER, "gather": rooted.GATHER,
               "all_gather": gathering.ALGORITHMS, "reduce_scatter": exchange.REDUCE_SCATTER,
               "scan": exchange.SCAN, "all_to_all": exchange.ALL_TO_ALL}  # fmt: skip
+    assert auto.choose("all_gather", "auto", 4, 10) == "ring"
+    assert auto.choose("all_gather", "auto", 9, 10) == "bruck"
+    assert auto.choose("all_gather", "doubling", 9, 10) == "doubling"
     assert all(set(auto.AUTO[name]) <= set(BY_HAND(table)) for name, table in tables.items())
 
 

@@ -158,7 +158,8 @@ def test_broadcast_gives_everyone_the_roots_array(size, shape, dtype, data):
     root = data.draw(st.integers(0, size - 1))
     arrays = inputs(size, shape, dtype)
     expected = arrays[root].copy()
-    results, sent = run(arrays, lambda comm, a: broadcast(comm, a, root), data.draw(SEEDS))
+    call = lambda comm, a: broadcast(comm, a, root, "tree")
+    results, sent = run(arrays, call, data.draw(SEEDS))
     for result, array in zip(results, arrays):
         assert result is array
         assert_same_bits(result, expected)

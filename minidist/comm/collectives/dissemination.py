@@ -16,7 +16,7 @@ def barrier(comm: Communicator, algorithm: str = "auto", label: str = "") -> Non
     if algorithm == "native":
         native.check(comm)
     with comm.collective("barrier", label=label, algorithm=algorithm):
-        ALGORITHMS[choose("barrier", algorithm, 0)](comm)
+        ALGORITHMS[choose("barrier", algorithm, comm.size, 0)](comm)
 
 
 def disseminate(comm: Communicator) -> None:

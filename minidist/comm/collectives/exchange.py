@@ -40,7 +40,7 @@ def reduce_scatter(
     with comm.collective("reduce_scatter", array, label, **told):
         work = array.copy(order="C")
         if comm.size > 1:
-            run = REDUCE_SCATTER[choose("reduce_scatter", algorithm, work.nbytes)]
+            run = REDUCE_SCATTER[choose("reduce_scatter", algorithm, comm.size, work.nbytes)]
             run(comm, work.reshape(-1), bounds, comm.reducing(OPS[op]))
     mine = work[slice(*rows[comm.rank])].copy()
     return np.divide(mine, comm.size, out=mine) if op == "mean" else mine
@@ -69,7 +69,9 @@ def all_to_all(
         if algorithm == "bruck":
             blocks = np.ascontiguousarray(array).reshape(comm.size, -1)
             return bruck.all_to_all_flat(comm, blocks).reshape(array.shape)
-        return _exchange(comm, where, array, counts, coming, choose("all_to_all", algorithm, 0))
+        return _exchange(
+            comm, where, array, counts, coming, choose("all_to_all", algorithm, comm.size, 0)
+        )
 
 
 def _exchange(
@@ -107,6 +109,6 @@ def scan(
     check_algorithm(comm, where, algorithm, SCAN, array, op)
     with comm.collective("scan", array, label, reduction=op, algorithm=algorithm):
         work = array.copy(order="C")
-        run = SCAN[choose("scan", algorithm, work.nbytes)]
+        run = SCAN[choose("scan", algorithm, comm.size, work.nbytes)]
         run(comm, work.reshape(-1), comm.reducing(OPS[op]))
     return np.divide(work, comm.rank + 1, out=work) if op == "mean" else work

@@ -38,6 +38,6 @@ def all_gather(
         result = np.empty_like(array, shape=(sum(rows), *array.shape[1:]), order="C")
         (_, bounds), flat = row_bounds(comm, where, result.shape, rows), result.reshape(-1)
         flat[slice(*bounds[comm.rank])] = array.reshape(-1)
-        run = ALGORITHMS[choose("all_gather", algorithm, result.nbytes)]
+        run = ALGORITHMS[choose("all_gather", algorithm, comm.size, result.nbytes)]
         run(comm, flat, bounds, tags.ALL_GATHER)
     return result

@@ -39,7 +39,7 @@ def all_reduce(
         if work is not array:
             np.copyto(work, array)
         if comm.size > 1:
-            run = ALGORITHMS[choose("all_reduce", algorithm, work.nbytes)]
+            run = ALGORITHMS[choose("all_reduce", algorithm, comm.size, work.nbytes)]
             run(comm, work.reshape(-1), comm.reducing(OPS[op]))
     if op == "mean":
         np.divide(work, comm.size, out=work)

@@ -46,7 +46,7 @@ def broadcast(
     with comm.collective("broadcast", array, label, root=root, algorithm=algorithm):
         there = np.on_gpu(array) and not comm.cuda_aware
         work = array.get() if there else np.ascontiguousarray(array)
-        run = BROADCAST[choose("broadcast", algorithm, array.nbytes)]
+        run = BROADCAST[choose("broadcast", algorithm, comm.size, array.nbytes)]
         run(comm, work.reshape(-1), root)
     if comm.rank != root and work is not array:
         fill(array, work)
@@ -66,7 +66,7 @@ def reduce(
     told = {"reduction": op, "root": root, "algorithm": algorithm}
     with comm.collective("reduce", array, label, **told):
         work = array.copy(order="C")
-        run = REDUCE[choose("reduce", algorithm, work.nbytes)]
+        run = REDUCE[choose("reduce", algorithm, comm.size, work.nbytes)]
         run(comm, work.reshape(-1), comm.reducing(OPS[op]), root)
     if comm.rank != root:
         return None
@@ -97,7 +97,7 @@ def scatter(
         dtype, shape = _announced(comm, array, root)
         rows, bounds = row_bounds(comm, where, shape, counts)
         whole = numpy.empty(shape, dtype) if comm.rank != root else np.ascontiguousarray(array)
-        run = SCATTER[choose("scatter", algorithm, whole.nbytes)]
+        run = SCATTER[choose("scatter", algorithm, comm.size, whole.nbytes)]
         run(comm, whole.reshape(-1), bounds, root)
     return whole[slice(*rows[comm.rank])].copy()
 
@@ -121,7 +121,7 @@ def gather(
         _, bounds = row_bounds(comm, where, shape, rows)
         whole = np.empty_like(array, shape=shape, order="C")
         whole.reshape(-1)[slice(*bounds[comm.rank])] = array.reshape(-1)
-        run = GATHER[choose("gather", algorithm, whole.nbytes)]
+        run = GATHER[choose("gather", algorithm, comm.size, whole.nbytes)]
         run(comm, whole.reshape(-1), bounds, root)
     return whole if comm.rank == root else None
 
