@@ -16,9 +16,15 @@ SHAPES = st.lists(st.integers(0, 9), min_size=1, max_size=3).map(tuple)
 
 
 def whole(size, shape, seed=0):
-    """Whole numbers in float64: every order of summation gives the same bits."""
+    """Whole numbers in float64, read-only: every order of summation gives the same bits."""
     rng = np.random.default_rng([seed, size, *shape])
-    return [rng.integers(-99, 99, shape).astype("float64") for _ in range(size)]
+    return [frozen(rng.integers(-99, 99, shape).astype("float64")) for _ in range(size)]
+
+
+def frozen(array):
+    """The array, and an error for whoever writes into it."""
+    array.flags.writeable = False
+    return array
 
 
 @contextlib.contextmanager

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ranks import ROOTS, SEEDS, SHAPES, SIZES, even, on_ranks, same, split, whole
+from ranks import ROOTS, SEEDS, SHAPES, SIZES, even, frozen, on_ranks, same, split, whole
 
 from minidist import comm as c
 from minidist.comm import simulate
 from minidist.comm.collectives import auto, chain, exchange, gathering, reduction, rooted
+from minidist.comm.collectives.doubling import power
+from minidist.comm.collectives.tree import children
 from minidist.plan.collectives import asking, traffic
 from minidist.plan.collectives import exchange as exchanged
 
@@ -21,27 +23,54 @@ OPS = {"sum": np.sum, "max": np.max, "min": np.min, "prod": np.prod, "mean": np.
 @given(size=SIZES, shape=SHAPES, seed=SEEDS, op=st.sampled_from(["sum", "max", "min", "mean"]))
 def test_all_reduce(algorithm, size, shape, seed, op):
     arrays = whole(size, shape)
-    before = [a.copy() for a in arrays]
     call = lambda comm: c.all_reduce(comm, arrays[comm.rank], op, algorithm)
     results, sent = on_ranks(size, call, seed)
-    stack = np.stack(before)
+    stack = np.stack(arrays)
     wanted = stack.sum(0) / size if op == "mean" else OPS[op](stack, 0)
     assert all(same(r, wanted) for r in results)
-    assert all(same(a, b) for a, b in zip(arrays, before)), "inputs stay as they are"
     assert sent == traffic("all_reduce", algorithm, [arrays[0].nbytes] + [0] * (size - 1))
 
 
-@pytest.mark.parametrize("algorithm", BY_HAND(reduction.ALGORITHMS))
-@settings(max_examples=20)
-@given(size=SIZES, shape=SHAPES)
-def test_all_ranks_have_the_same_bits(algorithm, size, shape):
+def by_tree(v, op, place=0):
+    total = v[place]
+    for child in reversed(children(place, len(v))):
+        total = op(total, by_tree(v, op, child))
+    return total
+
+
+def to_a_power_of_two(v, op):
+    p = power(len(v))
+    return [op(v[k], v[k + p]) if k + p < len(v) else v[k] for k in range(p)]
+
+
+def neighbours_first(v, op):
+    v = to_a_power_of_two(v, op)
+    while len(v) > 1:
+        v = [op(a, b) for a, b in zip(v[::2], v[1::2])]
+    return v[0]
+
+
+def halves_first(v, op):
+    v = to_a_power_of_two(v, op)
+    while len(v) > 1:
+        v = [op(a, b) for a, b in zip(v[: len(v) // 2], v[len(v) // 2 :])]
+    return v[0]
+
+
+ORDERS = {"tree": by_tree, "doubling": neighbours_first, "rabenseifner": halves_first}
+
+
+@pytest.mark.parametrize("algorithm", ORDERS)  # ring and naive: test_collectives
+@settings(max_examples=40)
+@given(size=SIZES, shape=SHAPES, seed=SEEDS, op=st.sampled_from(["sum", "prod"]))
+def test_floats_are_added_in_the_algorithms_own_order_on_all_ranks(
+    algorithm, size, shape, seed, op
+):
     rng = np.random.default_rng([size, *shape])
-    arrays = [rng.standard_normal(shape).astype("float32") for _ in range(size)]
-    results, _ = on_ranks(
-        size, lambda comm: c.all_reduce(comm, arrays[comm.rank], "sum", algorithm)
-    )
-    assert all(same(r, results[0]) for r in results)
-    np.testing.assert_allclose(results[0], np.sum(arrays, 0), rtol=1e-4, atol=1e-5)
+    arrays = [frozen(rng.standard_normal(shape).astype("float32")) for _ in range(size)]
+    call = lambda comm: c.all_reduce(comm, arrays[comm.rank], op, algorithm)
+    wanted = ORDERS[algorithm](arrays, reduction.OPS[op])
+    assert all(same(r, wanted) for r in on_ranks(size, call, seed)[0])
 
 
 @pytest.mark.parametrize("dtype", ["int64", "uint8", "float16", "complex128", ">f4"])

@@ -10,7 +10,14 @@ from minidist.train.config import TrainConfig
 from minidist.train.run import run
 
 pytestmark = pytest.mark.mpi
-FLAGS = {"model": "gpt-nano", "steps": 4, "batch": 7, "seq": 16, "dropout": 0.1, "dtype": "float64"}
+FLAGS = {
+    "model": "gpt-nano",
+    "steps": 4,
+    "batch": 11,
+    "seq": 16,
+    "dropout": 0.1,
+    "dtype": "float64",
+}
 ARGS = [word for key, value in FLAGS.items() for word in (f"--{key}", str(value))]
 
 
@@ -26,7 +33,7 @@ def alone(tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 5, 8])
 def test_real_ranks_give_the_bits_of_simulated_ones(mpirun, tmp_path, alone, ranks):
     real, simulated = tmp_path / "real", tmp_path / "simulated"
     done = mpirun(ranks, "-m", "minidist.cli", "train", *ARGS, "--out", real)
