@@ -12,7 +12,9 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 BIN = Path(sys.executable).parent
 SMALL = ["--model", "gpt-nano", "--steps", "3", "--seq", "16"]
-PAGES = README + (ROOT / "docs/gpu.md").read_text("utf-8")
+PAGES = README + "".join(
+    (ROOT / "docs" / page).read_text("utf-8") for page in ("communication.md", "gpu.md")
+)
 SNIPPETS = [s for s in re.findall(r"```python\n(.*?)```", PAGES, re.S) if "import" in s]
 COMMANDS = [
     shlex.split(line, comments=True)
@@ -26,7 +28,7 @@ def test_python_snippets_run(snippet):
 
 
 def test_the_readme_shows_snippets_and_commands():
-    assert len(SNIPPETS) == 3
+    assert len(SNIPPETS) == 4
     assert {c[0] for c in COMMANDS} == {"mpirun", "minidist"}
 
 

@@ -78,7 +78,9 @@ class TrainConfig:
     """How many ranks to simulate (with --simulate)."""
     simulate: bool = False
     """Run --ranks simulated ranks in this one process, without MPI."""
-    allreduce: Literal["ring", "native"] = "ring"
+    allreduce: Literal["auto", "ring", "doubling", "rabenseifner", "tree", "naive", "native"] = (
+        "ring"
+    )
     """Sum gradients by our ring, or by MPI's own all-reduce."""
     bucket_mib: float = 1.0
     """Size of a gradient bucket in MiB."""
