@@ -81,7 +81,7 @@ class TrainConfig:
     allreduce: Literal["auto", "ring", "doubling", "rabenseifner", "tree", "naive", "native"] = (
         "ring"
     )
-    """Sum gradients by our ring, or by MPI's own all-reduce."""
+    """Sum gradients by one of our all-reduces, or by MPI's own."""
     bucket_mib: float = 1.0
     """Size of a gradient bucket in MiB."""
     eval_every: int = 100
