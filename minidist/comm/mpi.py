@@ -168,25 +168,22 @@ class MpiRequest(Request):
 
     def is_completed(self) -> bool:
         self.comm.world.advance()
-        return self not in self.comm.open or self._test(self._status())
+        return self not in self.comm.open or self._settle(self.request.Test, self._status())
 
     def _complete(self, status: Any) -> None:
         world = self.comm.world
-        if not world.patient:
-            whom = (self.comm.ranks[self.peer],)
-            world.complete(lambda: self._test(status), self.call, whom)
-            if not self.comm.inside:
-                world.leave()
+        if world.patient:
+            self._settle(self.request.Wait, status)  # polls without pause: the quickest way
             return
-        try:
-            self.request.Wait(status)  # polls without pause: the quickest where cores are free
-        finally:
-            self.comm.open.discard(self)
-        self._finish(status)
+        whom = (self.comm.ranks[self.peer],)
+        world.complete(lambda: self._settle(self.request.Test, status), self.call, whom)
+        if not self.comm.inside:
+            world.leave()
 
-    def _test(self, status: Any) -> bool:
+    def _settle(self, act: Callable[[Any], bool], status: Any) -> bool:
+        """Wait or test; once it is done or has failed, MPI does not hold the buffer any more."""
         try:
-            done = self.request.Test(status)
+            done = act(status)
         except BaseException:
             self.comm.open.discard(self)
             raise
@@ -210,11 +207,11 @@ class MpiReceive(MpiRequest):
 
         return MPI.Status()
 
-    def _complete(self, status: Any) -> None:
+    def _settle(self, act: Callable[[Any], bool], status: Any) -> bool:
         from mpi4py import MPI
 
         try:
-            super()._complete(status)
+            return super()._settle(act, status)
         except MPI.Exception as error:
             if error.Get_error_class() != MPI.ERR_TRUNCATE:
                 raise
@@ -245,10 +242,11 @@ class Parts:
     def __init__(self, requests: list[Any]):
         self.requests, self.before = requests, 0
 
-    def Wait(self, status: Any) -> None:
+    def Wait(self, status: Any) -> bool:
         while self.requests:
             self.requests[0].Wait(status)
             self._next(status)
+        return True
 
     def Test(self, status: Any) -> bool:
         while self.requests and self.requests[0].Test(status):

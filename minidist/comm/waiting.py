@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from greenlet import getcurrent, greenlet
@@ -152,9 +153,13 @@ class Work(Request):
         self.world.advance()
         return self.greenlet.dead
 
+    def _is_beyond(self, stage: tuple[str, Sequence[int]]) -> bool:
+        return self.greenlet.dead or (self.call, self.whom) != stage
+
     def wait(self) -> Any:
-        if not self.greenlet.dead:
-            self.world.complete(lambda: self.greenlet.dead, self.call, self.whom)
+        while not self.greenlet.dead:
+            stage = self.call, self.whom
+            self.world.complete(partial(self._is_beyond, stage), *stage)
         if self.error is not None:
             raise self.error
         return self.result

@@ -65,6 +65,11 @@ for out in (np.zeros(5, np.float32), np.zeros(2, np.float32), np.zeros(3, np.flo
     refuses(MismatchError, text, lambda out=out: comm.recv(out, partner))
     sending.wait()
 
+short = np.zeros(2, np.float32)  # of a message of three: said also to who only asks
+sending, asking = comm.isend(np.ones(3, np.float32), partner), comm.irecv(short, partner)
+refuses(MismatchError, "float32 (2,)", lambda: [asking.is_completed() for _ in range(1 << 20)])
+sending.wait()
+
 for size in (10, 300_000):  # nobody keeps these requests or their arrays
     receiving = comm.irecv(np.zeros(size), partner, tag=3)
     comm.isend(np.full(size, comm.rank) + 0.0, partner, tag=3)
