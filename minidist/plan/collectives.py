@@ -43,7 +43,8 @@ def traffic(
     table = {
         "all_reduce": {
             "naive": (2 * (n - 1), 2 * (n - 1) * s), "tree": (2 * (n - 1), 2 * (n - 1) * s),
-            "ring": (2 * n * (n - 1), 2 * (n - 1) * s), "doubling": (doubling, doubling * s),
+            "ring": (2 * n * (n - 1), 2 * (n - 1) * s),
+            "ordered": (2 * n * (n - 1), 2 * (n - 1) * s), "doubling": (doubling, doubling * s),
             "rabenseifner": (2 * p * steps + 2 * (n - p), 2 * (n - 1) * s),
         },
         "broadcast": _to_or_from_one(n, s, itemsize), "reduce": _to_or_from_one(n, s, itemsize),
@@ -54,7 +55,7 @@ def traffic(
         },
         "reduce_scatter": {
             "ring": (n * (n - 1), (n - 1) * s), "pairwise": (n * (n - 1), (n - 1) * s),
-            "halving": (doubling, (n - 1) * s + late),
+            "ordered": (n * (n - 1), (n - 1) * s), "halving": (doubling, (n - 1) * s + late),
         },
         "scan": {
             "chain": (n - 1, (n - 1) * s),
@@ -101,7 +102,8 @@ def coefficients(collective: str, algorithm: str, n: int, segments: int = 1) -> 
     table: dict[str, dict[str, tuple]] = {
         "all_reduce": {
             "naive": (n - 1 + log, n - 1 + log, n - 1), "tree": (2 * log, 2 * log, log),
-            "ring": (2 * (n - 1), 2 * most, most), "doubling": (log, log, log),
+            "ring": (2 * (n - 1), 2 * most, most),
+            "ordered": (2 * (n - 1), 2 * most, most), "doubling": (log, log, log),
             "rabenseifner": (2 * log, 2 * most, most),
         },
         "broadcast": {"linear": (n - 1, n - 1, 0), "tree": (log, log, 0), "chain": (*piped, 0)},
@@ -113,7 +115,7 @@ def coefficients(collective: str, algorithm: str, n: int, segments: int = 1) -> 
         },
         "reduce_scatter": {
             "ring": (n - 1, most, most), "pairwise": (n - 1, most, most),
-            "halving": (log, most, most),
+            "ordered": (n - 1, most, most), "halving": (log, most, most),
         },
         "all_to_all": {"pairwise": (n - 1, most, 0), "bruck": (log, log / 2, 0)},
         "scan": {"chain": (n - 1,) * 3, "doubling": (log,) * 3},

@@ -1,5 +1,7 @@
 """Every algorithm of every collective: NumPy's values, any number of ranks, exact traffic."""
 
+from functools import reduce
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -57,7 +59,16 @@ def halves_first(v, op):
     return v[0]
 
 
-ORDERS = {"tree": by_tree, "doubling": neighbours_first, "rabenseifner": halves_first}
+def in_rank_order(v, op):
+    return reduce(op, v)
+
+
+ORDERS = {
+    "ordered": in_rank_order,
+    "tree": by_tree,
+    "doubling": neighbours_first,
+    "rabenseifner": halves_first,
+}
 
 
 @pytest.mark.parametrize("algorithm", ORDERS)  # ring and naive: test_collectives
@@ -71,6 +82,19 @@ def test_floats_are_added_in_the_algorithms_own_order_on_all_ranks(
     call = lambda comm: c.all_reduce(comm, arrays[comm.rank], op, algorithm)
     wanted = ORDERS[algorithm](arrays, reduction.OPS[op])
     assert all(same(r, wanted) for r in on_ranks(size, call, seed)[0])
+
+
+@settings(max_examples=40)
+@given(size=SIZES, cuts=st.lists(st.integers(0, 30), min_size=8, max_size=8), seed=SEEDS)
+def test_ordered_sums_do_not_depend_on_how_the_buffer_is_cut(size, cuts, seed):
+    rng = np.random.default_rng(size)
+    arrays = [frozen(rng.standard_normal(30).astype("float32")) for _ in range(size)]
+    counts = np.diff([0, *sorted(cuts[: size - 1]), 30]).tolist()
+    whole_one = c.simulate(
+        lambda comm: c.all_reduce(comm, arrays[comm.rank], "sum", "ordered"), size
+    )
+    call = lambda comm: c.reduce_scatter(comm, arrays[comm.rank], "sum", "ordered", counts)
+    assert all(map(same, on_ranks(size, call, seed)[0], split(total, counts)))
 
 
 @pytest.mark.parametrize("dtype", ["int64", "uint8", "float16", "complex128", ">f4"])

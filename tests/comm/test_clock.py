@@ -34,11 +34,11 @@ CALLS = {
     "barrier": lambda comm, a: c.barrier(comm, a),
 }
 CASES = [
-    *(("all_reduce", a) for a in ("naive", "tree", "ring", "doubling", "rabenseifner")),
+    *(("all_reduce", a) for a in ("naive", "tree", "ring", "doubling", "rabenseifner", "ordered")),
     *((name, a) for name in ("broadcast", "reduce") for a in ("linear", "tree", "chain")),
     ("gather", "linear"), ("gather", "tree"), ("barrier", "dissemination"),
     *(("all_gather", a) for a in ("ring", "bruck", "doubling")),
-    *(("reduce_scatter", a) for a in ("ring", "pairwise", "halving")),
+    *(("reduce_scatter", a) for a in ("ring", "pairwise", "halving", "ordered")),
     ("all_to_all", "pairwise"), ("all_to_all", "bruck"), ("scan", "chain"), ("scan", "doubling"),
 ]  # fmt: skip
 

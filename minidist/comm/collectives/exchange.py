@@ -16,7 +16,8 @@ from .rooted import row_bounds
 
 REDUCE_SCATTER = {
     "ring": ring.reduce_scatter_flat, "halving": doubling.reduce_scatter_flat,
-    "pairwise": pairwise.reduce_scatter_flat, "native": native.reduce_scatter_flat,
+    "pairwise": pairwise.reduce_scatter_flat, "ordered": pairwise.reduce_scatter_in_order,
+    "native": native.reduce_scatter_flat,
 }  # fmt: skip
 SCAN = {"chain": chain.scan_flat, "doubling": doubling.scan_flat, "native": native.scan_flat}
 ALL_TO_ALL = {"pairwise": pairwise.all_to_all_flat, "native": native.all_to_all_flat}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...kernels import arrays as np
 from ..communicator import Communicator, check_array
-from . import doubling, naive, native, ring, tree
+from . import doubling, naive, native, pairwise, ring, tree
 from .auto import choose
 from .checks import check_algorithm, check_known
 from .entry import by_host
@@ -15,6 +15,7 @@ ALGORITHMS = {
     "naive": naive.all_reduce_flat,
     "tree": tree.all_reduce_flat,
     "doubling": doubling.all_reduce_flat,
+    "ordered": pairwise.all_reduce_in_order,
     "rabenseifner": doubling.rabenseifner_flat,
     "native": native.all_reduce_flat,
 }
