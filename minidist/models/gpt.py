@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from .. import nn, random
 from ..autograd import is_grad_enabled, no_grad
+from ..comm import Communicator
+from ..comm.alone import Alone
 from ..kernels import arrays as np
-from ..nn import Dropout, Embedding, LayerNorm, Linear
+from ..nn import Embedding, LayerNorm
 from ..nn import functional as F
+from ..ops import communication
+from ..parallel.cross_entropy import vocab_parallel_cross_entropy
+from ..parallel.layout import parts_of
+from ..parallel.sequence import TokenDropout, Tokens
+from ..parallel.tensor import (
+    ColumnParallelLinear,
+    RowParallelLinear,
+    VocabParallelEmbedding,
+    column_linear,
+)
 from ..tensor import Tensor
 
 LARGE_VOCABULARY = 8192  # logits of so many take more memory than a layer's activations
@@ -40,19 +53,23 @@ class GPTConfig:
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, c: GPTConfig):
-        self.heads = c.heads
+    def __init__(
+        self, c: GPTConfig, comm: Communicator | None = None, tokens: Tokens | None = None
+    ):
+        rows: dict[str, Any] = {"comm": comm, "tokens": tokens}
+        head = c.hidden // c.heads
         self.ln_1 = LayerNorm(c.hidden)
-        self.c_attn = Linear(c.hidden, 3 * c.hidden)
-        self.c_proj = Linear(c.hidden, c.hidden)
-        self.drop_1 = Dropout(c.dropout)
+        self.c_attn = ColumnParallelLinear(c.hidden, 3 * c.hidden, **rows, unit=head, blocks=3)
+        self.c_proj = RowParallelLinear(c.hidden, c.hidden, **rows, unit=head)
+        self.drop_1 = TokenDropout(c.dropout, tokens)
         self.ln_2 = LayerNorm(c.hidden)
-        self.c_fc = Linear(c.hidden, 4 * c.hidden)
-        self.mlp_proj = Linear(4 * c.hidden, c.hidden)
-        self.drop_2 = Dropout(c.dropout)
+        self.c_fc = ColumnParallelLinear(c.hidden, 4 * c.hidden, **rows)
+        self.mlp_proj = RowParallelLinear(4 * c.hidden, c.hidden, **rows)
+        self.drop_2 = TokenDropout(c.dropout, tokens)
+        self.heads = len(self.c_attn.weight) // (3 * head)  # this rank's
 
     def forward(self, x: Tensor) -> Tensor:
-        qkv = self.c_attn(self.ln_1(x))  # (b, s, 3h)
+        qkv = self.c_attn(self.ln_1(x))  # (b, s, 3h), of h and of 4h this rank's heads and units
         heads = F.packed_attention(qkv, self.heads, is_causal=True)  # (b, s, h)
         x = x + self.drop_1(self.c_proj(heads))
         wide = F.gelu(self.c_fc(self.ln_2(x)), "tanh")  # (b, s, 4h)
@@ -64,22 +81,31 @@ class GPT(nn.Module):
 
     Initial weights (normal of deviation 0.02·sqrt(768/h), which is GPT-2's at its own width;
     residual projections divided by sqrt(2L)) depend on the seed and the parameter's name alone.
+
+    `tp` are the ranks that share out heads, units and vocabulary; with sequence_parallel also the
+    tokens between them. Every layout starts from the same weights and drops the same units.
     """
 
-    def __init__(self, config: GPTConfig, seed: int = 0):
+    def __init__(
+        self, config: GPTConfig, seed: int = 0, tp: Communicator | None = None,
+        sequence_parallel: bool = False,
+    ):  # fmt: skip
         self.config = config
-        self.wte = Embedding(config.vocab, config.hidden)
+        self.tp = tp or Alone()
+        self.tokens = Tokens(self.tp) if sequence_parallel else None
+        rows: dict[str, Any] = {"comm": self.tp, "tokens": self.tokens}
+        self.wte = VocabParallelEmbedding(config.vocab, config.hidden, **rows)
         self.wpe = Embedding(config.positions, config.hidden)
-        self.drop = Dropout(config.dropout)
-        self.h = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.drop = TokenDropout(config.dropout, self.tokens)
+        self.h = nn.ModuleList(Block(config, **rows) for _ in range(config.layers))
         self.ln_f = LayerNorm(config.hidden)
         for name, module in self.named_modules():
-            if isinstance(module, Dropout):
+            if isinstance(module, TokenDropout):
                 module.name = name
         self.reset_parameters(seed)
 
     def reset_parameters(self, seed: int) -> None:
-        deviation = 0.02 * math.sqrt(768 / self.config.hidden)
+        deviation, parts = 0.02 * math.sqrt(768 / self.config.hidden), parts_of(self)
         for name, p in self.named_parameters():
             if name.endswith(".bias"):
                 p.data[...] = 0
@@ -87,21 +113,31 @@ class GPT(nn.Module):
                 p.data[...] = 1
             else:
                 scale = 1 / math.sqrt(2 * self.config.layers) if "proj" in name else 1
-                normal = random.generator(seed, name).standard_normal(p.shape)
+                shape = parts[name].shape if name in parts else p.shape
+                normal = random.generator(seed, name).standard_normal(shape)
+                normal = parts[name].of(normal) if name in parts else normal
                 p.data[...] = deviation * scale * normal
 
     def forward(self, index: Tensor) -> Tensor:
-        return F.linear(self.hidden(index), self.wte.weight)  # (b, s, V): the tied embedding
+        return communication.gather(self._logits(index), self.tp, -1)  # (b, s, V)
+
+    def _logits(self, index: Tensor) -> Tensor:
+        """Of this rank's part of the vocabulary, by the tied embedding: (b, s, V of this rank)."""
+        return column_linear(self.hidden(index), self.wte.weight, None, self.tp, self.tokens)
 
     def hidden(self, index: Tensor) -> Tensor:
-        """Tokens (b, s) -> the last layer's normalised states (b, s, h)."""
+        """Tokens (b, s) -> the last layer's normalised states (b, s, h), or this rank's of them."""
         length = index.shape[1]
         if length > self.config.positions:
             raise ValueError(
                 f"GPT: {length} tokens, but it has {self.config.positions} positions: "
                 "shorten the input or raise positions"
             )
-        x = self.drop(self.wte(index) + self.wpe.weight[:length])  # (b, s, h)
+        mine = slice(length)
+        if self.tokens is not None:
+            self.tokens.length = length
+            mine = self.tokens.mine
+        x = self.drop(self.wte(index) + self.wpe.weight[mine])  # (b, s, h)
         for block in self.h:
             x = block(x)
         return self.ln_f(x)
@@ -111,14 +147,16 @@ class GPT(nn.Module):
 
         With a large vocabulary the logits, the largest array by far, are made in chunks.
         """
-        if is_grad_enabled() and self.config.vocab >= LARGE_VOCABULARY:
+        large = self.config.vocab >= LARGE_VOCABULARY and self.tp.size == 1
+        if is_grad_enabled() and large and self.tokens is None:
             rows = self.hidden(index).reshape(-1, self.config.hidden)
             return F.linear_cross_entropy(
                 rows, self.wte.weight, target.reshape(-1), reduction=reduction
             )
-        logits = self(index)
-        return F.cross_entropy(
-            logits.view(-1, logits.shape[-1]), target.reshape(-1), reduction=reduction
+        logits = self._logits(index)
+        part = self.wte.parts["weight"]
+        return vocab_parallel_cross_entropy(
+            logits.reshape(-1, logits.shape[-1]), target.reshape(-1), part, reduction=reduction
         )
 
     @no_grad()

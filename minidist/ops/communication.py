@@ -15,7 +15,7 @@ from ..comm import all_to_all as exchanged
 from ..comm import broadcast as spread
 from ..comm import reduce as reduced
 from ..comm import reduce_scatter as scattered
-from ..comm import shard_range
+from ..comm import shard_bounds, shard_range
 from ..comm.collectives.exchange import row_counts
 from ..comm.collectives.ring import exchange_counts
 from ..kernels import arrays as np
@@ -31,6 +31,11 @@ def _first(collective, comm, x, dim, *args):
 def _part(x, comm, dim):
     rows = slice(*shard_range(x.shape[dim], comm.size, comm.rank))
     return x[(slice(None),) * dim + (rows,)]
+
+
+def _counts(x, comm, dim):
+    """Everyone's share of a dimension: known to all, so that nobody has to ask."""
+    return [b - a for a, b in shard_bounds(x.shape[dim], comm.size)]
 
 
 def _dim(x, dim):
@@ -59,7 +64,8 @@ def copy(x, comm):
 
 @differentiable
 def _scatter(x, comm, dim):
-    return _part(x, comm, dim).copy(), lambda g: _first(gathered, comm, g, dim)
+    counts = _counts(x, comm, dim)
+    return _part(x, comm, dim).copy(), lambda g: _first(gathered, comm, g, dim, counts)
 
 
 def scatter(x, comm, dim=0):
@@ -77,7 +83,7 @@ def _gather(x, comm, dim):
 
 def gather(x, comm, dim=0):
     """All parts joined, replicated; backward takes this rank's part. Parts may be uneven."""
-    return _gather(x, comm, _dim(x, dim))
+    return x if comm.size == 1 else _gather(x, comm, _dim(x, dim))
 
 
 @differentiable
@@ -94,7 +100,8 @@ def all_gather(x, comm, dim=0):
 
 @differentiable
 def _reduce_scatter(x, comm, dim):
-    return _first(scattered, comm, x, dim), lambda g: _first(gathered, comm, g, dim)
+    counts = _counts(x, comm, dim)
+    return _first(scattered, comm, x, dim), lambda g: _first(gathered, comm, g, dim, counts)
 
 
 def reduce_scatter(x, comm, dim=0):

@@ -1,0 +1,75 @@
+"""Sequence parallelism (Korthikanti et al. 2022, 4.2.2): activations in parts along the sequence.
+
+Between the tensor-parallel pairs a rank has some tokens of every sample, for norms and dropout.
+What is whole on every rank there (norms, biases after the sum, positions) sees this rank's tokens
+only: its gradients are parts of a sum, which `sum_partial` completes. To forget that is silent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..comm import Communicator, all_reduce, shard_bounds
+from ..kernels import arrays as np
+from ..nn import Dropout, Module, Parameter
+from ..random import keep_mask
+from ..tensor import Tensor
+from .layout import parts_of
+
+
+class Tokens:
+    """How the tokens of a sample lie along `dim` of activations; `length` is set at each forward.
+
+    One for all layers of a model, so that no layer has to ask the others how many they have.
+    """
+
+    def __init__(self, comm: Communicator, dim: int = 1):
+        self.comm, self.dim, self.length = comm, dim, 0
+
+    @property
+    def counts(self) -> list[int]:
+        """Every rank's tokens."""
+        return [b - a for a, b in shard_bounds(self.length, self.comm.size)]
+
+    @property
+    def mine(self) -> slice:
+        """This rank's."""
+        return slice(*shard_bounds(self.length, self.comm.size)[self.comm.rank])
+
+
+class TokenDropout(Dropout):
+    """Dropout of (b, s, h), or of this rank's tokens of it.
+
+    The mask is that of whole samples, of which each rank takes its tokens: no layout drops others.
+    """
+
+    def __init__(self, p: float = 0.5, tokens: Tokens | None = None, *, name: str = "dropout"):
+        super().__init__(p, name=name)
+        self.tokens = tokens
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.tokens is None or not self.training or self.p == 0:
+            return super().forward(input)
+        b, _, *rest = input.shape
+        kept = keep_mask(self.name, (b, self.tokens.length, *rest), 1 - self.p)
+        scale = np.asarray(1 / (1 - self.p) if self.p < 1 else 0.0, input.dtype)
+        return input * Tensor.of(kept[:, self.tokens.mine] * scale)
+
+
+def partial_parameters(model: Module) -> list[Parameter]:
+    """Of a sequence-parallel model, those that are whole on every rank."""
+    parts = parts_of(model)
+    return [p for name, p in model.named_parameters() if name not in parts]
+
+
+def sum_partial(params: Iterable[Parameter], comm: Communicator) -> None:
+    """Add up their gradients over the ranks, in one message."""
+    grads = [p.grad.data for p in params if p.grad is not None]
+    if not grads or comm.size == 1:
+        return
+    flat = np.concatenate([g.reshape(-1) for g in grads])
+    all_reduce(comm, flat, algorithm="ordered", out=flat, label="partial gradients")
+    first = 0
+    for g in grads:
+        g[...] = flat[first : first + g.size].reshape(g.shape)
+        first += g.size
