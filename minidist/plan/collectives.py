@@ -35,40 +35,51 @@ def traffic(
     >>> traffic("all_reduce", "ring", [100, 100, 100, 100])
     Traffic(messages=24, bytes=2400)
     """
+    if collective == "scatter":  # the same messages the other way, and a header before each
+        messages, sent = traffic("gather", algorithm, parts, root)
+        return Traffic(messages + len(parts) - 1, sent + (len(parts) - 1) * HEADER * 8)
     n, s = len(parts), sum(parts)
-    p, rounds = power(n), (n - 1).bit_length()
-    steps = p.bit_length() - 1
-    late = sum(parts[p:])  # the shards of the ranks beyond the largest power of two
-    doubling = p * steps + 2 * (n - p)
+    if collective in ("broadcast", "reduce"):
+        return Traffic(*_to_or_from_one(n, s, itemsize)[algorithm])
+    if collective == "all_reduce":
+        return Traffic(*_all_reduce(n, s)[algorithm])
+    if collective in ("all_gather", "reduce_scatter"):
+        return Traffic(*_of_shards(parts)[algorithm])
+    rounds = (n - 1).bit_length()
+    scans = sum(n - 2**k for k in range(rounds))
     table = {
-        "all_reduce": {
-            "naive": (2 * (n - 1), 2 * (n - 1) * s), "tree": (2 * (n - 1), 2 * (n - 1) * s),
-            "ring": (2 * n * (n - 1), 2 * (n - 1) * s),
-            "ordered": (2 * n * (n - 1), 2 * (n - 1) * s), "doubling": (doubling, doubling * s),
-            "rabenseifner": (2 * p * steps + 2 * (n - p), 2 * (n - 1) * s),
-        },
-        "broadcast": _to_or_from_one(n, s, itemsize), "reduce": _to_or_from_one(n, s, itemsize),
         "gather": {"linear": (n - 1, s - parts[root]), "tree": (n - 1, _hops(parts, root))},
-        "all_gather": {
-            "ring": (n * (n - 1), (n - 1) * s), "bruck": (n * rounds, (n - 1) * s),
-            "doubling": (doubling, (n - 1) * s + late),
-        },
-        "reduce_scatter": {
-            "ring": (n * (n - 1), (n - 1) * s), "pairwise": (n * (n - 1), (n - 1) * s),
-            "ordered": (n * (n - 1), (n - 1) * s), "halving": (doubling, (n - 1) * s + late),
-        },
-        "scan": {
-            "chain": (n - 1, (n - 1) * s),
-            "doubling": (sum(n - 2**k for k in range(rounds)),
-                         sum(n - 2**k for k in range(rounds)) * s),
-        },
+        "scan": {"chain": (n - 1, (n - 1) * s), "doubling": (scans, scans * s)},
         "barrier": {"dissemination": (n * rounds, 0)},
-    }  # fmt: skip
-    table["scatter"] = {
-        name: (2 * (n - 1), sent + (n - 1) * HEADER * 8)
-        for name, (_, sent) in table["gather"].items()
     }
     return Traffic(*table[collective][algorithm])
+
+
+def _doubling(n: int) -> int:
+    """Messages of recursive doubling: each of the first p ranks log2(p), and the others' two."""
+    p = power(n)
+    return p * (p.bit_length() - 1) + 2 * (n - p)
+
+
+def _all_reduce(n: int, s: int) -> dict[str, tuple[int, int]]:
+    messages, p = _doubling(n), power(n)
+    by_chunks, at_once = (2 * n * (n - 1), 2 * (n - 1) * s), (2 * (n - 1), 2 * (n - 1) * s)
+    return {
+        "naive": at_once, "tree": at_once, "ring": by_chunks, "ordered": by_chunks,
+        "doubling": (messages, messages * s),
+        "rabenseifner": (messages + p * (p.bit_length() - 1), 2 * (n - 1) * s),
+    }  # fmt: skip
+
+
+def _of_shards(parts: Sequence[int]) -> dict[str, tuple[int, int]]:
+    n, s = len(parts), sum(parts)
+    by_chunks = (n * (n - 1), (n - 1) * s)
+    late = sum(parts[power(n) :])  # the shards of the ranks beyond the largest power of two
+    halves = (_doubling(n), (n - 1) * s + late)
+    return {
+        "ring": by_chunks, "pairwise": by_chunks, "ordered": by_chunks,
+        "bruck": (n * (n - 1).bit_length(), (n - 1) * s), "doubling": halves, "halving": halves,
+    }  # fmt: skip
 
 
 def asking(n: int) -> Traffic:
