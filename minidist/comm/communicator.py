@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -50,7 +51,6 @@ class Communicator(ABC):
     rank: int
     size: int
     ranks: tuple[int, ...]  # their numbers in the world
-    ledger: Ledger | None = None
     native: Any = None  # the MPI library's own communicator, where there is one
     cuda_aware = False  # whether arrays on a GPU may be given to the transport as they are
     debug = 0  # MINIDIST_DEBUG: 1 compares what ranks call, 2 also from where
@@ -69,7 +69,8 @@ class Communicator(ABC):
         """
         dest, tag = self._checked("isend", "dest", array, dest, tag)
         if self.ledger is not None:
-            self.ledger.count(self.rank, dest, self.inside, tag, array)
+            here, there = self.ranks[self.rank], self.ranks[dest]
+            self.ledger.count(here, there, self.inside, tag, array)
         return self._isend(array, dest, self._shifted(tag), synchronous)
 
     def irecv(self, out: np.ndarray, source: int, tag: int = 0) -> Request:
@@ -115,7 +116,10 @@ class Communicator(ABC):
         if color is not None and operator.index(color) < 0:
             raise ValueError(f"rank {self.rank} split(color={color}): use 0 or more, or None")
         with self.collective("split"):
-            return self._split(color, operator.index(key))
+            part = self._split(color, operator.index(key))
+        if part is not None:
+            part._books = self._books
+        return part
 
     def collective(
         self, name: str, array: np.ndarray | None = None, label: str = "", shape: Any = None,
@@ -155,6 +159,19 @@ class Communicator(ABC):
         work = self._start(partial(collective, view, *args, **options), collective.__name__)
         self._works[slot] = work
         return work
+
+    @property
+    def ledger(self) -> Ledger | None:
+        """Who counts what is sent here and through the communicators split from here."""
+        return self._books[0]
+
+    @ledger.setter
+    def ledger(self, ledger: Ledger | None) -> None:
+        self._books[0] = ledger
+
+    @functools.cached_property
+    def _books(self) -> list[Ledger | None]:
+        return [None]
 
     @property
     def _works(self) -> WeakValueDictionary[int, Request]:

@@ -13,7 +13,7 @@ from .texts import share
 
 
 class Route(NamedTuple):
-    """What messages have in common; `collective` is "" for a user's own. Ranks are the group's."""
+    """What messages have in common; `collective` is "" for a user's own. Ranks are the world's."""
 
     source: int
     dest: int
@@ -58,7 +58,7 @@ def bus_bandwidth(collective: str, nbytes: int, size: int, seconds: float) -> fl
 
 
 class Ledger:
-    """`with Ledger(comm) as ledger:` counts this rank's sends by Route.
+    """`with Ledger(comm) as ledger:` counts this rank's sends by Route, those of splits too.
 
     With `log`, `messages_sent` also lists each. What an MPI library sends inside its own
     collectives (algorithm "native") it cannot see, and what the guard sends it leaves out.

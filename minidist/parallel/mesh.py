@@ -6,6 +6,8 @@ import math
 from dataclasses import astuple, dataclass, fields
 from itertools import product
 
+from ..comm import Communicator
+from ..comm.alone import Alone
 from ..errors import UserError
 
 
@@ -44,6 +46,31 @@ class Mesh:
         for axis in fields(self):
             rank = rank * getattr(self, axis.name) + coordinates.get(axis.name, 0)
         return rank
+
+    def group(self, comm: Communicator, *axes: str) -> Communicator:
+        """The ranks that differ from this one on these axes alone; every rank calls it.
+
+        group(comm, "dp", "cp") are those over which gradients are summed.
+        """
+        self._check(comm, axes)
+        if math.prod(getattr(self, axis) for axis in axes) == 1:
+            return Alone()
+        place = self.coordinates(comm.rank)
+        others = [(n, getattr(self, n)) for n in place if n not in axes]
+        color = 0
+        for name, size in others:
+            color = color * size + place[name]
+        found = comm.split(color, key=comm.rank)
+        assert found is not None
+        return found
+
+    def _check(self, comm: Communicator, axes: tuple[str, ...]) -> None:
+        known = [axis.name for axis in fields(self)]
+        if comm.size != self.size or not set(axes) <= set(known):
+            raise ValueError(
+                f"group of {', '.join(axes)} on {comm.size} ranks: want axes of {', '.join(known)} "
+                f"and this mesh's {self.size} ranks"
+            )
 
     def require(self, ranks: int, axes: tuple[str, ...] = ("dp",)) -> Mesh:
         """This mesh, if it has exactly `ranks` places; otherwise an error that lists what fits."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 from ...kernels import arrays as np
 from ...kernels.halves import BFLOAT16, is_half, store, wide
@@ -28,6 +29,7 @@ def clip_grad_norm_(
     p = float(norm_type)
     if not p > 0:
         raise ValueError(f"clip_grad_norm_: norm_type = {norm_type}: want p > 0, or inf")
+    parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     grads = _gradients(parameters)
     norm = vector_norm(grads, p)
     if error_if_nonfinite and not math.isfinite(float(norm)):
@@ -35,15 +37,22 @@ def clip_grad_norm_(
             f"clip_grad_norm_: the {norm_type}-norm of the gradients is {norm}: it cannot be "
             "clipped; look for what overflowed, or pass error_if_nonfinite=False"
         )
-    scale = max_norm / (norm + 1e-6)
+    clip_grads_with_norm_(parameters, max_norm, norm)
+    dtypes = [wide(g.reshape(-1)[:0]).dtype for g in grads]
+    return Tensor(norm, dtype=np.result_type(*dtypes) if grads else None)
+
+
+def clip_grads_with_norm_(
+    parameters: Tensor | Iterable[Tensor], max_norm: float, total_norm: Any
+) -> None:
+    """g ← g · min(1, max_norm / (total_norm + 1e-6)), of a norm that is known already."""
+    scale, norm = max_norm / (total_norm + 1e-6), total_norm
     if np.on_gpu(norm):  # whether it is under 1 is known there alone
         scale = np.where(scale >= 1, 1, scale)
     if np.on_gpu(norm) or not scale >= 1:
         with np.errstate(invalid="ignore"):  # inf · 0
-            for g in grads:
+            for g in _gradients(parameters):
                 store(wide(g) * scale, g) if is_half(g) else np.multiply(g, scale, out=g)
-    dtypes = [wide(g.reshape(-1)[:0]).dtype for g in grads]
-    return Tensor(norm, dtype=np.result_type(*dtypes) if grads else None)
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
