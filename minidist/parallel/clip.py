@@ -37,4 +37,4 @@ def clip_grad_norm_(
         squares += float(vector_norm(wholes, 2.0)) ** 2
     norm = math.sqrt(all_reduce(comm, np.array([squares]), algorithm="ordered", label="norm")[0])
     clip_grads_with_norm_(params, max_norm, norm)
-    return Tensor(norm)
+    return Tensor(norm, dtype=np.result_type(*(g.dtype for g in [*parts, *wholes])))

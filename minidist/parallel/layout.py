@@ -76,4 +76,5 @@ def whole_state(model: Module) -> dict[str, np.ndarray]:
 def load_whole_state(model: Module, state: dict[str, np.ndarray]) -> None:
     """Fill a model in any layout from the state_dict of the whole one."""
     parts = parts_of(model)
-    model.load_state_dict({k: parts[k].of(v) if k in parts else v for k, v in state.items()})
+    fits = lambda k, v: k in parts and v.shape == parts[k].shape
+    model.load_state_dict({k: parts[k].of(v) if fits(k, v) else v for k, v in state.items()})

@@ -17,6 +17,7 @@ from ..errors import UserError
 from ..kernels import arrays as np
 from ..nn import Module
 from ..optim import Optimizer
+from ..parallel.layout import load_whole_state, parts_of, whole_state
 
 FILES = ("model.safetensors", "optimizer.safetensors")
 Arrays = dict[str, np.ndarray]
@@ -24,17 +25,21 @@ Arrays = dict[str, np.ndarray]
 
 def save(
     folder: Path, step: int, model: Module, optimizer: Optimizer, tokens: int,
-    scaler: dict[str, Any] | None = None,
+    scaler: dict[str, Any] | None = None, writes: bool = True,
 ) -> Path:  # fmt: skip
     """Write folder/step-<step>: parameters, optimiser state, and state.json with their hashes.
 
-    `scaler` is the state of a GradScaler, if there is one.
+    `scaler` is the state of a GradScaler, if there is one. Of a model that ranks share out, all of
+    them call this and one of them writes; what is written is whole, for any layout to read.
     """
+    arrays = whole_state(model), optimizer_arrays(model, optimizer)
     path, draft = folder / f"step-{step:06d}", folder / f".step-{step:06d}.part"
+    if not writes:
+        return path
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    save_file(_contiguous(model.state_dict()), draft / FILES[0])
-    save_file(_contiguous(optimizer_arrays(model, optimizer)), draft / FILES[1])
+    for array, file in zip(arrays, FILES):
+        save_file(_contiguous(array), draft / file)
     state = {"step": step, "tokens": tokens, "sha256": {f: _sha256(draft / f) for f in FILES}}
     state |= {"scaler": scaler} if scaler else {}
     (draft / "state.json").write_text(json.dumps(state, indent=1))
@@ -56,7 +61,7 @@ def load(path: Path, model: Module, optimizer: Optimizer | None = None) -> dict[
     state = _read_state(path)
     arrays = [_read(path / f, state["sha256"][f]) for f in FILES[: 1 if optimizer is None else 2]]
     try:
-        model.load_state_dict(arrays[0])
+        load_whole_state(model, arrays[0])
     except RuntimeError as error:
         raise UserError(f"checkpoint '{path}' is of another model: {error}") from None
     if optimizer is not None:
@@ -65,15 +70,20 @@ def load(path: Path, model: Module, optimizer: Optimizer | None = None) -> dict[
 
 
 def optimizer_arrays(model: Module, optimizer: Optimizer) -> Arrays:
-    """The optimiser's arrays by parameter name: "exp_avg.wte.weight", …"""
-    states = ((n, optimizer.state.get(p, {})) for n, p in model.named_parameters())
-    return {f"{k}.{n}": v for n, s in states for k, v in s.items() if isinstance(v, np.ndarray)}
+    """The optimiser's arrays by parameter name, whole: "exp_avg.wte.weight", …"""
+    parts, found = parts_of(model), {}
+    for name, p in model.named_parameters():
+        for kind, value in optimizer.state.get(p, {}).items():
+            if isinstance(value, np.ndarray):
+                found[f"{kind}.{name}"] = parts[name].whole(value) if name in parts else value
+    return found
 
 
 def restore_optimizer(model: Module, optimizer: Optimizer, arrays: Arrays, step: int) -> None:
-    params = dict(model.named_parameters())
+    params, parts = dict(model.named_parameters()), parts_of(model)
     for key, array in arrays.items():
         kind, name = key.split(".", 1)
+        array = parts[name].of(array) if name in parts else array
         state = optimizer.state.setdefault(params[name], {"step": step})
         state[kind] = moved(array, params[name].device)
 

@@ -30,6 +30,8 @@ LAUNCH = (
     "ranks",
     "simulate",
     "dp",
+    "tp",
+    "sequence_parallel",
     "device",
 )  # how a run was started, not what it is
 
@@ -74,6 +76,10 @@ class TrainConfig:
         None
     )
     """Data-parallel ranks."""
+    tp: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    """Tensor-parallel ranks: they share out heads, units and vocabulary."""
+    sequence_parallel: bool = False
+    """With --tp: also share out the tokens between the tensor-parallel layers."""
     ranks: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
     """How many ranks to simulate (with --simulate)."""
     simulate: bool = False
@@ -102,7 +108,10 @@ class TrainConfig:
         )
 
     def mesh(self, ranks: int) -> Mesh:
-        return Mesh(dp=ranks if self.dp is None else self.dp).require(ranks)
+        """Who stands where: tp innermost; dp, if it is not given, is what is left."""
+        tp = max(self.tp, 1)
+        dp = max(ranks // tp, 1) if self.dp is None else self.dp
+        return Mesh(dp=dp, tp=tp).require(ranks, ("dp", "tp") if self.tp > 1 else ("dp",))
 
 
 POSITIVE = ("steps", "batch", "seq", "lr", "clip", "bucket_mib", "eval_every", "save_every")
@@ -129,14 +138,30 @@ def check(config: TrainConfig, ranks: int) -> None:
         raise UserError(f"device '{config.device}' is unknown: choose cpu, cuda")
     if config.device == "cuda" and (reason := cuda.missing()):
         raise UserError(f"device cuda: {reason}")
-    config.mesh(ranks)
-    if config.batch < ranks:
-        raise UserError(
-            f"batch {config.batch} is smaller than the {ranks} ranks, so some would have no row: "
-            f"raise --batch to at least {ranks} or start fewer ranks"
-        )
+    _check_layout(config, ranks)
     if config.resume and config.out is None:
         raise UserError("resume needs the run folder: add --out DIR")
+
+
+def _check_layout(config: TrainConfig, ranks: int) -> None:
+    _require("tp", config.tp, lambda v: v >= 1, "at least 1")
+    dp, heads = config.mesh(ranks).dp, PRESETS[config.model]["heads"]
+    if config.tp > heads:
+        raise UserError(
+            f"tp {config.tp}: {config.model} has {heads} heads, and a rank needs at least one: "
+            f"use --tp {heads} or less, or a larger --model"
+        )
+    if config.sequence_parallel and not 1 < config.tp <= config.seq:
+        raise UserError(
+            f"sequence-parallel with tp {config.tp} and seq {config.seq}: it shares the tokens "
+            "out among tensor-parallel ranks: want --tp of at least 2, and a token for each"
+        )
+    if config.batch < dp:
+        ways = "ranks" if config.tp == 1 else "data-parallel ranks"
+        raise UserError(
+            f"batch {config.batch} is smaller than the {dp} {ways}, so some would have no row: "
+            f"raise --batch to at least {dp} or start fewer ranks"
+        )
 
 
 def _require(name: str, value: float, good: Any, wanted: str) -> None:

@@ -18,8 +18,11 @@ from ..autograd import no_grad
 from ..comm import Communicator, all_reduce, local_rank, shard_range
 from ..errors import UserError
 from ..models.gpt import GPT
-from ..optim import AdamW, Optimizer, clip_grad_norm_, warmup_cosine
+from ..optim import AdamW, Optimizer, warmup_cosine
+from ..parallel.clip import clip_grad_norm_
 from ..parallel.data import Bucketed, broadcast_parameters
+from ..parallel.layout import sharded
+from ..parallel.sequence import partial_parameters, sum_partial
 from ..tensor import Tensor
 from .config import TrainConfig
 
@@ -49,17 +52,19 @@ class Trainer:
         c = self.config
         if c.device == "cuda":
             cuda.set_device(local_rank() % cuda.device_count())
-        self.model = GPT(c.gpt(data.VOCAB), seed=c.seed)
+        mesh = c.mesh(self.comm.size)
+        self.dp, self.tp = mesh.group(self.comm, "dp"), mesh.group(self.comm, "tp")
+        self.model = GPT(c.gpt(data.VOCAB), c.seed, self.tp, c.sequence_parallel)
         if c.dtype != "float32":
             self.model.to(c.dtype)
             self.model.reset_parameters(c.seed)
         self.model.to(c.device)
-        broadcast_parameters(self.model, self.comm)
+        broadcast_parameters(self.model, self.dp)
         self.optimizer: Optimizer = AdamW(
             decay_groups(self.model, c.weight_decay), lr=c.lr, betas=(0.9, 0.95)
         )
         bucket_bytes = int(c.bucket_mib * 2**20)
-        self.gradients = Bucketed(self.model.parameters(), self.comm, bucket_bytes, c.allreduce)
+        self.gradients = Bucketed(self.model.parameters(), self.dp, bucket_bytes, c.allreduce)
         self.scaler = GradScaler(enabled=c.precision == "float16", comm=self.comm)
         self.halves = autocast(c.device, c.precision, True) if c.precision != "full" else None
 
@@ -67,7 +72,7 @@ class Trainer:
         """This rank's inputs and targets of a global batch, and the number of its first row."""
         c = self.config
         starts = data.training_starts(self.corpus, c.seq, c.batch, c.seed, step)
-        first, last = shard_range(c.batch, self.comm.size, self.comm.rank)
+        first, last = shard_range(c.batch, self.dp.size, self.dp.rank)
         return *data.windows(self.corpus.train, starts[first:last], c.seq), first
 
     def step(self, step: int) -> dict[str, float]:
@@ -79,9 +84,11 @@ class Trainer:
         # Divided by the global count: the sum over ranks is the global mean, rows uneven or not.
         loss = total / (c.batch * c.seq)
         self.scaler.scale(loss).backward()
+        if c.sequence_parallel:
+            sum_partial(partial_parameters(self.model), self.tp)
         self.gradients.sum_gradients()
         self.scaler.unscale_(self.optimizer)
-        norm = clip_grad_norm_(self.model.parameters(), c.clip)
+        norm = clip_grad_norm_(self.model.parameters(), c.clip, self.tp, sharded(self.model))
         lr = warmup_cosine(step, c.steps, c.warmup, c.lr, c.lr * c.final_lr)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -100,14 +107,15 @@ class Trainer:
             return self.model.loss(inputs, targets, reduction="sum")
 
     def _sum(self, *numbers: float) -> list[float]:
-        return all_reduce(self.comm, np.array(numbers, np.float64), algorithm="ring").tolist()
+        """Sums over the data-parallel ranks; what tensor-parallel ones have is whole already."""
+        return all_reduce(self.dp, np.array(numbers, np.float64), algorithm="ring").tolist()
 
     @no_grad()
     def evaluate(self) -> float:
         """Mean loss on held-out windows in nats a byte; each rank takes its share of them."""
         seq = self.config.seq
         starts = data.held_out_starts(self.corpus, seq, EVAL_WINDOWS)
-        first, last = shard_range(len(starts), self.comm.size, self.comm.rank)
+        first, last = shard_range(len(starts), self.dp.size, self.dp.rank)
         self.model.eval()
         total = 0.0
         for at in range(first, last, EVAL_ROWS):

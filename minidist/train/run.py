@@ -16,6 +16,7 @@ from rich.table import Table
 from .. import data
 from ..comm import Communicator, Ledger, agree, broadcast
 from ..errors import UserError
+from ..models.gpt import GPT
 from ..plan.memory import training_bytes
 from . import checkpoint
 from .config import TrainConfig, check, write_toml
@@ -101,6 +102,8 @@ def _follow(trainer: Trainer, state: dict[str, Any]) -> dict[str, Any]:
     for record in trainer.run(state["step"], state["tokens"]):
         if _is_due(record["step"], trainer.config.eval_every, trainer.config.steps):
             record["val_loss"] = trainer.evaluate()
+        if _is_due(record["step"], trainer.config.save_every, trainer.config.steps):
+            _save(trainer, Path(), record, writes=False)
     return record
 
 
@@ -150,10 +153,10 @@ def _new_folder(c: TrainConfig) -> Path:
     return next(path for path in tries if not path.exists())
 
 
-def _save(trainer: Trainer, out: Path, record: dict[str, Any]) -> None:
+def _save(trainer: Trainer, out: Path, record: dict[str, Any], writes: bool = True) -> None:
     checkpoint.save(
         out / "checkpoints", record["step"], trainer.model, trainer.optimizer, record["tokens"],
-        trainer.scaler.state_dict(),
+        trainer.scaler.state_dict(), writes,
     )  # fmt: skip
 
 
@@ -167,7 +170,7 @@ def _show_start(screen: Console, trainer: Trainer, out: Path, done: int) -> None
         "model": f"{c.model}: {parameters:,} parameters, {_numbers(c)}",
         "data": f"{c.data}: {len(corpus.train):,} bytes to train on, "
                 f"{len(corpus.held_out):,} held out",
-        "ranks": f"{comm.size} ({world}), data parallel, all-reduce {c.allreduce}",
+        "ranks": f"{comm.size} ({world}), {_layout(trainer)}, all-reduce {c.allreduce}",
         "batch": f"{c.batch} x {c.seq} = {c.batch * c.seq:,} tokens a step",
         "memory": f"{memory / 2**20:.1f} MiB a rank for parameters, gradients and optimiser",
         "run": str(out) + (f", from step {done}" if done else ""),
@@ -175,6 +178,14 @@ def _show_start(screen: Console, trainer: Trainer, out: Path, done: int) -> None
     for name, text in rows.items():
         table.add_row(name, text)
     screen.print(table)
+
+
+def _layout(trainer: Trainer) -> str:
+    """'data parallel', or 'dp 2 x tp 2, sequence parallel'."""
+    if trainer.tp.size == 1:
+        return "data parallel"
+    tokens = ", sequence parallel" if trainer.config.sequence_parallel else ""
+    return f"dp {trainer.dp.size} x tp {trainer.tp.size}{tokens}"
 
 
 def _numbers(c: TrainConfig) -> str:
@@ -196,8 +207,11 @@ def _show_end(screen: Console, trainer: Trainer, out: Path, record: dict[str, An
         f"rank 0 sent {ledger.bytes / 2**20:,.1f} MiB in {ledger.messages:,} messages"
     )
     screen.print(perplexity_line(record["val_loss"]))
-    trainer.model.eval()
-    sample = trainer.model.generate(
+    model = GPT(c.gpt(data.VOCAB))  # whole, whatever the layout was
+    model.to(c.dtype)
+    checkpoint.load(checkpoint.last(out / "checkpoints"), model)
+    model.eval()
+    sample = model.generate(
         data.encode(PROMPT), SAMPLE_BYTES, TEMPERATURE, TOP_K, trainer.config.seed
     )
     screen.rule("sample", align="left")
