@@ -19,7 +19,7 @@ class Board:
     """
 
     def __init__(self, world: Any):
-        """A collective call, over an mpi4py communicator."""
+        """A collective call, over an mpi4py communicator: each rank's process is noted."""
         from mpi4py import MPI
 
         here = world.Split_type(MPI.COMM_TYPE_SHARED)
@@ -28,7 +28,7 @@ class Board:
         self.notes = {rank: self._note(place) for place, rank in enumerate(ranks)}
         self.mine = self.notes[world.Get_rank()]
         self.mine["pid"] = os.getpid()
-        self.say("start-up")
+        self.say("start-up (MINIDIST_DEBUG=1 tells more)")
         here.Barrier()
 
     def _note(self, place: int) -> np.ndarray:

@@ -106,7 +106,7 @@ class MpiCommunicator(Communicator):
     def _named(self, verb: str, side: str, peer: int, tag: int) -> str:
         """`recv(source=1, tag=0) #16`; inside a collective, that one's name in front."""
         call = f"{verb}({side}={peer}, tag={tag})"
-        if self.inside or self.world.board is None:
+        if self.inside or not self.debug:
             return f"{self.inside}: {call}" if self.inside else call
         self.world.calls += 1
         call = f"{call} #{self.world.calls}"
@@ -168,22 +168,18 @@ class MpiRequest(Request):
 
     def is_completed(self) -> bool:
         self.comm.world.advance()
-        return self not in self.comm.open or self._settle(self.request.Test, self._status())
+        return self not in self.comm.open or self._settle(self._status())
 
     def _complete(self, status: Any) -> None:
-        world = self.comm.world
-        if world.patient:
-            self._settle(self.request.Wait, status)  # polls without pause: the quickest way
-            return
-        whom = (self.comm.ranks[self.peer],)
-        world.complete(lambda: self._settle(self.request.Test, status), self.call, whom)
+        world, whom = self.comm.world, (self.comm.ranks[self.peer],)
+        world.complete(lambda: self._settle(status), self.call, whom)
         if not self.comm.inside:
             world.leave()
 
-    def _settle(self, act: Callable[[Any], bool], status: Any) -> bool:
-        """Wait or test; once it is done or has failed, MPI does not hold the buffer any more."""
+    def _settle(self, status: Any) -> bool:
+        """Is it done? Once it is, or has failed, MPI does not hold the buffer any more."""
         try:
-            done = act(status)
+            done = self.request.Test(status)
         except BaseException:
             self.comm.open.discard(self)
             raise
@@ -207,11 +203,11 @@ class MpiReceive(MpiRequest):
 
         return MPI.Status()
 
-    def _settle(self, act: Callable[[Any], bool], status: Any) -> bool:
+    def _settle(self, status: Any) -> bool:
         from mpi4py import MPI
 
         try:
-            return super()._settle(act, status)
+            return super()._settle(status)
         except MPI.Exception as error:
             if error.Get_error_class() != MPI.ERR_TRUNCATE:
                 raise
@@ -241,12 +237,6 @@ class Parts:
 
     def __init__(self, requests: list[Any]):
         self.requests, self.before = requests, 0
-
-    def Wait(self, status: Any) -> bool:
-        while self.requests:
-            self.requests[0].Wait(status)
-            self._next(status)
-        return True
 
     def Test(self, status: Any) -> bool:
         while self.requests and self.requests[0].Test(status):

@@ -31,23 +31,17 @@ class World:
         self.debug, self.deadline, self.cuda_aware = debug_level(), deadline(), cuda_aware()
         self.works: list[Work] = []
         self.calls = 0  # a user's own messages
-        watched = self.deadline is not None and native.Get_size() > 1
-        self.board = Board(native) if watched else None
+        self.board = Board(native) if native.Get_size() > 1 else None
         self.aside: Any = native.Dup() if self.debug else None  # for fingerprints
         atexit.register(self._leave)
 
     def say(self, call: str, site: str) -> None:
-        if self.board is not None:
+        if self.debug and self.board is not None:
             self.board.say(f"{call} at {site}")
 
     def leave(self) -> None:
-        if self.board is not None:
+        if self.debug and self.board is not None:
             self.board.leave()
-
-    @property
-    def patient(self) -> bool:
-        """Whether a wait may be left to the MPI library, which does nothing beside."""
-        return not (self.crowded or self.works or self.board or isinstance(getcurrent(), Aside))
 
     def complete(self, is_done: Callable[[], bool], call: str, whom: Sequence[int]) -> None:
         """Poll until it is done; meanwhile let go on what was started before.
@@ -79,9 +73,9 @@ class World:
         self, call: str, whom: Sequence[int], start: float, gone: float | None
     ) -> float | None:
         """Raise if that takes too long; returns since when one of them has been gone."""
-        assert self.board is not None and self.deadline is not None
+        assert self.board is not None
         now = time.monotonic()
-        if now - start > self.deadline:
+        if self.deadline is not None and now - start > self.deadline:
             limit = f"\na wait may last {self.deadline:g} s: MINIDIST_TIMEOUT=seconds changes that"
             why = self._why(call, whom, now - start) + limit
             time.sleep(GRACE / 2)  # others whose time is up now still read what this rank did last

@@ -85,6 +85,13 @@ def test_a_rank_that_exits_is_not_waited_for(mpirun, tmp_path):
     )
 
 
+@pytest.mark.parametrize("how", ["exits", "fails"])
+def test_an_exit_is_not_waited_for_without_debug_either(mpirun, tmp_path, how):
+    texts, done, seconds = told(mpirun, tmp_path, how, MINIDIST_DEBUG="0")
+    assert done.returncode != 0 and seconds < 15
+    assert any("rank 2 last seen" in text and "before it exited" in text for text in texts.values())
+
+
 def test_a_stopped_rank_is_named_and_ended(mpirun, tmp_path):
     texts, done, seconds = told(mpirun, tmp_path, "stopped", MINIDIST_TIMEOUT="2")
     assert done.returncode != 0 and seconds < 20

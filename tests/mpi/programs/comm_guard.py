@@ -64,6 +64,7 @@ DIFFERENT = {
     "another_line": another_line,
     "stays_away": stays_away,
     "exits": lambda: ends(lambda: sys.exit(0)),
+    "fails": lambda: ends(lambda: sys.exit(3)),
     "stopped": lambda: ends(lambda: os.kill(os.getpid(), signal.SIGSTOP)),
     "killed": lambda: ends(lambda: os.kill(os.getpid(), signal.SIGKILL)),
 }
@@ -72,7 +73,7 @@ try:
     DIFFERENT[how]()
 except CommError as error:
     (folder / f"{rank}.txt").write_text(f"{type(error).__name__}: {error}")
-    if how in ("stopped", "killed", "exits", "stays_away", "group"):
+    if how in ("stopped", "killed", "exits", "fails", "stays_away", "group"):
         time.sleep(0.5)  # the others are told too before the first error ends them all
         raise
 c.barrier(comm, label="end")
