@@ -34,7 +34,8 @@ class Hub:
         self.wire = Wire(clock)
         self.shuffles = draw is not None
         self.here = getcurrent()
-        self.tasks: list[Task] = []  # the first `size` are the ranks' own programs
+        self.tasks: list[Task] = []  # the ranks' own programs
+        self.beside: set[Task] = set()  # what they have started and is not done
         self.current: Task | None = None
         self.blocked: dict[Task, Half | Task] = {}
         self.waiting: dict[tuple, deque[Half]] = defaultdict(deque)  # sends or receives, never both
@@ -56,14 +57,14 @@ class Hub:
         finally:
             self._kill()
         if self.clock is not None:
-            self.clock.times = [task.time for task in self.tasks[: self.size]]
-        return [task.result for task in self.tasks[: self.size]]
+            self.clock.times = [task.time for task in self.tasks]
+        return [task.result for task in self.tasks]
 
     def spawn(self, rank: int, main: Callable[[], Any], call: str) -> Task:
         """Let main() go on beside the rank's program, from now on."""
         parent = self.turn(rank)
         task = Task(self, rank, main, call, parent.time)
-        self.tasks.append(task)
+        self.beside.add(task)
         self.ready.put(parent, first=True)
         self.ready.put(task, first=True)  # so that wrong arguments are an error at the call
         self.here.switch()
@@ -103,7 +104,7 @@ class Hub:
         if what.done and what.time <= task.time:
             return True
         self.polls += 1
-        if self.polls > max(POLLS, 10 * len(self.tasks)) and not what.done:
+        if self.polls > max(POLLS, 10 * (self.size + len(self.beside))) and not what.done:
             self.wait(what)
         later = [self.ready.next_time(), self.wire.next_time(), what.time if what.done else None]
         task.time = max(task.time, min((t for t in later if t), default=0.0))  # polling takes time
@@ -185,7 +186,7 @@ class Hub:
 
     def _kill(self) -> None:
         self.closed = True
-        for task in self.tasks:
+        for task in (*self.tasks, *self.beside):
             if task.greenlet.dead:
                 continue
             self.current = task

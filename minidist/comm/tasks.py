@@ -56,6 +56,10 @@ class Half(Request):
         return f"{self.verb}({side}={number}{world}, tag={tag})"
 
 
+def _nothing() -> None:
+    return None
+
+
 class Task(Request):
     """A rank's program, or a collective that it has started and that goes on beside it."""
 
@@ -68,6 +72,8 @@ class Task(Request):
 
     def _body(self) -> None:
         self.result = self.main()
+        self.main = _nothing  # or its arguments would live as long as this
+        self.hub.beside.discard(self)
         self.hub.finish(self, self.time)
 
     def wait(self) -> Any:
