@@ -46,7 +46,7 @@ def load(name: str, seq: int) -> Corpus:
 def windows(tokens: np.ndarray, starts: np.ndarray, seq: int) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and their next tokens, (len(starts), seq) each."""
     rows = tokens[starts[:, None] + np.arange(seq + 1)].astype(np.int64)
-    return rows[:, :-1], rows[:, 1:]
+    return rows[:, :-1].copy(), rows[:, 1:].copy()
 
 
 def training_starts(corpus: Corpus, seq: int, batch: int, seed: int, step: int) -> np.ndarray:

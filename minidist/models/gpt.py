@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import nn, random
 from ..autograd import is_grad_enabled, no_grad
-from ..comm import Communicator
+from ..comm import Communicator, shard_range
 from ..comm.alone import Alone
 from ..kernels import arrays as np
 from ..nn import Embedding, LayerNorm
@@ -48,6 +48,21 @@ class GPTConfig:
                 f"GPT: hidden {self.hidden} does not divide into {self.heads} heads: "
                 f"choose a multiple of {self.heads}"
             )
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What a rank has: heads of attention, units of the MLP, words of the vocabulary, tokens.
+
+    `ways`: tensor-parallel ranks; with `sequence_parallel` its tokens are its own, else all s.
+    """
+
+    heads: int
+    units: int
+    words: int
+    tokens: int
+    ways: int = 1
+    sequence_parallel: bool = False
 
 
 class Block(nn.Module):
@@ -103,6 +118,18 @@ class GPT(nn.Module):
             if isinstance(module, TokenDropout):
                 module.name = name
         self.reset_parameters(seed)
+
+    def shares(self, length: int) -> Shares:
+        """What this rank has of the model and of `length` tokens."""
+        block, tokens = self.h[0], length
+        if self.tokens is not None:
+            first, last = shard_range(length, self.tp.size, self.tp.rank)
+            tokens = last - first
+        count = lambda module: len(module.parts["weight"].index)
+        return Shares(
+            block.heads, count(block.c_fc), count(self.wte), tokens, self.tp.size,
+            self.tokens is not None,
+        )  # fmt: skip
 
     def reset_parameters(self, seed: int) -> None:
         deviation, parts = 0.02 * math.sqrt(768 / self.config.hidden), parts_of(self)

@@ -19,22 +19,26 @@ from ..tensor import Tensor
 
 
 def clip_grad_norm_(
-    params: Iterable[Tensor], max_norm: float, comm: Communicator, shared_out: Collection[Tensor]
-) -> Tensor:
+    params: Iterable[Tensor], max_norm: float, comm: Communicator, shared_out: Collection[Tensor],
+    shards: Communicator | None = None,
+) -> Tensor:  # fmt: skip
     """As nn.utils.clip_grad_norm_, of a model of whose `shared_out` parameters comm's ranks have
-    parts; the others are whole and equal on all ranks. Returns the norm of the whole gradient."""
+    parts; the others are whole and equal on all of them. Returns the norm of the whole gradient.
+
+    `shards`: ranks that each have pieces of their own of all of these (ZeRO)."""
     params = list(params)
-    if comm.size == 1:
+    if comm.size == 1 and (shards is None or shards.size == 1):
         return clip_alone(params, max_norm)
-    parts: list[np.ndarray] = []
-    wholes: list[np.ndarray] = []
-    held = {id(p) for p in shared_out}
+    held, parts, wholes = {id(p) for p in shared_out}, [], []  # type: set, list, list
     for p in params:
         if p.grad is not None:
             (parts if id(p) in held else wholes).append(p.grad.data)
-    squares = float(vector_norm(parts, 2.0)) ** 2
+    squares = np.array([float(vector_norm(parts, 2.0)) ** 2])
     if comm.rank == 0:
         squares += float(vector_norm(wholes, 2.0)) ** 2
-    norm = math.sqrt(all_reduce(comm, np.array([squares]), algorithm="ordered", label="norm")[0])
+    for group in filter(None, (shards, comm)):
+        squares = all_reduce(group, squares, algorithm="ordered", label="norm")
+    norm = math.sqrt(squares[0])
     clip_grads_with_norm_(params, max_norm, norm)
-    return Tensor(norm, dtype=np.result_type(*(g.dtype for g in [*parts, *wholes])))
+    dtypes = [p.dtype for p in params if p.dtype.kind == "f"]
+    return Tensor(norm, dtype=np.result_type(*dtypes) if dtypes else None)

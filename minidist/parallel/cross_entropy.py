@@ -29,7 +29,8 @@ def _losses(logits, target, comm, first, classes, smoothing, keep):
 
     def vjp(g):
         g = (g * keep)[:, None]
-        d = e / total[:, None] - smoothing / classes * real
+        d = e / total[:, None]
+        d -= smoothing / classes * real  # in place: a float times bools would be float64
         d[rows[mine], at[mine]] -= 1 - smoothing
         return d * g
 

@@ -62,7 +62,16 @@ def partial_parameters(model: Module) -> list[Parameter]:
     return [p for name, p in model.named_parameters() if name not in parts]
 
 
-def sum_partial(params: Iterable[Parameter], comm: Communicator) -> None:
+def sum_partial_early(params: Iterable[Parameter], comm: Communicator) -> None:
+    """The same in the midst of backward, one by one: for ZeRO, which takes them from there.
+
+    To be called before whoever takes them registers hooks of their own.
+    """
+    for p in params:
+        p.register_post_accumulate_grad_hook(lambda p: sum_partial([p], comm))
+
+
+def sum_partial(params: Iterable[Tensor], comm: Communicator) -> None:
     """Add up their gradients over the ranks, in one message."""
     grads = [p.grad.data for p in params if p.grad is not None]
     if not grads or comm.size == 1:

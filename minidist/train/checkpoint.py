@@ -18,13 +18,14 @@ from ..kernels import arrays as np
 from ..nn import Module
 from ..optim import Optimizer
 from ..parallel.layout import load_whole_state, parts_of, whole_state
+from ..parallel.zero import Zero
 
 FILES = ("model.safetensors", "optimizer.safetensors")
 Arrays = dict[str, np.ndarray]
 
 
 def save(
-    folder: Path, step: int, model: Module, optimizer: Optimizer, tokens: int,
+    folder: Path, step: int, model: Module, optimizer: Optimizer | Zero, tokens: int,
     scaler: dict[str, Any] | None = None, writes: bool = True,
 ) -> Path:  # fmt: skip
     """Write folder/step-<step>: parameters, optimiser state, and state.json with their hashes.
@@ -32,7 +33,7 @@ def save(
     `scaler` is the state of a GradScaler, if there is one. Of a model that ranks share out, all of
     them call this and one of them writes; what is written is whole, for any layout to read.
     """
-    arrays = whole_state(model), optimizer_arrays(model, optimizer)
+    arrays = whole_arrays(model, optimizer)
     path, draft = folder / f"step-{step:06d}", folder / f".step-{step:06d}.part"
     if not writes:
         return path
@@ -48,6 +49,18 @@ def save(
     return path
 
 
+def whole_arrays(model: Module, optimizer: Optimizer | Zero) -> tuple[Arrays, Arrays]:
+    """Of the model and of its optimiser, put together from all ranks that have a part."""
+    if not isinstance(optimizer, Zero):
+        return whole_state(model), optimizer_arrays(model, optimizer)
+    parts, state = parts_of(model), optimizer.full_state_dict()
+    whole = lambda name, array: parts[name].whole(array) if name in parts else array
+    model_arrays = {k: whole(k, v) for k, v in state["model"].items()}
+    # In one order on all ranks: with uneven parts their buckets are filled in different ones.
+    states = sorted(state["optimizer"].items())
+    return model_arrays, {k: whole(k.split(".", 1)[1], v) for k, v in states}
+
+
 def last(folder: Path) -> Path:
     """The checkpoint of the highest step in a folder."""
     found = sorted(folder.glob("step-*"))
@@ -56,17 +69,28 @@ def last(folder: Path) -> Path:
     return found[-1]
 
 
-def load(path: Path, model: Module, optimizer: Optimizer | None = None) -> dict[str, Any]:
+def load(path: Path, model: Module, optimizer: Optimizer | Zero | None = None) -> dict[str, Any]:
     """Fill model and optimiser from a checkpoint; returns its state (step, tokens, scaler)."""
     state = _read_state(path)
     arrays = [_read(path / f, state["sha256"][f]) for f in FILES[: 1 if optimizer is None else 2]]
     try:
+        if isinstance(optimizer, Zero):
+            _load_sharded(model, optimizer, arrays, state["step"])
+            return state
         load_whole_state(model, arrays[0])
     except RuntimeError as error:
         raise UserError(f"checkpoint '{path}' is of another model: {error}") from None
     if optimizer is not None:
         restore_optimizer(model, optimizer, arrays[1], state["step"])
     return state
+
+
+def _load_sharded(model: Module, optimizer: Zero, arrays: list[Arrays], step: int) -> None:
+    parts = parts_of(model)
+    part = lambda name, array: parts[name].of(array) if name in parts else array
+    states = {k: part(k.split(".", 1)[1], v) for k, v in arrays[1].items()}
+    mine = {k: part(k, v) for k, v in arrays[0].items()}
+    optimizer.load_full_state_dict({"model": mine, "optimizer": states, "step": step})
 
 
 def optimizer_arrays(model: Module, optimizer: Optimizer) -> Arrays:

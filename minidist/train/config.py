@@ -31,6 +31,7 @@ LAUNCH = (
     "simulate",
     "dp",
     "tp",
+    "zero",
     "sequence_parallel",
     "device",
 )  # how a run was started, not what it is
@@ -78,15 +79,17 @@ class TrainConfig:
     """Data-parallel ranks."""
     tp: Annotated[int, tyro.conf.arg(metavar="N")] = 1
     """Tensor-parallel ranks: they share out heads, units and vocabulary."""
+    zero: Literal[0, 1, 2, 3] = 0
+    """ZeRO: data-parallel ranks share out optimiser states (1), gradients (2), parameters (3)."""
     sequence_parallel: bool = False
     """With --tp: also share out the tokens between the tensor-parallel layers."""
     ranks: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
     """How many ranks to simulate (with --simulate)."""
     simulate: bool = False
     """Run --ranks simulated ranks in this one process, without MPI."""
-    allreduce: Literal["auto", "ring", "doubling", "rabenseifner", "tree", "naive", "native"] = (
-        "ring"
-    )
+    allreduce: Literal[
+        "auto", "ring", "ordered", "doubling", "rabenseifner", "tree", "naive", "native",
+    ] = "ring"  # fmt: skip
     """Sum gradients by one of our all-reduces, or by MPI's own."""
     bucket_mib: float = 1.0
     """Size of a gradient bucket in MiB."""
@@ -128,7 +131,7 @@ def check(config: TrainConfig, ranks: int) -> None:
         _require(name, getattr(config, name), lambda v: v >= 0, "at least 0")
     _require("dropout", config.dropout, lambda v: 0 <= v < 1, "at least 0 and below 1")
     _require("final_lr", config.final_lr, lambda v: v <= 1, "a part of --lr, at most 1")
-    for name in ("dtype", "precision", "allreduce"):
+    for name in ("dtype", "precision", "allreduce", "zero"):
         _check_choice(name, getattr(config, name))
     if config.precision != "full" and config.dtype != "float32":
         raise UserError(
@@ -144,6 +147,11 @@ def check(config: TrainConfig, ranks: int) -> None:
 
 
 def _check_layout(config: TrainConfig, ranks: int) -> None:
+    if config.zero and config.allreduce not in ("auto", "ring", "ordered"):
+        raise UserError(
+            f"zero {config.zero} scatters its sums: --allreduce {config.allreduce} does not, use "
+            "auto, ring or ordered"
+        )
     _require("tp", config.tp, lambda v: v >= 1, "at least 1")
     dp, heads = config.mesh(ranks).dp, PRESETS[config.model]["heads"]
     if config.tp > heads:

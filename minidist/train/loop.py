@@ -18,13 +18,17 @@ from ..autograd import no_grad
 from ..comm import Communicator, all_reduce, local_rank, shard_range
 from ..errors import UserError
 from ..models.gpt import GPT
-from ..optim import AdamW, Optimizer, warmup_cosine
+from ..optim import AdamW, warmup_cosine
 from ..parallel.clip import clip_grad_norm_
 from ..parallel.data import Bucketed, broadcast_parameters
 from ..parallel.layout import sharded
-from ..parallel.sequence import partial_parameters, sum_partial
+from ..parallel.sequence import partial_parameters, sum_partial, sum_partial_early
+from ..parallel.zero import Zero
+from ..parallel.zero3 import Zero3
+from ..plan.tape import saved_bytes
 from ..tensor import Tensor
 from .config import TrainConfig
+from .memory import counted
 
 EVAL_WINDOWS = 256  # of the held-out text, evenly spread
 EVAL_ROWS = 16  # windows in one forward pass
@@ -60,13 +64,45 @@ class Trainer:
             self.model.reset_parameters(c.seed)
         self.model.to(c.device)
         broadcast_parameters(self.model, self.dp)
-        self.optimizer: Optimizer = AdamW(
-            decay_groups(self.model, c.weight_decay), lr=c.lr, betas=(0.9, 0.95)
-        )
-        bucket_bytes = int(c.bucket_mib * 2**20)
-        self.gradients = Bucketed(self.model.parameters(), self.dp, bucket_bytes, c.allreduce)
+        self.shared_out = {id(p) for p in sharded(self.model)}
+        if c.sequence_parallel and c.zero > 1:
+            sum_partial_early(partial_parameters(self.model), self.tp)
+        self.held: dict[str, int] | None = None  # bytes, counted in the first step
+        self.gradients: Any = self._shared_states() if c.zero else self._own_states()
         self.scaler = GradScaler(enabled=c.precision == "float16", comm=self.comm)
         self.halves = autocast(c.device, c.precision, True) if c.precision != "full" else None
+
+    def _own_states(self) -> Bucketed:
+        """Every rank has all of the optimiser's states, and gradients are summed in buckets."""
+        c, groups = self.config, decay_groups(self.model, self.config.weight_decay)
+        self.optimizer: Any = AdamW(groups, **self._adam())  # or Zero, which is used alike
+        return Bucketed(
+            self.model.parameters(), self.dp, int(c.bucket_mib * 2**20), c.allreduce
+        )  # fmt: skip
+
+    def _shared_states(self) -> Zero:
+        """ZeRO is the optimiser, and sums the gradients."""
+        c, groups = self.config, decay_groups(self.model, self.config.weight_decay)
+        args: Any = (self.model, self.dp, AdamW, groups)
+        options: dict[str, Any] = {"algorithm": c.allreduce, **self._adam()}
+        if c.zero < 3:
+            options |= {"stage": c.zero, "bucket_bytes": int(c.bucket_mib * 2**20)}
+        self.optimizer = (Zero if c.zero < 3 else Zero3)(*args, **options)
+        return self.optimizer
+
+    def _adam(self) -> dict[str, Any]:
+        return {"lr": self.config.lr, "betas": (0.9, 0.95)}
+
+    def _clip(self) -> Tensor:
+        """Clip by the norm of the whole gradient, of which this rank may have pieces of parts."""
+        if not isinstance(self.optimizer, Zero):
+            params = list(self.model.parameters())
+            mine = [p for p in params if id(p) in self.shared_out]
+            return clip_grad_norm_(params, self.config.clip, self.tp, mine)
+        pieces = self.optimizer.pieces
+        mine = [piece.own for piece in pieces if id(piece.param) in self.shared_out]
+        own = [piece.own for piece in pieces]
+        return clip_grad_norm_(own, self.config.clip, self.tp, mine, self.dp)
 
     def rows(self, step: int) -> tuple[np.ndarray, np.ndarray, int]:
         """This rank's inputs and targets of a global batch, and the number of its first row."""
@@ -83,17 +119,22 @@ class Trainer:
             total = self._loss(x, y)
         # Divided by the global count: the sum over ranks is the global mean, rows uneven or not.
         loss = total / (c.batch * c.seq)
+        measures = self.held is None
+        if measures:
+            kept = sum(saved_bytes(loss).values())
         self.scaler.scale(loss).backward()
-        if c.sequence_parallel:
+        if c.sequence_parallel and c.zero < 2:
             sum_partial(partial_parameters(self.model), self.tp)
         self.gradients.sum_gradients()
         self.scaler.unscale_(self.optimizer)
-        norm = clip_grad_norm_(self.model.parameters(), c.clip, self.tp, sharded(self.model))
+        norm = self._clip()
         lr = warmup_cosine(step, c.steps, c.warmup, c.lr, c.lr * c.final_lr)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if measures:
+            self.held = {**counted(self), "activations": kept}
         self.optimizer.zero_grad()
         scale = {"scale": self.scaler.get_scale()} if self.scaler.is_enabled() else {}
         return {

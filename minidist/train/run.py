@@ -17,8 +17,8 @@ from .. import data
 from ..comm import Communicator, Ledger, agree, broadcast
 from ..errors import UserError
 from ..models.gpt import GPT
-from ..plan.memory import training_bytes
-from . import checkpoint
+from ..plan.memory import gpt_parameters
+from . import checkpoint, memory
 from .config import TrainConfig, check, write_toml
 from .loop import Trainer
 from .metrics import MetricsFile, read
@@ -100,6 +100,8 @@ def _follow(trainer: Trainer, state: dict[str, Any]) -> dict[str, Any]:
     """A rank other than 0: the same steps and measurements, nothing shown or written."""
     record: dict[str, Any] = {}
     for record in trainer.run(state["step"], state["tokens"]):
+        if record["step"] == state["step"] + 1:
+            _show_memory(None, trainer)
         if _is_due(record["step"], trainer.config.eval_every, trainer.config.steps):
             record["val_loss"] = trainer.evaluate()
         if _is_due(record["step"], trainer.config.save_every, trainer.config.steps):
@@ -138,6 +140,8 @@ def _lead(trainer: Trainer, state: dict[str, Any], out: Path) -> dict[str, Any]:
                 record["val_loss"] = trainer.evaluate()
             metrics.write(record)
             bar.show(record)
+            if record["step"] == state["step"] + 1:
+                _show_memory(screen, trainer)
             if _is_due(record["step"], c.save_every, c.steps):
                 _save(trainer, out, record)
     seconds = time.perf_counter() - started
@@ -162,9 +166,8 @@ def _save(trainer: Trainer, out: Path, record: dict[str, Any], writes: bool = Tr
 
 def _show_start(screen: Console, trainer: Trainer, out: Path, done: int) -> None:
     c, comm, corpus = trainer.config, trainer.comm, trainer.corpus
-    parameters = sum(p.numel() for p in trainer.model.parameters())
+    parameters = gpt_parameters(trainer.model.config)
     world = "MPI" if comm.native is not None else "simulated" if comm.size > 1 else "one process"
-    memory = training_bytes(parameters, np.dtype(c.dtype).itemsize)
     table = Table(show_header=False, box=None, padding=(0, 1))
     rows = {
         "model": f"{c.model}: {parameters:,} parameters, {_numbers(c)}",
@@ -172,7 +175,8 @@ def _show_start(screen: Console, trainer: Trainer, out: Path, done: int) -> None
                 f"{len(corpus.held_out):,} held out",
         "ranks": f"{comm.size} ({world}), {_layout(trainer)}, all-reduce {c.allreduce}",
         "batch": f"{c.batch} x {c.seq} = {c.batch * c.seq:,} tokens a step",
-        "memory": f"{memory / 2**20:.1f} MiB a rank for parameters, gradients and optimiser",
+        "memory": f"{_states(trainer) / 2**20:.1f} MiB a rank for parameters, gradients and "
+                  "optimiser",
         "run": str(out) + (f", from step {done}" if done else ""),
     }  # fmt: skip
     for name, text in rows.items():
@@ -180,12 +184,27 @@ def _show_start(screen: Console, trainer: Trainer, out: Path, done: int) -> None
     screen.print(table)
 
 
+def _states(trainer: Trainer) -> int:
+    """Bytes of rank 0 by the formulas, activations aside."""
+    held = memory.predicted(trainer)
+    return sum(held[kind] for kind in memory.KINDS)
+
+
+def _show_memory(screen: Console | None, trainer: Trainer) -> None:
+    """After a step: what every rank holds, by the formulas and counted."""
+    assert trainer.held is not None
+    drawn = memory.table(trainer.comm, memory.predicted(trainer), trainer.held)
+    if screen is not None:
+        screen.print(drawn)
+
+
 def _layout(trainer: Trainer) -> str:
     """'data parallel', or 'dp 2 x tp 2, sequence parallel'."""
+    zero = f", ZeRO-{trainer.config.zero}" if trainer.config.zero else ""
     if trainer.tp.size == 1:
-        return "data parallel"
+        return f"data parallel{zero}"
     tokens = ", sequence parallel" if trainer.config.sequence_parallel else ""
-    return f"dp {trainer.dp.size} x tp {trainer.tp.size}{tokens}"
+    return f"dp {trainer.dp.size} x tp {trainer.tp.size}{zero}{tokens}"
 
 
 def _numbers(c: TrainConfig) -> str:

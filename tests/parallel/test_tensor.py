@@ -39,6 +39,7 @@ def train(comm, sp, dtype="float64", steps=3, config=CONFIG, targets=TARGETS):
         if sp:
             sum_partial(partial_parameters(model), comm)
         grads = {n: p.grad.data for n, p in model.named_parameters()}
+        assert {g.dtype for g in grads.values()} == {np.dtype(dtype)}
         parts = parts_of(model)
         first = first or {n: parts[n].whole(g) if n in parts else g.copy()
                           for n, g in grads.items()}  # fmt: skip

@@ -19,6 +19,8 @@ SIZES = {"model": "gpt-tiny", "steps": 3, "batch": 5, "seq": 10, "dropout": 0.2,
 LAYOUTS = [
     {"dp": 2, "tp": 2}, {"dp": 1, "tp": 4}, {"dp": 1, "tp": 3}, {"dp": 3, "tp": 2},
     {"dp": 2, "tp": 4}, {"dp": 5, "tp": 1},
+    *({"dp": 3, "tp": 1, "zero": stage} for stage in (1, 2, 3)),
+    *({"dp": 2, "tp": 3, "zero": stage} for stage in (1, 2, 3)),
 ]  # fmt: skip
 BOUND = 1e-9  # Adam's divisions widen the rounding of the smallest gradients
 
@@ -65,8 +67,8 @@ def test_a_layout_trains_as_one_process(layout, sp, alone, tmp_path):
 
 def test_what_one_layout_saved_another_goes_on_with(alone, tmp_path):
     folder = tmp_path / "run"
-    train(folder, dp=1, tp=2)
-    longer = {"steps": 5, "dp": 2, "tp": 1}
+    train(folder, dp=1, tp=2, sequence_parallel=True)
+    longer = {"steps": 5, "dp": 2, "tp": 1, "zero": 3}
     config = resumed(folder / "config.toml", str(folder))
     simulate(lambda comm: run(TrainConfig(**{**vars(config), **longer}), comm), 2)
     straight = TrainConfig(**{**SIZES, "steps": 5}, out=str(tmp_path / "straight"))
@@ -131,6 +133,8 @@ def test_the_coefficient_is_the_same_bits_on_all_ranks():
     ({"tp": 8}, 8, "gpt-tiny has 4 heads, and a rank needs at least one: use --tp 4"),
     ({"sequence_parallel": True}, 2, "want --tp of at least 2"),
     ({"tp": 0}, 2, "tp = 0: want at least 1"),
+    ({"zero": 4}, 2, "zero = '4' is unknown: choose 0, 1, 2, 3"),
+    ({"zero": 2, "allreduce": "tree"}, 2, "zero 2 scatters its sums: --allreduce tree does not"),
     ({"tp": 2, "batch": 1}, 4, "batch 1 is smaller than the 2 data-parallel ranks"),
 ])  # fmt: skip
 def test_impossible_layouts_are_refused(change, ranks, message):

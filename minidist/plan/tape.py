@@ -1,0 +1,57 @@
+"""Activations counted: the bytes that a recorded graph keeps for backward, array by array.
+
+What a formula says a layer keeps can be held against what our own tape holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..autograd import Leaf, Node, source
+from ..graph import behind
+from ..kernels import arrays as np
+from ..nn import Parameter
+from ..saved import owner, saved_arrays
+from ..tensor import Tensor
+
+
+def kept(output: Tensor) -> Iterator[tuple[str, np.ndarray]]:
+    """The arrays that the graph behind `output` keeps, each piece of memory once.
+
+    Views are the memory that they look into, whole. Of several operations that keep the same, the
+    first recorded one is named. Parameters are left out, for they are there without a graph too:
+    those of a model that is still there, for a graph does not keep the tensors at its ends.
+    """
+    root = source(output)
+    nodes = sorted(behind([root] if root else []), key=lambda node: node.order)
+    seen = {id(memory) for memory in _parameters(nodes)}
+    for node in nodes:
+        for array in saved_arrays(node.vjps):
+            memory = owner(array)
+            if id(memory) not in seen:
+                seen.add(id(memory))
+                yield node.name, memory
+
+
+def saved_bytes(output: Tensor, real: int | None = None) -> dict[str, int]:
+    """Bytes kept for backward by operation; `real` bytes for each floating number, if it is given.
+
+    That is how arithmetic in 16 bits is counted where an operation widens to float32: as if it
+    kept what it was given. All else (masks, packed masks, indices) counts as it is.
+
+    >>> x = Tensor([1.0, 2.0], requires_grad=True)
+    >>> saved_bytes((x * x).exp())  # x, and the result of exp
+    {'mul': 8, 'exp': 8}
+    """
+    found: dict[str, int] = {}
+    for name, memory in kept(output):
+        width = real if real is not None and memory.dtype.kind == "f" else memory.itemsize
+        found[name] = found.get(name, 0) + memory.size * width
+    return found
+
+
+def _parameters(nodes: list[Node]) -> Iterator[np.ndarray]:
+    for node in nodes:
+        tensor = node.tensor() if isinstance(node, Leaf) else None
+        if isinstance(tensor, Parameter):
+            yield owner(tensor.data)
