@@ -59,3 +59,31 @@ def test_four_real_ranks_say_the_same_as_simulated_ones(mpirun, name):
 @each_example
 def test_three_real_ranks(mpirun, name):
     check(mpirun(3, FOLDER / f"{name}.py"), name, 3)
+
+
+# Data parallelism, and a mesh of two axes
+
+MORE = {
+    "data_parallel": [
+        "rank 3 computes rows 6 to 6",
+        "Naive       rank 0 sent 336,384 bytes in 168 messages a step",
+        "Overlapped  rank 0 sent 336,384 bytes in   6 messages a step",
+        "the three have the same bits",
+    ],
+    "mesh": ["rank 3 at dp 1, tp 1 holds of one process's bytes: parameters 0.52, gradients 0.26"],
+    "zero": ["stage 3 rank 3: holds 98,960 parameters", "rank 3: the losses of one process"],
+}
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_more_of_them_without_mpi(name):
+    assert len((FOLDER / f"{name}.py").read_text().splitlines()) < 80
+    done = run_alone(name)
+    assert done.returncode == 0 and all(text in done.stdout for text in MORE[name]), done.stderr
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("name", MORE)
+def test_more_of_them_on_four_real_ranks(mpirun, name):
+    done = mpirun(4, FOLDER / f"{name}.py")
+    assert done.returncode == 0 and all(text in done.stdout for text in MORE[name]), done.stderr

@@ -13,7 +13,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 BIN = Path(sys.executable).parent
 SMALL = ["--model", "gpt-nano", "--steps", "3", "--seq", "16"]
 PAGES = README + "".join(
-    (ROOT / "docs" / page).read_text("utf-8") for page in ("communication.md", "gpu.md")
+    (ROOT / "docs" / page).read_text("utf-8") for page in ("communication.md", "gpu.md", "parallel.md")
 )
 SNIPPETS = [s for s in re.findall(r"```python\n(.*?)```", PAGES, re.S) if "import" in s]
 COMMANDS = [
@@ -28,7 +28,7 @@ def test_python_snippets_run(snippet):
 
 
 def test_the_readme_shows_snippets_and_commands():
-    assert len(SNIPPETS) == 4
+    assert len(SNIPPETS) == 5
     assert {c[0] for c in COMMANDS} == {"mpirun", "minidist"}
 
 
