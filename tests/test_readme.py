@@ -12,9 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 BIN = Path(sys.executable).parent
 SMALL = ["--model", "gpt-nano", "--steps", "3", "--seq", "16"]
-PAGES = README + "".join(
-    (ROOT / "docs" / page).read_text("utf-8") for page in ("communication.md", "gpu.md", "parallel.md")
-)
+DOCS = ("communication.md", "gpu.md", "parallel.md")
+PAGES = README + "".join((ROOT / "docs" / page).read_text("utf-8") for page in DOCS)
 SNIPPETS = [s for s in re.findall(r"```python\n(.*?)```", PAGES, re.S) if "import" in s]
 COMMANDS = [
     shlex.split(line, comments=True)

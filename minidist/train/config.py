@@ -91,6 +91,8 @@ class TrainConfig:
         "auto", "ring", "ordered", "doubling", "rabenseifner", "tree", "naive", "native",
     ] = "ring"  # fmt: skip
     """Sum gradients by one of our all-reduces, or by MPI's own."""
+    sync: Literal["naive", "bucketed", "overlapped"] = "bucketed"
+    """Sum gradients one by one, in buckets, or in buckets while backward goes on (without ZeRO)."""
     bucket_mib: float = 1.0
     """Size of a gradient bucket in MiB."""
     eval_every: int = 100
@@ -131,7 +133,7 @@ def check(config: TrainConfig, ranks: int) -> None:
         _require(name, getattr(config, name), lambda v: v >= 0, "at least 0")
     _require("dropout", config.dropout, lambda v: 0 <= v < 1, "at least 0 and below 1")
     _require("final_lr", config.final_lr, lambda v: v <= 1, "a part of --lr, at most 1")
-    for name in ("dtype", "precision", "allreduce", "zero"):
+    for name in ("dtype", "precision", "allreduce", "sync", "zero"):
         _check_choice(name, getattr(config, name))
     if config.precision != "full" and config.dtype != "float32":
         raise UserError(

@@ -20,8 +20,9 @@ from ..errors import UserError
 from ..models.gpt import GPT
 from ..optim import AdamW, warmup_cosine
 from ..parallel.clip import clip_grad_norm_
-from ..parallel.data import Bucketed, broadcast_parameters
+from ..parallel.data import Bucketed, Naive, Synchronizer, broadcast_parameters
 from ..parallel.layout import sharded
+from ..parallel.overlap import Overlapped
 from ..parallel.sequence import partial_parameters, sum_partial, sum_partial_early
 from ..parallel.zero import Zero
 from ..parallel.zero3 import Zero3
@@ -65,20 +66,23 @@ class Trainer:
         self.model.to(c.device)
         broadcast_parameters(self.model, self.dp)
         self.shared_out = {id(p) for p in sharded(self.model)}
-        if c.sequence_parallel and c.zero > 1:
+        self.early = c.zero > 1 or (c.zero == 0 and c.sync == "overlapped")
+        if c.sequence_parallel and self.early:  # before the hooks that take gradients away
             sum_partial_early(partial_parameters(self.model), self.tp)
         self.held: dict[str, int] | None = None  # bytes, counted in the first step
         self.gradients: Any = self._shared_states() if c.zero else self._own_states()
         self.scaler = GradScaler(enabled=c.precision == "float16", comm=self.comm)
         self.halves = autocast(c.device, c.precision, True) if c.precision != "full" else None
 
-    def _own_states(self) -> Bucketed:
-        """Every rank has all of the optimiser's states, and gradients are summed in buckets."""
-        c, groups = self.config, decay_groups(self.model, self.config.weight_decay)
+    def _own_states(self) -> Synchronizer:
+        """Every rank has all of the optimiser's states."""
+        c, params = self.config, list(self.model.parameters())
+        groups = decay_groups(self.model, c.weight_decay)
         self.optimizer: Any = AdamW(groups, **self._adam())  # or Zero, which is used alike
-        return Bucketed(
-            self.model.parameters(), self.dp, int(c.bucket_mib * 2**20), c.allreduce
-        )  # fmt: skip
+        if c.sync == "naive":
+            return Naive(params, self.dp, c.allreduce)
+        kind = Overlapped if c.sync == "overlapped" else Bucketed
+        return kind(params, self.dp, int(c.bucket_mib * 2**20), c.allreduce)
 
     def _shared_states(self) -> Zero:
         """ZeRO is the optimiser, and sums the gradients."""
@@ -123,7 +127,7 @@ class Trainer:
         if measures:
             kept = sum(saved_bytes(loss).values())
         self.scaler.scale(loss).backward()
-        if c.sequence_parallel and c.zero < 2:
+        if c.sequence_parallel and not self.early:
             sum_partial(partial_parameters(self.model), self.tp)
         self.gradients.sum_gradients()
         self.scaler.unscale_(self.optimizer)

@@ -20,6 +20,7 @@ LAYOUTS = [
     {"dp": 2, "tp": 2}, {"dp": 1, "tp": 4}, {"dp": 1, "tp": 3}, {"dp": 3, "tp": 2},
     {"dp": 2, "tp": 4}, {"dp": 5, "tp": 1},
     *({"dp": 3, "tp": 1, "zero": stage} for stage in (1, 2, 3)),
+    {"dp": 2, "tp": 2, "sync": "overlapped"}, {"dp": 3, "tp": 1, "sync": "naive"},
     *({"dp": 2, "tp": 3, "zero": stage} for stage in (1, 2, 3)),
 ]  # fmt: skip
 BOUND = 1e-9  # Adam's divisions widen the rounding of the smallest gradients
@@ -133,6 +134,7 @@ def test_the_coefficient_is_the_same_bits_on_all_ranks():
     ({"tp": 8}, 8, "gpt-tiny has 4 heads, and a rank needs at least one: use --tp 4"),
     ({"sequence_parallel": True}, 2, "want --tp of at least 2"),
     ({"tp": 0}, 2, "tp = 0: want at least 1"),
+    ({"sync": "never"}, 2, "sync = 'never' is unknown: choose naive, bucketed, overlapped"),
     ({"zero": 4}, 2, "zero = '4' is unknown: choose 0, 1, 2, 3"),
     ({"zero": 2, "allreduce": "tree"}, 2, "zero 2 scatters its sums: --allreduce tree does not"),
     ({"tp": 2, "batch": 1}, 4, "batch 1 is smaller than the 2 data-parallel ranks"),
