@@ -46,6 +46,39 @@ def test_real_ranks_give_the_bits_of_simulated_ones(mpirun, tmp_path, alone, ran
         assert ours[:2] == pytest.approx(reference[:2], rel=1e-10)
 
 
+LAYOUTS = [
+    ["--tp", "2"], ["--tp", "4", "--sequence-parallel"], ["--zero", "1"], ["--zero", "2"],
+    ["--zero", "3", "--tp", "2", "--sequence-parallel"], ["--sync", "overlapped"],
+]  # fmt: skip
+
+
+def changes(args: list[str]) -> dict:
+    """Flags as fields of the configuration."""
+    found: dict = {}
+    for word, value in zip(args, [*args[1:], "--"]):
+        if word.startswith("--"):
+            name = word[2:].replace("-", "_")
+            found[name] = (
+                True if value.startswith("--") else int(value) if value.isdigit() else value
+            )
+    return found
+
+
+@pytest.mark.parametrize("args", LAYOUTS, ids=" ".join)
+def test_every_layout_on_real_ranks_has_the_bits_of_simulated_ones(mpirun, tmp_path, args):
+    flags = {**FLAGS, "model": "gpt-tiny", "steps": 2}
+    words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
+    real, simulated = tmp_path / "real", tmp_path / "simulated"
+    done = mpirun(4, "-m", "minidist.cli", "train", *words, *args, "--out", real)
+    assert done.returncode == 0, done.stderr
+    config = TrainConfig(**flags, **changes(args), out=str(simulated))
+    simulate(lambda comm: run(config, comm), 4)
+    assert curve(real) == curve(simulated)
+    for name in ("model", "optimizer"):
+        file = f"checkpoints/step-000002/{name}.safetensors"
+        assert (real / file).read_bytes() == (simulated / file).read_bytes()
+
+
 def test_native_all_reduce_agrees_to_rounding(mpirun, tmp_path, alone):
     done = mpirun(3, "-m", "minidist.cli", "train", *ARGS, "--allreduce", "native",
                   "--out", tmp_path / "native")  # fmt: skip
