@@ -1,19 +1,24 @@
 """Data parallel gradients: buckets hold every parameter once, and sum as the naive way does."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from replicas import WAYS, slices
 
 from minidist import nn
 from minidist.comm import Ledger, simulate
+from minidist.nn import functional as F
 from minidist.parallel.data import (
     Bucketed,
     broadcast_parameters,
+    fill,
     gradient,
     sum_gradients_naive,
 )
 from minidist.tensor import Tensor
 
+each_way = pytest.mark.parametrize("way", WAYS)
 widths = st.lists(st.integers(1, 9), min_size=1, max_size=6)
 
 
@@ -73,11 +78,89 @@ def test_a_parameter_without_gradient_counts_as_zeros():
     assert simulate(rank, 3) == [[5.0] * 3] * 3
 
 
+@given(st.lists(st.sampled_from(["float32", "float64", "float16", "bfloat16"])), widths)
+def test_a_bucket_is_of_one_dtype_and_comes_when_its_last_parameter_does(dtypes, bucket_widths):
+    params = [nn.Parameter(Tensor(np.ones(2), dtype=dtype)) for dtype in dtypes]
+    turn = {id(p): i for i, p in enumerate(params)}
+    buckets = fill(params, 20)
+    assert all(len({p.dtype for p in bucket}) == 1 for bucket in buckets)
+    last = [turn[id(bucket[-1])] for bucket in buckets]
+    assert last == sorted(last) and sorted(turn.values()) == sorted(
+        turn[id(p)] for bucket in buckets for p in bucket
+    )
+
+
+@each_way
+def test_tied_once_and_frozen_never(way):
+    def rank(comm):
+        tied, frozen = nn.Parameter(np.ones(3)), nn.Parameter(np.ones(2), requires_grad=False)
+        sync = WAYS[way]([tied, frozen, tied], comm, 1)
+        with Ledger(comm) as ledger:
+            (tied * tied.detach() + tied).sum().backward()
+            sync.sum_gradients()
+        return tied.grad.tolist(), frozen.grad, ledger.by("collective")
+
+    for tied, frozen, sent in simulate(rank, 2):
+        assert tied == [4.0] * 3 and frozen is None
+        assert sent == {("all_reduce",): (2, 24)}
+
+
+@each_way
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_nothing_to_train(way, ranks):
+    frozen = nn.Parameter(np.ones(2), requires_grad=False)
+    assert simulate(lambda c: WAYS[way]([frozen], c, 1).sum_gradients(), ranks) == [None] * ranks
+
+
+# The loss: local sums, divided once by the global count
+
+
+def weighted(comm, counts, way, mean_of_means=False):
+    """The gradient of a loss weighted by token, this rank's rows by `counts`."""
+    rng = np.random.default_rng(1)
+    x, w = rng.standard_normal((sum(counts), 3)), rng.integers(0, 3, sum(counts))
+    w[0] = w[-1] = 5
+    weight = nn.Parameter(np.linspace(-1, 1, 6).reshape(2, 3))
+    sync = WAYS[way]([weight], comm, 8)
+    rows = slices(counts)[comm.rank]
+    losses = F.cross_entropy(
+        F.linear(Tensor(x[rows]), weight), Tensor(w[rows] % 2), reduction="none"
+    )
+    count = max(w[rows].sum(), 1) * comm.size if mean_of_means else w.sum()
+    ((losses * Tensor(w[rows].astype(float))).sum() / count).backward()
+    sync.sum_gradients()
+    return weight.grad.data
+
+
+@each_way
+@given(counts=st.lists(st.integers(0, 5), min_size=1, max_size=5).filter(lambda c: sum(c) > 1))
+def test_token_weighted_losses_are_divided_once(way, counts):
+    one = simulate(lambda comm: weighted(comm, [sum(counts)], "naive"), 1)[0]
+    for many in simulate(lambda comm: weighted(comm, counts, way), len(counts)):
+        np.testing.assert_allclose(many, one, rtol=1e-12, atol=1e-14)
+
+
+@each_way
+def test_a_mean_of_means_is_another_loss(way):
+    one = simulate(lambda comm: weighted(comm, [7], "naive"), 1)[0]
+    wrong = simulate(lambda comm: weighted(comm, [4, 1, 2], way, mean_of_means=True), 3)[0]
+    assert np.abs(wrong - one).max() > 1e-2 * np.abs(one).max()
+
+
+# Where the ranks begin
+
+
 def test_broadcast_makes_all_ranks_equal_to_rank_0():
     def rank(comm):
-        layer = nn.Linear(2, 2)
+        layer, norm = nn.Linear(2, 2), nn.BatchNorm1d(2)
+        model = nn.Sequential(layer, norm)
         layer.weight.data[...] = comm.rank
-        broadcast_parameters(layer, comm)
-        return layer.weight.data.tolist()
+        norm.running_var.data[...] = comm.rank + 2
+        norm.num_batches_tracked.data[...] = comm.rank + 3
+        broadcast_parameters(model, comm)
+        return {name: array.tolist() for name, array in model.state_dict().items()}
 
-    assert simulate(rank, 3) == [[[0.0, 0.0], [0.0, 0.0]]] * 3
+    first, *others = simulate(rank, 3)
+    assert all(state == first for state in others)
+    assert first["0.weight"] == [[0.0, 0.0], [0.0, 0.0]]
+    assert first["1.running_var"] == [2.0, 2.0] and first["1.num_batches_tracked"] == 3
