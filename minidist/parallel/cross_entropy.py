@@ -16,7 +16,7 @@ def _losses(logits, target, comm, first, classes, smoothing, keep):
     columns = first + np.arange(logits.shape[1])
     real = columns < classes
     x = np.where(real, logits, -np.inf)
-    top = all_reduce(comm, x.max(1, initial=-np.inf), "max")
+    top = all_reduce(comm, np.highest(x, 1), "max")
     e = np.exp(x - top[:, None])
     total = all_reduce(comm, e.sum(1))
     mine = (target >= first) & (target < first + logits.shape[1])
@@ -31,7 +31,7 @@ def _losses(logits, target, comm, first, classes, smoothing, keep):
         g = (g * keep)[:, None]
         d = e / total[:, None]
         d -= smoothing / classes * real  # in place: a float times bools would be float64
-        d[rows[mine], at[mine]] -= 1 - smoothing
+        d[rows, at] -= (1 - smoothing) * mine.astype(d.dtype)
         return d * g
 
     return losses, vjp

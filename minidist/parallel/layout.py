@@ -20,14 +20,15 @@ class Part:
 
     def of(self, whole: np.ndarray) -> np.ndarray:
         """This rank's part of the whole, in memory of its own."""
-        return np.ascontiguousarray(np.take(whole, self.index, axis=self.dim))
+        index = np.at_home_of(whole, self.index)
+        return np.ascontiguousarray(np.take(whole, index, axis=self.dim))
 
     def whole(self, mine: np.ndarray) -> np.ndarray:
         """Everyone's parts put together, on every rank; all ranks call it."""
         rows = np.ascontiguousarray(np.moveaxis(mine, self.dim, 0))
         places = all_gather(self.comm, self.index)
         joined = np.empty_like(rows, shape=(len(places), *rows.shape[1:]))
-        joined[places] = all_gather(self.comm, rows)
+        joined[np.at_home_of(rows, places)] = all_gather(self.comm, rows)
         return np.ascontiguousarray(np.moveaxis(joined, 0, self.dim))
 
 

@@ -52,8 +52,9 @@ class TokenDropout(Dropout):
             return super().forward(input)
         b, _, *rest = input.shape
         kept = keep_mask(self.name, (b, self.tokens.length, *rest), 1 - self.p)
-        scale = np.asarray(1 / (1 - self.p) if self.p < 1 else 0.0, input.dtype)
-        return input * Tensor.of(kept[:, self.tokens.mine] * scale)
+        scale = np.dtype(input.dtype).type(1 / (1 - self.p) if self.p < 1 else 0.0)
+        mask = kept[:, self.tokens.mine] * scale
+        return input * Tensor.of(np.at_home_of(input.data, mask))
 
 
 def partial_parameters(model: Module) -> list[Parameter]:

@@ -7,6 +7,7 @@ from minidist.kernels import arrays
 
 from minidist import comm as c
 from minidist.comm import devices, simulate
+from minidist.comm.alone import Alone
 from minidist.comm.communicator import Communicator
 
 CALLS = {
@@ -80,3 +81,13 @@ def test_a_buffer_is_staged_or_settled_by_one_switch(monkeypatch):
         assert devices.incoming(x.T, True) is not x
         devices.fill(x, np.ones((3, 2)))
         assert (x.get() == 1).all()
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_one_rank_needs_no_host(name):
+    with gpu():
+        cupy = arrays.gpu()
+        copies.clear()
+        if name not in ("broadcast", "reduce", "gather"):  # whose roots are other ranks
+            CALLS[name](Alone(), cupy.asarray(array(Alone())))
+        assert not copies.total()

@@ -15,12 +15,12 @@ Collective = Callable[..., Any]
 def by_host(collective: Collective) -> Collective:
     """An array on a GPU goes by way of the host, as a whole and once; its result comes back.
 
-    Where the communicator is `cuda_aware` it stays there, and so does the arithmetic.
+    Where the communicator is `cuda_aware`, or of one rank, it stays there.
     """
 
     @wraps(collective)
     def call(comm: Communicator, array: Any, *args: Any, **options: Any) -> Any:
-        if comm.cuda_aware or not np.on_gpu(array):
+        if comm.cuda_aware or comm.size == 1 or not np.on_gpu(array):
             return collective(comm, array, *args, **options)
         out = options.pop("out", None)
         result = collective(comm, array.get(), *args, **options)

@@ -44,7 +44,7 @@ def broadcast(
     if comm.rank != root and not getattr(array.flags, "writeable", True):
         raise ValueError(f"{where}: the array is read-only, broadcast into a copy")
     with comm.collective("broadcast", array, label, root=root, algorithm=algorithm):
-        there = np.on_gpu(array) and not comm.cuda_aware
+        there = np.on_gpu(array) and not comm.cuda_aware and comm.size > 1
         work = array.get() if there else np.ascontiguousarray(array)
         run = BROADCAST[choose("broadcast", algorithm, comm.size, array.nbytes)]
         run(comm, work.reshape(-1), root)
