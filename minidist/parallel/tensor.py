@@ -81,17 +81,18 @@ def column_linear(
 class ColumnParallelLinear(Module):
     """This rank's outputs of Linear(in_features, out_features), as nn.Linear's first values.
 
-    Whole `unit`s of each of `blocks` equal blocks of the outputs go to one rank.
+    Whole `unit`s of each of `blocks` equal blocks of the outputs go to one rank, or what `index`
+    says.
     """
 
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, *,
         comm: Communicator | None = None, unit: int = 1, blocks: int = 1,
-        tokens: Tokens | None = None, dtype: DTypeLike = DEFAULT,
+        index: np.ndarray | None = None, tokens: Tokens | None = None, dtype: DTypeLike = DEFAULT,
     ):  # fmt: skip
         self.comm, self.tokens = comm or Alone(), tokens
         whole = Linear(in_features, out_features, bias, dtype=dtype)
-        index = shares(out_features, self.comm, unit, blocks)
+        index = shares(out_features, self.comm, unit, blocks) if index is None else index
         self.parts = {"weight": Part((out_features, in_features), 0, index, self.comm)}
         self.weight = Parameter(Tensor.of(self.parts["weight"].of(whole.weight.data)))
         self.bias = None
