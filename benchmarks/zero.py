@@ -1,0 +1,105 @@
+"""What ZeRO saves and costs: bytes a rank holds beside the formulas, and time a step, by stage.
+
+The GPT of benchmarks/gpt.py on real MPI ranks of this machine; all stages in one job, in turns. The
+competitor is stage 0, plain data parallelism in buckets.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gpt
+import numpy as np
+
+from minidist.comm import barrier, mpi_world
+from minidist.models.gpt import GPT, GPTConfig
+from minidist.optim import AdamW
+from minidist.parallel.data import Bucketed
+from minidist.parallel.zero import Zero
+from minidist.parallel.zero3 import Zero3
+from minidist.plan.zero import FLOAT32, zero_bytes
+from minidist.tensor import Tensor
+
+
+class Run:
+    """A model of one stage, and its step."""
+
+    def __init__(self, comm, stage):
+        config = GPTConfig(gpt.LAYERS, gpt.HIDDEN, gpt.HEADS, gpt.SEQ, gpt.VOCAB)
+        self.model, self.stage, self.held = GPT(config), stage, {}
+        self.numbers = sum(p.numel() for p in self.model.parameters())
+        if stage == 0:
+            self.optimizer = AdamW(self.model.parameters(), lr=1e-3)
+            self.sync = Bucketed(self.model.parameters(), comm)
+        else:
+            kind, options = (Zero3, {}) if stage == 3 else (Zero, {"stage": stage})
+            self.optimizer = self.sync = kind(self.model, comm, AdamW, lr=1e-3, **options)
+
+    def step(self, x, y):
+        (self.model.loss(x, y, reduction="sum") / gpt.BATCH / gpt.SEQ).backward()
+        self.sync.sum_gradients()
+        self.optimizer.step()
+        self.held = self.optimizer.nbytes() if self.stage else self.whole()
+        self.optimizer.zero_grad()
+
+    def whole(self):
+        states = [a for s in self.optimizer.state.values() for a in s.values()]
+        params = list(self.model.parameters())
+        return {
+            "parameters": sum(p.data.nbytes for p in params),
+            "gradients": sum(p.grad.data.nbytes for p in params),
+            "optimizer": sum(a.nbytes for a in states if isinstance(a, np.ndarray)),
+        }
+
+
+def measure(comm, rounds):
+    part = gpt.BATCH // comm.size
+    batches = gpt.tokens()[:, comm.rank * part : (comm.rank + 1) * part]
+    runs, times = [Run(comm, stage) for stage in range(4)], [[] for _ in range(4)]
+    for number in range(rounds):
+        rows = batches[number % len(batches)]
+        x, y = Tensor(rows[:, :-1].copy()), Tensor(rows[:, 1:].copy())
+        for run, seconds in zip(runs, times):
+            barrier(comm)
+            start = time.perf_counter()
+            run.step(x, y)
+            barrier(comm)
+            seconds.append(time.perf_counter() - start)
+    return runs, [statistics.median(t[1:]) for t in times]
+
+
+def show(comm, rounds):
+    runs, times = measure(comm, rounds)
+    if comm.rank == 0:
+        print(f"\n{comm.size} ranks on {os.cpu_count()} cores, MB that rank 0 holds, / by formula")
+        print(f"{'stage':>5}{'parameters':>18}{'gradients':>18}{'optimizer':>18}{'step ms':>9}"
+              f"{'of stage 0':>11}")  # fmt: skip
+    for run, seconds in zip(runs, times):
+        formula = zero_bytes(run.stage, run.numbers, comm.size, FLOAT32)
+        cells = [f"{run.held[k] / 1e6:9.2f} /{getattr(formula, k) / 1e6:6.2f}" for k in run.held]
+        if comm.rank == 0:
+            print(f"{run.stage:5}" + "".join(f"{c:>18}" for c in cells)
+                  + f"{1e3 * seconds:9.0f}{seconds / times[0]:11.2f}", flush=True)  # fmt: skip
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--ranks", type=int, nargs="*", default=[2, 4])
+    parser.add_argument("--rounds", type=int, default=8, help="steps, the first not counted")
+    parser.add_argument("--rank", action="store_true", help="this process is one of mpirun's")
+    args = parser.parse_args()
+    if args.rank:
+        show(mpi_world(), args.rounds)
+        return
+    mpirun = Path(sys.executable).with_name("mpirun")
+    for n in args.ranks:
+        command = [str(mpirun), "-n", str(n), sys.executable, __file__, "--rank"]
+        subprocess.run([*command, "--rounds", str(args.rounds)], check=True)
+
+
+if __name__ == "__main__":
+    main()
