@@ -100,10 +100,10 @@ def _follow(trainer: Trainer, state: dict[str, Any]) -> dict[str, Any]:
     """A rank other than 0: the same steps and measurements, nothing shown or written."""
     record: dict[str, Any] = {}
     for record in trainer.run(state["step"], state["tokens"]):
-        if record["step"] == state["step"] + 1:
-            _show_memory(None, trainer)
         if _is_due(record["step"], trainer.config.eval_every, trainer.config.steps):
             record["val_loss"] = trainer.evaluate()
+        if record["step"] == state["step"] + 1:
+            _show_memory(None, trainer)
         if _is_due(record["step"], trainer.config.save_every, trainer.config.steps):
             _save(trainer, Path(), record, writes=False)
     return record
