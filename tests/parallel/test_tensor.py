@@ -1,5 +1,7 @@
 """Tensor and sequence parallelism: one model text, equal to one process in every layout."""
 
+from contextvars import ContextVar
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 import minidist as md
 from minidist import random
-from minidist.comm import Ledger, simulate
+from minidist.comm import Clock, Ledger, simulate
 from minidist.comm.alone import Alone
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.nn import functional as F
@@ -261,3 +263,27 @@ def test_a_wrong_layer_is_seen(where, name, mutant, sp, monkeypatch):
 def test_forgetting_the_partial_gradients_is_seen(monkeypatch):
     monkeypatch.setitem(globals(), "sum_partial", nothing_is_summed)
     assert far(simulate(lambda comm: train(comm, True), 2)[0], ALONE) > 100 * BOUND
+
+
+def test_the_inputs_gradient_is_summed_while_the_weights_is_computed(monkeypatch):
+    """On the virtual clock the longer of the two is what backward takes, not both."""
+    here = ContextVar("here")
+    slow = lambda g, rows: (here.get().compute(10.0), BACKWARD_WEIGHT(g, rows))[1]
+    monkeypatch.setattr(tensor.kernel, "backward_weight", slow)
+
+    def main(comm):
+        here.set(comm)
+        layer = tensor.ColumnParallelLinear(8, 8, comm=comm, dtype="float64")
+        y = layer(Tensor(np.ones((4, 8))).requires_grad_())
+        start = comm.time()
+        y.backward(Tensor(np.ones(y.shape)))
+        return comm.time() - start
+
+    message = 4 * 8 * 8 / 32  # 8 s: doubling sends all of dx once to the other of two ranks
+    took = simulate(main, 2, clock=Clock(alpha=0.0, beta=1 / 32, gamma=1.0))
+    adding = 4 * 8
+    assert message < took[0] < message + 10 + adding
+    assert took[0] == pytest.approx(max(10.0, message + adding))
+
+
+BACKWARD_WEIGHT = tensor.kernel.backward_weight
