@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -98,15 +100,27 @@ def _resume(trainer: Trainer) -> dict[str, Any]:
 
 def _follow(trainer: Trainer, state: dict[str, Any]) -> dict[str, Any]:
     """A rank other than 0: the same steps and measurements, nothing shown or written."""
-    record: dict[str, Any] = {}
+    last = deque(_measured(trainer, state), maxlen=1)
+    return last[0] if last else {}
+
+
+def _measured(
+    trainer: Trainer, state: dict[str, Any], out: Path | None = None, screen: Console | None = None
+) -> Iterator[dict[str, Any]]:
+    """The records, and all that ranks do together between steps: in one order on every rank.
+
+    With `out` and `screen` this rank also writes and shows it.
+    """
+    c = trainer.config
     for record in trainer.run(state["step"], state["tokens"]):
-        if _is_due(record["step"], trainer.config.eval_every, trainer.config.steps):
+        step = record["step"]
+        if _is_due(step, c.eval_every, c.steps):
             record["val_loss"] = trainer.evaluate()
-        if record["step"] == state["step"] + 1:
-            _show_memory(None, trainer)
-        if _is_due(record["step"], trainer.config.save_every, trainer.config.steps):
-            _save(trainer, Path(), record, writes=False)
-    return record
+        yield record
+        if step == state["step"] + 1:
+            _show_memory(screen, trainer)
+        if _is_due(step, c.save_every, c.steps):
+            _save(trainer, out, record)
 
 
 def _is_due(step: int, every: int, steps: int) -> bool:
@@ -135,15 +149,9 @@ def _lead(trainer: Trainer, state: dict[str, Any], out: Path) -> dict[str, Any]:
         Bar(screen, c.steps, state["step"]) as bar,
         Ledger(trainer.comm) as ledger,
     ):
-        for record in trainer.run(state["step"], state["tokens"]):
-            if _is_due(record["step"], c.eval_every, c.steps):
-                record["val_loss"] = trainer.evaluate()
+        for record in _measured(trainer, state, out, screen):
             metrics.write(record)
             bar.show(record)
-            if record["step"] == state["step"] + 1:
-                _show_memory(screen, trainer)
-            if _is_due(record["step"], c.save_every, c.steps):
-                _save(trainer, out, record)
     seconds = time.perf_counter() - started
     _show_end(screen, trainer, out, record, state["step"], seconds, ledger)
     return {**record, "out": str(out)}
@@ -157,10 +165,10 @@ def _new_folder(c: TrainConfig) -> Path:
     return next(path for path in tries if not path.exists())
 
 
-def _save(trainer: Trainer, out: Path, record: dict[str, Any], writes: bool = True) -> None:
+def _save(trainer: Trainer, out: Path | None, record: dict[str, Any]) -> None:
     checkpoint.save(
-        out / "checkpoints", record["step"], trainer.model, trainer.optimizer, record["tokens"],
-        trainer.scaler.state_dict(), writes,
+        (out or Path()) / "checkpoints", record["step"], trainer.model, trainer.optimizer,
+        record["tokens"], trainer.scaler.state_dict(), writes=out is not None,
     )  # fmt: skip
 
 
