@@ -130,17 +130,17 @@ class Communicator(ABC):
 
         `shape` is what of the array's all ranks must share; by default its whole shape.
         """
-        number = f"{self.prefix}{self.numbers}"
-        self.numbers += 1
+        number, self.numbers = self.numbers, self.numbers + 1
         if not self.debug:
             return Inside(self, name, None)
         if array is not None:
             told |= {"dtype": array.dtype, "shape": array.shape if shape is None else shape}
         texts = {key: str(value) for key, value in told.items() if value is not None}
         rank, group = str(self.ranks[self.rank]), of_group(self.ranks)
+        called = f"{self.prefix}{number}"
         site = self.site or here()
         return Inside(
-            self, name, Fingerprint(rank, group, number, name, label=label, site=site, **texts)
+            self, name, Fingerprint(rank, group, called, name, label=label, site=site, **texts)
         )
 
     def start(self, collective: Callable[..., Any], *args: Any, **options: Any) -> Request:
@@ -152,6 +152,7 @@ class Communicator(ABC):
         slot = 1 + self.numbers % (SLOTS - 1)
         if slot in self._works:
             self._works[slot].wait()
+        _ = self._books  # or the view would have its own, of which no Ledger here knows
         view = copy(self)
         view.shift, view.prefix, view.numbers = slot * WIDTH, f"{self.numbers}.", 0
         view.site = here() if self.debug else ""
@@ -173,9 +174,9 @@ class Communicator(ABC):
     def _books(self) -> list[Ledger | None]:
         return [None]
 
-    @property
+    @functools.cached_property
     def _works(self) -> WeakValueDictionary[int, Request]:
-        return self.__dict__.setdefault("works", WeakValueDictionary())
+        return WeakValueDictionary()
 
     def reducing(self, combine: np.ufunc) -> Any:
         """`combine`, whose operations a simulated clock also counts."""

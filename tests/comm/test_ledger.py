@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from minidist.comm import Ledger, all_reduce, barrier, broadcast, bus_bandwidth, simulate
+from minidist.comm import (
+    Ledger,
+    all_reduce,
+    barrier,
+    broadcast,
+    bus_bandwidth,
+    iall_reduce,
+    simulate,
+)
 
 
 def exchange(comm, tag=0):
@@ -91,3 +99,23 @@ def test_bus_bandwidth_is_what_each_link_carries():
     assert bus_bandwidth("broadcast", 1000, 4, 1.0) == 1000
     with pytest.raises(ValueError, match="known are all_reduce"):
         bus_bandwidth("barrier", 1, 2, 1.0)
+
+
+def test_what_goes_on_when_a_ledger_is_opened_is_counted_by_it():
+    def main(comm):
+        going = iall_reduce(comm, np.ones(8), algorithm="ring")
+        with Ledger(comm) as ledger:
+            going.wait()
+        return ledger.messages
+
+    assert all(sent >= 1 for sent in simulate(main, 4))
+
+
+def test_a_ledger_counts_what_goes_through_splits_by_world_ranks():
+    def main(comm):
+        group = comm.split(comm.rank % 2)
+        with Ledger(comm) as ledger:
+            barrier(group)
+        return ledger.by("source", "dest")
+
+    assert simulate(main, 4) == [{(k, (k + 2) % 4): (1, 0)} for k in range(4)]
