@@ -13,12 +13,12 @@ import time
 from pathlib import Path
 
 import gpt
-import numpy as np
 
 from minidist.comm import barrier, mpi_world
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.optim import AdamW
 from minidist.parallel.data import Bucketed
+from minidist.parallel.flat import bytes_held
 from minidist.parallel.zero import Zero
 from minidist.parallel.zero3 import Zero3
 from minidist.plan.zero import FLOAT32, zero_bytes
@@ -43,17 +43,12 @@ class Run:
         (self.model.loss(x, y, reduction="sum") / gpt.BATCH / gpt.SEQ).backward()
         self.sync.sum_gradients()
         self.optimizer.step()
-        self.held = self.optimizer.nbytes() if self.stage else self.whole()
+        self.held = (
+            self.optimizer.nbytes()
+            if self.stage
+            else bytes_held(self.model.parameters(), self.optimizer.state)
+        )
         self.optimizer.zero_grad()
-
-    def whole(self):
-        states = [a for s in self.optimizer.state.values() for a in s.values()]
-        params = list(self.model.parameters())
-        return {
-            "parameters": sum(p.data.nbytes for p in params),
-            "gradients": sum(p.grad.data.nbytes for p in params),
-            "optimizer": sum(a.nbytes for a in states if isinstance(a, np.ndarray)),
-        }
 
 
 def measure(comm, rounds):

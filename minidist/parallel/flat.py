@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
@@ -115,6 +115,24 @@ class Flat:
 def bytes_in(arrays: Iterable[Any]) -> int:
     """Bytes of the memory that arrays lie in, each piece of memory once."""
     return sum({id(m): m.nbytes for m in (owner(a) for a in arrays if a is not None)}.values())
+
+
+def bytes_held(
+    tensors: Iterable[Tensor], state: Mapping[Any, dict[str, Any]],
+    shards: Iterable[np.ndarray] = (), sums: Iterable[np.ndarray | None] = (),
+) -> dict[str, int]:  # fmt: skip
+    """Bytes by what they are for: of parameters and their gradients, of an optimiser's state.
+
+    `shards` and `sums`: further memory of parameters and of gradients.
+    """
+    tensors = list(tensors)
+    grads = [t.grad.data for t in tensors if t.grad is not None]
+    states = [v for of in state.values() for v in of.values() if isinstance(v, np.ndarray)]
+    return {
+        "parameters": bytes_in([*(t.data for t in tensors), *shards]),
+        "gradients": bytes_in([*grads, *sums]),
+        "optimizer": bytes_in(states),
+    }
 
 
 def buckets(params: list[Parameter], nbytes: int) -> list[list[Parameter]]:

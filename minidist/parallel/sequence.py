@@ -11,9 +11,11 @@ from collections.abc import Iterable
 
 from ..comm import Communicator, all_reduce, shard_bounds
 from ..kernels import arrays as np
+from ..kernels.halves import summable
 from ..nn import Dropout, Module, Parameter
 from ..random import keep_mask
 from ..tensor import Tensor
+from .data import unpack
 from .layout import parts_of
 
 
@@ -77,9 +79,6 @@ def sum_partial(params: Iterable[Tensor], comm: Communicator) -> None:
     grads = [p.grad.data for p in params if p.grad is not None]
     if not grads or comm.size == 1:
         return
-    flat = np.concatenate([g.reshape(-1) for g in grads])
+    flat = np.concatenate([summable(g).reshape(-1) for g in grads])
     all_reduce(comm, flat, algorithm="ordered", out=flat, label="partial gradients")
-    first = 0
-    for g in grads:
-        g[...] = flat[first : first + g.size].reshape(g.shape)
-        first += g.size
+    unpack(flat, grads)

@@ -15,12 +15,13 @@ from typing import Any
 from ..comm import Communicator, Request, all_reduce
 from ..comm.texts import share
 from ..kernels import arrays as np
-from ..kernels.halves import as_dtype, held, store, wide
+from ..kernels.halves import as_dtype, held
 from ..nn import Module, Parameter
+from ..nn.utils import clip_grads_with_norm_
 from ..optim import Muon, Optimizer
 from ..saved import mark_changed
 from ..tensor import Tensor
-from .flat import Flat, Piece, buckets, bytes_in, squares
+from .flat import Flat, Piece, buckets, bytes_held, squares
 
 MIB = 1 << 20
 
@@ -145,11 +146,7 @@ class Zero:
         grads = [p.own.grad.data for p in self.pieces if p.own.grad is not None]
         mine = np.array([squares(grads)], np.float64)
         norm = math.sqrt(all_reduce(self.comm, mine, algorithm="ordered")[0])
-        scale = max_norm / (norm + 1e-6)
-        if not scale >= 1:
-            with np.errstate(invalid="ignore"):  # inf · 0
-                for g in grads:
-                    store(wide(g) * scale, g)
+        clip_grads_with_norm_([p.own for p in self.pieces], max_norm, norm)
         return Tensor.of(np.array(norm, np.float64))
 
     def step(self) -> None:
@@ -233,16 +230,10 @@ class Zero:
 
     def nbytes(self) -> dict[str, int]:
         """Bytes that this rank holds now, by what they are for."""
-        params = list(self.model.parameters())
-        grads = [
-            t.grad.data for t in (*params, *(p.own for p in self.pieces)) if t.grad is not None
-        ]
-        states = [v for s in self.optimizer.state.values() for v in s.values()]
-        return {
-            "parameters": bytes_in([*(p.data for p in params), *self._shards()]),
-            "gradients": bytes_in([*grads, *(f.grad for f in self.flats)]),
-            "optimizer": bytes_in(v for v in states if isinstance(v, np.ndarray)),
-        }
+        tensors = [*self.model.parameters(), *(p.own for p in self.pieces)]
+        return bytes_held(
+            tensors, self.optimizer.state, self._shards(), [flat.grad for flat in self.flats]
+        )
 
     def _shards(self) -> list[np.ndarray]:
         return [flat.shard for flat in self.flats]

@@ -1,4 +1,4 @@
-"""How many parameters a GPT has, and how many bytes their training takes."""
+"""How many parameters a GPT has."""
 
 from ..models.gpt import GPTConfig
 
@@ -10,8 +10,3 @@ def gpt_parameters(c: GPTConfig) -> int:
     """
     h = c.hidden
     return (c.vocab + c.positions) * h + c.layers * (12 * h * h + 13 * h) + 2 * h
-
-
-def training_bytes(parameters: int, itemsize: int) -> int:
-    """Parameters, gradients and Adam's two moments, all in one dtype: 4 arrays (data parallel)."""
-    return 4 * itemsize * parameters

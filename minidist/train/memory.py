@@ -10,6 +10,7 @@ from rich.table import Table
 
 from ..comm import Communicator, shard_range
 from ..comm.texts import share
+from ..parallel.flat import bytes_held
 from ..parallel.zero import Zero
 from ..plan.gpt import activation_bytes
 from ..plan.zero import StateBytes, rank_bytes
@@ -43,13 +44,7 @@ def counted(trainer: Trainer) -> dict[str, int]:
     """Bytes of the arrays that this rank has, between a step and the next forward."""
     if isinstance(trainer.optimizer, Zero):
         return trainer.optimizer.nbytes()
-    params = list(trainer.model.parameters())
-    states = [v for s in trainer.optimizer.state.values() for v in s.values()]
-    return {
-        "parameters": sum(p.data.nbytes for p in params),
-        "gradients": sum(p.grad.data.nbytes for p in params if p.grad is not None),
-        "optimizer": sum(v.nbytes for v in states if isinstance(v, np.ndarray)),
-    }
+    return bytes_held(trainer.model.parameters(), trainer.optimizer.state)
 
 
 def table(comm: Communicator, mine: dict[str, int], found: dict[str, int]) -> Table:

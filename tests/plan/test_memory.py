@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.optim import AdamW
-from minidist.plan.memory import gpt_parameters, training_bytes
+from minidist.plan.memory import gpt_parameters
+from minidist.plan.zero import FLOAT32, zero_bytes
 from minidist.tensor import Tensor
 
 sizes = st.integers(1, 5)
@@ -26,4 +27,7 @@ def test_training_bytes_equal_the_arrays_held():
     params = list(model.parameters())
     moments = [s[k] for s in optimizer.state.values() for k in ("exp_avg", "exp_avg_sq")]
     arrays = [p.data for p in params] + [p.grad.data for p in params] + moments
-    assert sum(a.nbytes for a in arrays) == training_bytes(gpt_parameters(model.config), 4)
+    assert (
+        sum(a.nbytes for a in arrays)
+        == zero_bytes(0, gpt_parameters(model.config), 1, FLOAT32).total
+    )
