@@ -114,23 +114,23 @@ class Flat:
 
 def bytes_in(arrays: Iterable[Any]) -> int:
     """Bytes of the memory that arrays lie in, each piece of memory once."""
-    return sum({id(m): m.nbytes for m in (owner(a) for a in arrays if a is not None)}.values())
+    return sum({id(m): m.nbytes for m in (owner(a) for a in arrays)}.values())
 
 
 def bytes_held(
     tensors: Iterable[Tensor], state: Mapping[Any, dict[str, Any]],
-    shards: Iterable[np.ndarray] = (), sums: Iterable[np.ndarray | None] = (),
+    shards: Iterable[np.ndarray] = (),
 ) -> dict[str, int]:  # fmt: skip
     """Bytes by what they are for: of parameters and their gradients, of an optimiser's state.
 
-    `shards` and `sums`: further memory of parameters and of gradients.
+    `shards`: further memory of parameters. Views are the memory that they look into, counted once.
     """
     tensors = list(tensors)
     grads = [t.grad.data for t in tensors if t.grad is not None]
     states = [v for of in state.values() for v in of.values() if isinstance(v, np.ndarray)]
     return {
         "parameters": bytes_in([*(t.data for t in tensors), *shards]),
-        "gradients": bytes_in([*grads, *sums]),
+        "gradients": bytes_in(grads),
         "optimizer": bytes_in(states),
     }
 

@@ -231,9 +231,7 @@ class Zero:
     def nbytes(self) -> dict[str, int]:
         """Bytes that this rank holds now, by what they are for."""
         tensors = [*self.model.parameters(), *(p.own for p in self.pieces)]
-        return bytes_held(
-            tensors, self.optimizer.state, self._shards(), [flat.grad for flat in self.flats]
-        )
+        return bytes_held(tensors, self.optimizer.state, self._shards())
 
     def _shards(self) -> list[np.ndarray]:
         return [flat.shard for flat in self.flats]
