@@ -1,0 +1,1 @@
+"""Pipeline parallelism: a schedule is data; it is validated, simulated, executed and drawn."""
