@@ -178,6 +178,14 @@ def backward(g: np.ndarray, saved: Saved, need_x: bool = True) -> list[np.ndarra
     Temporary memory: those of the gates (n, gates·h), of a GRU twice; x and h side by side, and the
     weights' cotangents once more; six arrays like a step's gates.
     """
+    of_inputs, gates = backward_input(g, saved, need_x)
+    return [*of_inputs, *backward_weight(*gates)]
+
+
+def backward_input(
+    g: np.ndarray, saved: Saved, need_x: bool = True
+) -> tuple[list[np.ndarray | None], tuple[np.ndarray, ...]]:
+    """The cotangents of x, h0 and c0, and what backward_weight takes: all else may go."""
     kind, steps, x, w_ih, w_hh, h, gates, extra = saved
     b, n = steps[0][2].stop, len(x)
     d = np.empty_like(x, shape=(n, len(w_hh)))
@@ -190,11 +198,15 @@ def backward(g: np.ndarray, saved: Saved, need_x: bool = True) -> list[np.ndarra
         _gru_back(g, gates, h, extra, w_hh, steps, d, m, dh)
     else:
         _rnn_back(g, h, w_hh, steps, d, dh, kind == "RNN_TANH")
-    ones = np.ones_like(x, shape=n)  # BLAS adds rows twice as fast as a reduction
-    return [
-        product(d, w_ih) if need_x else None, dh, dc,
-        *_of_weights(d, m, x, _before(h, steps)), np.matmul(ones, d), np.matmul(ones, m),
-    ]  # fmt: skip
+    return [product(d, w_ih) if need_x else None, dh, dc], (d, m, x, _before(h, steps))
+
+
+def backward_weight(
+    d: np.ndarray, m: np.ndarray, x: np.ndarray, before: np.ndarray
+) -> list[np.ndarray]:
+    """The cotangents of both weights and both biases."""
+    ones = np.ones_like(x, shape=len(x))  # BLAS adds rows twice as fast as a reduction
+    return [*_of_weights(d, m, x, before), np.matmul(ones, d), np.matmul(ones, m)]
 
 
 # One loop over time each way for each kind; rows of a are projected inputs, without the state

@@ -9,13 +9,13 @@ Conventions that the rest of the engine relies on:
 
 from __future__ import annotations
 
-import functools
 import heapq
 import weakref
 from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import anomaly, modes, saved
+from .graph import Joint as Joint
 from .graph import behind, leading_to
 from .kernels import arrays as np
 from .kernels import halves
@@ -47,6 +47,14 @@ class Node:
 
     def pull(self, cotangent: np.ndarray, wanted: Container[Node | None]) -> list:
         """The cotangents of the inputs; None for an input whose source is not wanted."""
+        self.check()
+        if np.gpu() is None:
+            return self._pulled(cotangent, wanted)
+        with np.beside(cotangent):
+            return self._pulled(cotangent, wanted)
+
+    def check(self) -> None:
+        """Refuse the way back through what was freed, or changed in place since."""
         if self.vjps is None:
             raise RuntimeError(
                 f"backward a second time through '{self.name}', whose saved arrays were freed "
@@ -54,10 +62,6 @@ class Node:
             )
         if self.order < saved.last_change:
             saved.refuse_changed(self.name, self.order, self.vjps)
-        if np.gpu() is None:
-            return self._pulled(cotangent, wanted)
-        with np.beside(cotangent):
-            return self._pulled(cotangent, wanted)
 
     def _pulled(self, cotangent: np.ndarray, wanted: Container[Node | None]) -> list:
         if isinstance(self.vjps[0], Joint):
@@ -70,10 +74,6 @@ class Node:
 
     def __repr__(self) -> str:
         return f"<{self.name} #{self.order}>"
-
-
-class Joint(functools.partial):
-    """Marks one function that returns the cotangents of all inputs at once, as a list."""
 
 
 class Leaf(Node):
@@ -148,19 +148,19 @@ class _Cotangents:
 
 def walk_back(
     roots: Sequence[tuple[Node, np.ndarray]], retain_graph: bool = False,
-    targets: Sequence[Node] | None = None, capture: bool = False,
+    targets: Sequence[Node] | None = None, capture: bool = False, later: Any = None,
 ) -> dict[Node, np.ndarray]:  # fmt: skip
     """Walk back from `roots` without recursion, each node once, the last recorded first.
 
-    A node is pulled when the last of its uses has been; a leaf is filled at that moment, so
-    what waits for a finished gradient need not wait for the end. Saved arrays are freed on
-    the way unless `retain_graph`. With `targets`, only what leads to them is walked; with
-    `capture`, what arrives there is returned instead of filling leaves.
+    A node is pulled when the last of its uses has been; a leaf is filled at that moment, so what
+    waits for a finished gradient need not wait for the end. Saved arrays are freed on the way
+    unless `retain_graph`. With `targets`, only what leads to them is walked (what does not is left
+    to `later`); with `capture`, what arrives there is returned instead of filling leaves.
     """
     uses, goal, cotangents = behind(n for n, _ in roots), set(targets or ()), _Cotangents()
     if targets is not None:
         uses = leading_to(goal, uses)
-    pull = Node.pull if modes.anomaly.get() == "off" else anomaly.pull
+    pull = later.pull if later else Node.pull if modes.anomaly.get() == "off" else anomaly.pull
     found: dict[Node, np.ndarray] = {}
     for root, cotangent in roots:
         if root in uses:
@@ -176,7 +176,7 @@ def walk_back(
             if not capture:
                 node.accumulate(upstream, owned)
             continue
-        if targets is not None and node.vjps is not None and not uses.keys() & node.sources:
+        if targets is not None and not later and node.vjps and not uses.keys() & node.sources:
             continue  # the end of the part that is walked: its saved arrays stay
         for target, g in zip(node.sources, pull(node, upstream, uses)):
             if target not in uses:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Container, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,16 @@ from . import autograd
 if TYPE_CHECKING:
     from .autograd import Node
     from .tensor import Tensor
+
+
+class Joint(functools.partial):
+    """Marks one function that returns the cotangents of all inputs at once, as a list.
+
+    With `halves`, a function of the cotangent and of which inputs are wanted now, backward can be
+    split there: see deferred.py.
+    """
+
+    halves: Any = None
 
 
 def behind(roots: Iterable[Node]) -> dict[Node, int]:

@@ -91,10 +91,24 @@ def computed(name: str, function: Any, args: tuple, arrays: list, options: dict)
     if kind.itemsize == 2 and name not in KEPT and value.dtype == np.float32:
         value = cast(np.asarray(value), kind)
     if vjps and isinstance(vjps[0], Joint):
-        return value, Joint(lambda g: list(map(_narrow, vjps[0](wide(g)), halves)))
+        return value, _narrowed(vjps[0], halves)
     return value, *(
         v and (lambda g, v=v, h=h: _narrow(v(wide(g)), h)) for v, h in zip(vjps, halves)
     )
+
+
+def _narrowed(joint: Joint, halves: list) -> Joint:
+    """The same of halves, by way of float32; split where it is."""
+    narrow = lambda found: list(map(_narrow, found, halves))
+    narrowed = Joint(lambda g: narrow(joint(wide(g))))
+    if joint.halves is not None:
+
+        def split(g: np.ndarray, now: Any) -> tuple[list, Any]:
+            first, rest = joint.halves(wide(g), now)
+            return narrow(first), lambda: narrow(rest())
+
+        narrowed.halves = split
+    return narrowed
 
 
 def of_integers(name: str, arrays: list, error: TypeError) -> Exception:

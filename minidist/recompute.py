@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from . import modes, precision, random, saved
+from . import deferred, modes, precision, random, saved
 from .autograd import Joint, Node
 from .tensor import Tensor
 
@@ -44,7 +44,7 @@ class Region:
         number = len(self.nodes)
         self.nodes.append(weakref.ref(node))
         self.names.append(node.name)
-        node.vjps = [Joint(lambda g: self._run_again()[number].pull(g, _All()))]
+        node.vjps = [_pulling(lambda: self._run_again()[number])]
         if self.outer is not True:
             self.outer.add(node)
 
@@ -72,8 +72,15 @@ class Region:
         for reference, twin in zip(self.nodes, nodes):
             node = reference()
             if node is not None and node.vjps is not None:
-                node.vjps = [Joint(twin.pull, wanted=_All())]
+                node.vjps = [_pulling(lambda twin=twin: twin)]  # type: ignore[misc]
         return nodes
+
+
+def _pulling(twin: Callable[[], Node]) -> Joint:
+    """A twin's VJPs in place of those of the node that it is a twin of."""
+    joint = Joint(lambda g: twin().pull(g, _All()))
+    joint.halves = lambda g, now: deferred.halves(twin().vjps, g, now)
+    return joint
 
 
 class _All:

@@ -18,6 +18,7 @@ each_file = pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_
 TAPE = {
     "anomaly",
     "autograd",
+    "deferred",
     "gradients",
     "graph",
     "hooks",

@@ -10,7 +10,14 @@ from .op import differentiable, want_one_dtype
 def _recurrent(x, h0, c0, w_ih, w_hh, b_ih, b_hh, kind, sizes, need_x):
     rows = np.ascontiguousarray(x)
     states, saved = kernel.forward(kind, rows, h0, c0, w_ih, w_hh, b_ih, b_hh, sizes)
-    return states, Joint(lambda g: kernel.backward(g, saved, need_x))
+    vjp = Joint(lambda g: kernel.backward(g, saved, need_x))
+    vjp.halves = lambda g, now: _halves(g, saved, need_x)
+    return states, vjp
+
+
+def _halves(g, saved, need_x):
+    first, gates = kernel.backward_input(g, saved, need_x)
+    return [*first, *4 * [None]], lambda: [*3 * [None], *kernel.backward_weight(*gates)]
 
 
 def recurrent(kind, x, h0, c0, w_ih, w_hh, b_ih=None, b_hh=None, *, sizes):

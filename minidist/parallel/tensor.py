@@ -46,7 +46,24 @@ def _linear(x, weight, bias, comm, tokens, need_x):
         db = None if bias is None else kernel.backward_bias(g)
         return [None if dx is None else _joined(dx, tokens), dw, db]
 
-    return y.reshape(*shape[:-1], len(weight)), Joint(vjp)
+    def halves(g, now):
+        g = g.reshape(-1, g.shape[-1])
+        rest = lambda: _of_weights(g, x, bias is not None, comm, tokens)
+        if not need_x:
+            return [None, None, None], rest
+        dx = _summing(kernel.backward_input(g, weight).reshape(shape), comm, tokens)
+        return [_joined(dx, tokens), None, None], rest
+
+    joint = Joint(vjp)
+    joint.halves = halves
+    return y.reshape(*shape[:-1], len(weight)), joint
+
+
+def _of_weights(g, x, has_bias, comm, tokens):
+    """The second half on its own: tokens are gathered for it then, and not kept until then."""
+    rows = _rows(x if tokens is None else _joined(_gathering(x, comm, tokens), tokens))
+    db = kernel.backward_bias(g) if has_bias else None
+    return [None, kernel.backward_weight(g, rows), db]
 
 
 def _rows(x):
