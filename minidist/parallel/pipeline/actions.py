@@ -109,6 +109,12 @@ class Schedule:
         return any(a.kind not in COMPUTE for r in range(self.ranks) for a in self.actions(r))
 
     @cached_property
+    def has_backward(self) -> bool:
+        """Whether it trains, or only evaluates."""
+        kinds = BACKWARD, INPUT
+        return any(a.kind in kinds for r in range(self.ranks) for a in self.actions(r))
+
+    @cached_property
     def is_split(self) -> bool:
         """Whether some weight gradients are computed on their own."""
         return any(a.kind == WEIGHT for r in range(self.ranks) for a in self.actions(r))
