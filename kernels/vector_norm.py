@@ -8,7 +8,7 @@ leaves the GPU.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from . import arrays as np
@@ -19,6 +19,7 @@ from .launch import triton_kernel
 tl: Any = None  # Triton's language, once a kernel is launched
 
 BLOCK = 1 << 14
+TERMS = 4  # enough for any squares of float32: 212 bits
 PROGRAM = 4096  # elements a program: 8 a thread of 4 warps, four times
 
 
@@ -42,10 +43,40 @@ def vector_norm(arrays: Iterable[np.ndarray], p: float) -> Any:
     return _norm(p, *arrays)
 
 
+def squares(arrays: Iterable[np.ndarray]) -> list[float]:
+    """A few numbers whose exact sum is that of all squares, block by block as vector_norm's.
+
+    So ranks that have some arrays each can add up theirs, and get the bits of one that has all.
+    """
+    arrays = list(arrays)
+    if any(map(np.on_gpu, arrays)):
+        return [float(vector_norm(arrays, 2.0)) ** 2]
+    return exact(float(np.dot(b, b)) for b in _blocks(arrays))
+
+
+def exact(numbers: Iterable[float]) -> list[float]:
+    """TERMS numbers that have the exact sum of others: it rounded, then what that left, …
+
+    >>> exact([1.0, 1e-20])
+    [1.0, 1e-20, 0.0, 0.0]
+    """
+    rest, terms = list(numbers), [0.0] * TERMS
+    for i in range(TERMS):
+        terms[i] = math.fsum(rest)
+        if not math.isfinite(terms[i]):
+            break
+        rest.append(-terms[i])
+    return terms
+
+
+def _blocks(arrays: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    flat = (wide(a).reshape(-1) for a in arrays)
+    return (a[i : i + BLOCK] for a in flat for i in range(0, a.size, BLOCK))
+
+
 @dispatched
 def _norm(p: float, *arrays: np.ndarray) -> float:
-    flat = [wide(a).reshape(-1) for a in arrays]
-    blocks = (a[i : i + BLOCK] for a in flat for i in range(0, a.size, BLOCK))
+    blocks = _blocks(arrays)
     if p == math.inf:
         return float(np.max([np.abs(b).max() for b in blocks], initial=0))  # max() may drop a nan
     if p == 2:

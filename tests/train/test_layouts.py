@@ -11,7 +11,8 @@ from minidist.comm import simulate
 from minidist.errors import UserError
 from minidist.parallel import clip, sequence
 from minidist.train import loop
-from minidist.train.config import TrainConfig, check, resumed
+from minidist.train.check import check
+from minidist.train.config import TrainConfig, resumed
 from minidist.train.run import run
 
 SIZES = {"model": "gpt-tiny", "steps": 3, "batch": 5, "seq": 10, "dropout": 0.2,
@@ -81,12 +82,12 @@ def test_what_one_layout_saved_another_goes_on_with(alone, tmp_path):
     assert len(read(folder)[0]) == 5
 
 
-def own_norm(params, max_norm, comm, shared_out):
+def own_norm(params, max_norm, *groups):
     return clip.clip_alone(list(params), max_norm)
 
 
-def every_rank_counts(params, max_norm, comm, shared_out):
-    return clip.clip_grad_norm_(params, max_norm, comm, list(params))
+def every_rank_counts(params, max_norm, comm, shared_out, *others):
+    return clip.clip_grad_norm_(params, max_norm, comm, list(params), *others)
 
 
 CONTROLS = {
