@@ -52,7 +52,7 @@ def halves(vjps: Any, cotangent: np.ndarray, now: Sequence[bool]) -> Halves:
     """
     if isinstance(vjps[0], Joint):
         if vjps[0].halves is not None:
-            return _put_right(*vjps[0].halves(cotangent, now), now)
+            return _put_right(vjps[0].halves(cotangent, now), now)
         found = vjps[0](cotangent)
         kept = [None if n else g for n, g in zip(now, found)]
         return found, lambda: kept
@@ -61,11 +61,12 @@ def halves(vjps: Any, cotangent: np.ndarray, now: Sequence[bool]) -> Halves:
     return first, lambda: [vjp and vjp(cotangent) for vjp in rest]
 
 
-def _put_right(first: list, rest: Callable[[], list], now: Sequence[bool]) -> Halves:
+def _put_right(made: Halves, now: Sequence[bool]) -> Halves:
     """Halves as an operation has them, as they are wanted: a weight may be computed, an input not.
 
     What is there too early is kept; if something is wanted early, all is computed at once.
     """
+    first, rest = made
     if any(n and g is None for n, g in zip(now, first)):
         first, rest = [a if b is None else b for a, b in zip(first, rest())], lambda: first
     early = [None if n else g for n, g in zip(now, first)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from ..autograd import is_grad_enabled, no_grad
 from ..comm import Communicator, shard_range
 from ..comm.alone import Alone
 from ..kernels import arrays as np
-from ..nn import Embedding, LayerNorm
+from ..nn import Embedding, LayerNorm, Parameter
 from ..nn import functional as F
 from ..ops import communication
 from ..parallel.cross_entropy import vocab_parallel_cross_entropy
@@ -98,22 +99,32 @@ class GPT(nn.Module):
     residual projections divided by sqrt(2L)) depend on the seed and the parameter's name alone.
 
     `tp` are the ranks that share out heads, units and vocabulary; with sequence_parallel also the
-    tokens between them. Every layout starts from the same weights and drops the same units.
+    tokens between them. `layers` are those that a pipeline's rank has: with the first comes the
+    embedding, with the last the norm and the head. Every layout has the same names, starts from the
+    same weights and drops the same units.
     """
 
     def __init__(
         self, config: GPTConfig, seed: int = 0, tp: Communicator | None = None,
-        sequence_parallel: bool = False,
+        sequence_parallel: bool = False, layers: Iterable[int] | None = None,
     ):  # fmt: skip
         self.config = config
         self.tp = tp or Alone()
         self.tokens = Tokens(self.tp) if sequence_parallel else None
+        self.layers = tuple(range(config.layers) if layers is None else sorted(layers))
+        self.is_first, self.is_last = 0 in self.layers, config.layers - 1 in self.layers
         rows: dict[str, Any] = {"comm": self.tp, "tokens": self.tokens}
-        self.wte = VocabParallelEmbedding(config.vocab, config.hidden, **rows)
-        self.wpe = Embedding(config.positions, config.hidden)
-        self.drop = TokenDropout(config.dropout, self.tokens)
-        self.h = nn.ModuleList(Block(config, **rows) for _ in range(config.layers))
-        self.ln_f = LayerNorm(config.hidden)
+        if self.is_first or self.is_last:
+            self.wte = VocabParallelEmbedding(config.vocab, config.hidden, **rows)
+        if self.is_first:
+            self.wpe = Embedding(config.positions, config.hidden)
+            self.drop = TokenDropout(config.dropout, self.tokens)
+        self.h = nn.ModuleList()
+        for i in self.layers:
+            setattr(self.h, str(i), Block(config, **rows))
+        if self.is_last:
+            self.ln_f = LayerNorm(config.hidden)
+        self.head: list[Parameter] = []  # a leaf in place of wte.weight; not one more parameter
         for name, module in self.named_modules():
             if isinstance(module, TokenDropout):
                 module.name = name
@@ -126,10 +137,10 @@ class GPT(nn.Module):
             first, last = shard_range(length, self.tp.size, self.tp.rank)
             tokens = last - first
         count = lambda module: len(module.parts["weight"].index)
+        words = count(self.wte) if self.is_last else 0
         return Shares(
-            block.heads, count(block.c_fc), count(self.wte), tokens, self.tp.size,
-            self.tokens is not None,
-        )  # fmt: skip
+            block.heads, count(block.c_fc), words, tokens, self.tp.size, self.tokens is not None
+        )
 
     def reset_parameters(self, seed: int) -> None:
         deviation, parts = 0.02 * math.sqrt(768 / self.config.hidden), parts_of(self)
@@ -149,42 +160,78 @@ class GPT(nn.Module):
         return communication.gather(self._logits(index), self.tp, -1)  # (b, s, V)
 
     def _logits(self, index: Tensor) -> Tensor:
+        return self.part_of_logits(self.hidden(index))
+
+    def part_of_logits(self, states: Tensor) -> Tensor:
         """Of this rank's part of the vocabulary, by the tied embedding: (b, s, V of this rank)."""
-        return column_linear(self.hidden(index), self.wte.weight, None, self.tp, self.tokens)
+        return column_linear(states, self._tied(), None, self.tp, self.tokens)
 
     def hidden(self, index: Tensor) -> Tensor:
         """Tokens (b, s) -> the last layer's normalised states (b, s, h), or this rank's of them."""
-        length = index.shape[1]
+        self.expect(index.shape[1])
+        return self.stage(index, self.layers)
+
+    def expect(self, length: int) -> None:
+        """Be ready for so many tokens; ValueError for more than there are positions."""
         if length > self.config.positions:
             raise ValueError(
                 f"GPT: {length} tokens, but it has {self.config.positions} positions: "
                 "shorten the input or raise positions"
             )
-        mine = slice(length)
         if self.tokens is not None:
             self.tokens.length = length
-            mine = self.tokens.mine
-        x = self.drop(self.wte(index) + self.wpe.weight[mine])  # (b, s, h)
-        for block in self.h:
-            x = block(x)
-        return self.ln_f(x)
+
+    def stage(self, x: Tensor, layers: Sequence[int]) -> Tensor:
+        """What some of its layers make of tokens (b, s), if the first is there, or states."""
+        if layers[0] == 0:
+            mine = slice(x.shape[1]) if self.tokens is None else self.tokens.mine
+            x = self.drop(self.wte(x) + self.wpe.weight[mine])  # (b, s, h)
+        for i in layers:
+            x = getattr(self.h, str(i))(x)
+        return self.ln_f(x) if layers[-1] == self.config.layers - 1 else x
 
     def loss(self, index: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-        """Cross-entropy in nats of targets (b, s) after tokens (b, s).
+        """Cross-entropy in nats of targets (b, s) after tokens (b, s)."""
+        return self.loss_of(self.hidden(index), target, reduction)
+
+    def loss_of(self, states: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+        """The loss of the last layer's normalised states.
 
         With a large vocabulary the logits, the largest array by far, are made in chunks.
         """
         large = self.config.vocab >= LARGE_VOCABULARY and self.tp.size == 1
         if is_grad_enabled() and large and self.tokens is None:
-            rows = self.hidden(index).reshape(-1, self.config.hidden)
+            rows = states.reshape(-1, self.config.hidden)
             return F.linear_cross_entropy(
-                rows, self.wte.weight, target.reshape(-1), reduction=reduction
+                rows, self._tied(), target.reshape(-1), reduction=reduction
             )
-        logits = self._logits(index)
+        logits = self.part_of_logits(states)
         part = self.wte.parts["weight"]
         return vocab_parallel_cross_entropy(
             logits.reshape(-1, logits.shape[-1]), target.reshape(-1), part, reduction=reduction
         )
+
+    def part_head(self) -> None:
+        """Let the head's gradient have a sum of its own, until join_head().
+
+        So a rank that has both ends of a pipeline adds up over micro-batches in the order of ranks
+        that have one each.
+        """
+        if self.is_first and self.is_last:
+            self.head = [Parameter(self.wte.weight)]
+
+    def join_head(self) -> None:
+        """Add the head's gradient to its weight's."""
+        for head in self.head:
+            if head.grad is not None:
+                self.wte.weight.accumulate_grad(head.grad.data, owned=True)
+                head.grad = None
+
+    def _tied(self) -> Tensor:
+        for head in self.head:
+            head.data = self.wte.weight.data  # where it is now: it may have been moved
+            return head
+        return self.wte.weight
 
     @no_grad()
     def generate(
@@ -194,13 +241,20 @@ class GPT(nn.Module):
 
         Temperature 0 takes the likeliest; top_k > 0 draws among the k likeliest only.
         """
-        generator, out = random.generator(seed, "generate"), np.asarray(prompt, np.int64)
-        for _ in range(tokens):
-            window = out[-self.config.positions :]
-            index = Tensor(window[None]).to(self.wte.weight.device)
-            logits = self(index)[0, -1].cpu().double().data
-            out = np.append(out, _draw(logits, temperature, top_k, generator))
-        return out
+        follow = lambda window: self(Tensor(window).to(self.wte.weight.device))[0, -1]
+        return continued(follow, prompt, tokens, self.config.positions, temperature, top_k, seed)
+
+
+def continued(
+    follow: Callable[[np.ndarray], Tensor], prompt: np.ndarray, tokens: int, positions: int,
+    temperature: float, top_k: int, seed: int,
+) -> np.ndarray:  # fmt: skip
+    """`generate` of any model: follow(window (1, s)) gives the logits (V,) of what comes next."""
+    generator, out = random.generator(seed, "generate"), np.asarray(prompt, np.int64)
+    for _ in range(tokens):
+        logits = follow(out[-positions:][None]).cpu().double().data
+        out = np.append(out, _draw(logits, temperature, top_k, generator))
+    return out
 
 
 def _draw(

@@ -30,6 +30,16 @@ def layer_flops(rows: int, tokens: int, hidden: int) -> LayerFlops:
     )
 
 
+def layer_costs(c: GPTConfig, tokens: int) -> list[float]:
+    """FLOPs of each layer's forward, a row; the last one's with the head's: to balance stages by.
+
+    Forward, gradient of inputs and gradient of weights cost alike but for attention.
+    """
+    costs = [float(layer_flops(1, tokens, c.hidden).forward)] * c.layers
+    costs[-1] += 2 * tokens * c.hidden * c.vocab
+    return costs
+
+
 def megatron_parameters(c: GPTConfig) -> int:
     """12Lh²(1 + 13/12h + (V + s)/12Lh), which has no final norm's 2h.
 

@@ -5,7 +5,7 @@ What a formula says a layer keeps can be held against what our own tape holds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ..autograd import Leaf, Node, source
 from ..graph import behind
@@ -23,7 +23,12 @@ def kept(output: Tensor) -> Iterator[tuple[str, np.ndarray]]:
     those of a model that is still there, for a graph does not keep the tensors at its ends.
     """
     root = source(output)
-    nodes = sorted(behind([root] if root else []), key=lambda node: node.order)
+    return kept_behind([root] if root else [])
+
+
+def kept_behind(roots: Iterable[Node]) -> Iterator[tuple[str, np.ndarray]]:
+    """The same behind nodes of graphs, such as what is left of a backward after its first half."""
+    nodes = sorted(behind(roots), key=lambda node: node.order)
     seen = {id(memory) for memory in _parameters(nodes)}
     for node in nodes:
         for array in saved_arrays(node.vjps):
