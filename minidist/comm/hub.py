@@ -147,12 +147,13 @@ class Hub:
         receive.error = _mismatch(send, receive)
         if receive.error is None:
             fill(receive.array, send.array)
-        send.partner, early = receive, send.done
-        if not early:
-            send.time = second.time
-            self._transfer(send)
-        elif not send.travels:
+        if send.done and not send.travels:  # it was eager, and has arrived
             self.finish(receive, max(send.arrives, receive.time))
+            return
+        send.partner = receive
+        if not send.done:
+            send.time = max(first.time, second.time)
+            self._transfer(send)
 
     def _transfer(self, send: Half) -> None:
         send.travels = True
@@ -166,8 +167,9 @@ class Hub:
         send.travels, send.arrives = False, end
         if not send.done:
             self.finish(send, end)
-        if send.partner is not None:
-            self.finish(send.partner, max(end, send.partner.time))
+        receive, send.partner = send.partner, None  # whose array is none of the sender's
+        if receive is not None:
+            self.finish(receive, max(end, receive.time))
 
     def _step(self, task: Task) -> None:
         self.current = task

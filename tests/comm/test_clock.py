@@ -1,5 +1,7 @@
 """The virtual clock: what collectives would cost, equal to the α-β-γ formulas, on any schedule."""
 
+import weakref
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -118,6 +120,41 @@ def test_one_port_sends_one_message_at_a_time_and_eager_ones_leave_at_once():
 def test_the_schedule_does_not_change_a_rings_time(size, one, other):
     call = lambda comm: (comm.compute(1e3 * comm.rank), c.all_reduce(comm, np.ones(7)))
     assert makespan(call, size, one) == pytest.approx(makespan(call, size, other), rel=1e-12)
+
+
+def test_a_message_starts_when_both_have_called_whoever_came_first():
+    """A rank may post at a time that others have not come to: it has computed meanwhile."""
+
+    def main(comm):
+        if comm.rank == 0:
+            requests = [comm.irecv(np.zeros(1), source) for source in (1, 2)]
+            c.wait_all(requests)
+        else:
+            comm.compute(5.0 * (comm.rank == 2))
+            comm.send(np.ones(1), 0)
+        return comm.time()
+
+    for seed in range(5):
+        assert simulate(main, 3, seed=seed, clock=Clock(1.0, 0.0, 1.0)) == [6.0, 1.0, 6.0]
+
+
+def test_a_sender_does_not_hold_the_receivers_array():
+    def main(comm):
+        if comm.rank == 0:
+            request = comm.isend(np.ones(4), 1)
+            request.wait()
+            comm.recv(np.zeros(1), 1)
+            return request is not None
+        out = np.zeros(4)
+        comm.recv(out, 0)
+        array = weakref.ref(out)
+        del out
+        alive = array() is not None
+        comm.send(np.ones(1), 0)
+        return alive
+
+    for limit in (0, 1 << 20):
+        assert simulate(main, 2, eager_limit=limit) == [True, False]
 
 
 def test_times_are_not_negative():
