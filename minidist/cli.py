@@ -1,9 +1,10 @@
-"""The `minidist` command: train, sample, doctor."""
+"""The `minidist` command: train, sample, schedule, doctor."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,53 @@ class SampleConfig:
     """Draw among the k likeliest bytes only; 0 for all."""
     seed: int = 0
     """Of the draws."""
+
+
+Times = Annotated[tuple[float, ...], tyro.conf.arg(metavar="TIME")]
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Check, simulate and draw a pipeline schedule, before a rank is paid for."""
+
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME|FILE")]
+    """gpipe, 1f1b, interleaved, zb-h1, zb-h2, zbv or dualpipev; or a CSV file, a line a rank."""
+    pp: Annotated[
+        int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: 4, or the file's)")
+    ] = None
+    """Ranks of the pipeline."""
+    microbatches: Annotated[
+        int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: 8, or the file's)")
+    ] = None
+    """Parts of the batch that go through one after the other."""
+    chunks: Annotated[
+        int | None, tyro.conf.arg(metavar="V", help_behavior_hint="(default: the schedule's)")
+    ] = None
+    """Stages a rank."""
+    forward: Times = (1.0,)
+    """Time of F, a stage's forward: one number, or one for each stage."""
+    input: Times = (1.0,)
+    """Time of I, the gradient by its input; B takes this and W's."""
+    weight: Times = (1.0,)
+    """Time of W, the gradients by its weights."""
+    overlap: Annotated[
+        float | None, tyro.conf.arg(metavar="TIME", help_behavior_hint="(default: F + I + W)")
+    ] = None
+    """Time of a forward and a backward at once (dualpipev)."""
+    alpha: float = 0.0
+    """Time of a message, whatever its size."""
+    beta: float = 0.0
+    """Time of a byte."""
+    bytes: float = 0.0
+    """What a micro-batch sends from a stage to the next, and back."""
+    max_live: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    """Fail if a rank keeps more activations than this, in chunks (stage, micro-batch)."""
+    draw: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Draw it, as .svg or .png."""
+    csv: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Write it down: a file that this command, and train --schedule, can read."""
+    messages: bool = False
+    """With --csv: also what is sent and received, and when."""
 
 
 def train(config: TrainConfig) -> None:
@@ -79,6 +127,26 @@ def sample(config: SampleConfig) -> None:
 
     print(sample_run(Path(config.run), config.prompt, config.tokens, config.temperature,
                      config.top_k, config.seed))  # fmt: skip
+
+
+def schedule(config: ScheduleConfig) -> None:
+    """Validate, simulate, write what is asked for, and report."""
+    from .parallel.pipeline import draw, show, text
+    from .parallel.pipeline.costs import Costs
+    from .parallel.pipeline.simulate import simulate
+    from .parallel.pipeline.validate import validate
+
+    times = (config.forward, config.input, config.weight)
+    forward, backward, weight = (each[0] if len(each) == 1 else each for each in times)
+    costs = Costs(forward, backward, weight, config.overlap)
+    found = show.find(config.name, config.pp, config.microbatches, config.chunks)
+    whole = validate(found, max_live=config.max_live)
+    simulated = simulate(whole, costs, config.alpha, config.beta, config.bytes)
+    if config.draw is not None:
+        draw.draw(simulated, config.draw)
+    if config.csv is not None:
+        text.save(whole if config.messages else show.without_messages(whole), config.csv)
+    print(show.report(simulated, shutil.get_terminal_size().columns))
 
 
 def doctor() -> None:
@@ -126,12 +194,22 @@ def _parse(arguments: list[str]) -> Callable[[], None]:
         """Let a trained model write: takes the last checkpoint of a run folder."""
         return lambda: sample(config)
 
+    def schedule_command(
+        config: Annotated[tyro.conf.OmitArgPrefixes[ScheduleConfig], tyro.conf.arg(name="")],
+    ) -> Callable[[], None]:
+        """Check, simulate and draw a pipeline schedule, before a rank is paid for."""
+        return lambda: schedule(config)
+
     def doctor_command() -> Callable[[], None]:
         """Say what this machine has (MPI, cores, BLAS, GPU), and how to get what it lacks."""
         return doctor
 
+    commands: dict[str, Callable[..., Any]] = {
+        "train": train_command, "sample": sample_command, "schedule": schedule_command,
+        "doctor": doctor_command,
+    }  # fmt: skip
     return tyro.extras.subcommand_cli_from_dict(
-        {"train": train_command, "sample": sample_command, "doctor": doctor_command},
+        commands,
         prog="minidist",
         description="Train language models on many ranks, by hand-written parallelism.",
         args=arguments,
