@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from ..comm import Communicator, all_gather, shard_range
+from ..comm.texts import share
 from ..kernels import arrays as np
 from ..nn import Module
 
@@ -72,6 +74,23 @@ def whole_state(model: Module) -> dict[str, np.ndarray]:
     """The state_dict of the whole model, on every rank: what a checkpoint holds in any layout."""
     parts, state = parts_of(model), model.state_dict()
     return {k: parts[k].whole(v) if k in parts else v for k, v in state.items()}
+
+
+def joined_stages(arrays: dict[str, np.ndarray], comm: Communicator) -> dict[str, np.ndarray]:
+    """The arrays of all stages of a pipeline, by name, on rank 0 of `comm`; all its ranks call it.
+
+    Of a name that several have, rank 0 takes the first's: tied copies are equal.
+    """
+    told = json.dumps([[name, a.shape, a.dtype.str] for name, a in arrays.items()])
+    texts, found = share(comm, told.encode()), dict(arrays)
+    if comm.rank:
+        for array in arrays.values():
+            comm.send(array, 0)
+        return found
+    for rank in range(1, comm.size):
+        for name, shape, dtype in json.loads(texts[rank]):
+            found.setdefault(name, comm.recv(np.empty(shape, dtype), rank))
+    return found
 
 
 def load_whole_state(model: Module, state: dict[str, np.ndarray]) -> None:

@@ -9,7 +9,7 @@ every hook also lets what is under way get on (Li et al. 2020, "PyTorch Distribu
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import partial
 
 from ..comm import Communicator, Request, iall_reduce
@@ -72,8 +72,12 @@ class Overlapped(Synchronizer):
     """
 
     def __init__(self, params: Iterable[Parameter], comm: Communicator,
-                 bucket_bytes: int = 4 * MIB, algorithm: str = "ring"):  # fmt: skip
+                 bucket_bytes: int = 4 * MIB, algorithm: str = "ring",
+                 late: Collection[Parameter] = ()):  # fmt: skip
+        """`late` are parameters whose gradients are not whole after backward: theirs are summed
+        in sum_gradients()."""
         super().__init__(params, comm, algorithm)
+        waits = set(late)
         self.buckets: list[Bucket] = []
         self.handles = []
         self.next = 0  # the bucket that is launched next
@@ -83,7 +87,10 @@ class Overlapped(Synchronizer):
             self.own, self.buckets = own, [*map(Bucket, fill(self.params[::-1], bucket_bytes))]
         for bucket in self.buckets:
             ready = partial(self._ready, bucket)
-            self.handles += [p.register_post_accumulate_grad_hook(ready) for p in bucket.params]
+            self.handles += [
+                p.register_post_accumulate_grad_hook(ready)
+                for p in bucket.params if p not in waits
+            ]  # fmt: skip
 
     def remove(self) -> None:
         """Take the hooks away: from then on everything is sent by sum_gradients()."""

@@ -6,18 +6,20 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from ..comm import Communicator
 from ..device import moved
 from ..errors import UserError
 from ..kernels import arrays as np
 from ..nn import Module
 from ..optim import Optimizer
-from ..parallel.layout import load_whole_state, parts_of, whole_state
+from ..parallel.layout import joined_stages, load_whole_state, parts_of, whole_state
 from ..parallel.zero import Zero
 
 FILES = ("model.safetensors", "optimizer.safetensors")
@@ -26,14 +28,17 @@ Arrays = dict[str, np.ndarray]
 
 def save(
     folder: Path, step: int, model: Module, optimizer: Optimizer | Zero, tokens: int,
-    scaler: dict[str, Any] | None = None, writes: bool = True,
+    scaler: dict[str, Any] | None = None, writes: bool = True, stages: Communicator | None = None,
 ) -> Path:  # fmt: skip
     """Write folder/step-<step>: parameters, optimiser state, and state.json with their hashes.
 
     `scaler` is the state of a GradScaler, if there is one. Of a model that ranks share out, all of
     them call this and one of them writes; what is written is whole, for any layout to read.
+    `stages`: the ranks of the writer's pipeline, of which it is the first; None on other ranks.
     """
     arrays = whole_arrays(model, optimizer)
+    if stages is not None:
+        arrays = joined_stages(arrays[0], stages), joined_stages(arrays[1], stages)
     path, draft = folder / f"step-{step:06d}", folder / f".step-{step:06d}.part"
     if not writes:
         return path
@@ -69,10 +74,23 @@ def last(folder: Path) -> Path:
     return found[-1]
 
 
-def load(path: Path, model: Module, optimizer: Optimizer | Zero | None = None) -> dict[str, Any]:
-    """Fill model and optimiser from a checkpoint; returns its state (step, tokens, scaler)."""
+def load(
+    path: Path, model: Module, optimizer: Optimizer | Zero | None = None,
+    elsewhere: Collection[str] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """Fill model and optimiser from a checkpoint; returns its state (step, tokens, scaler).
+
+    `elsewhere`: names of parameters that other stages of a pipeline have.
+    """
     state = _read_state(path)
     arrays = [_read(path / f, state["sha256"][f]) for f in FILES[: 1 if optimizer is None else 2]]
+    own = {name for name, _ in model.named_parameters()}
+    others = set(elsewhere) - own
+    arrays[0] = {k: v for k, v in arrays[0].items() if k not in others}
+    arrays[1:] = [
+        {k: v for k, v in states.items() if k.split(".", 1)[1] not in others}
+        for states in arrays[1:]
+    ]
     try:
         if isinstance(optimizer, Zero):
             _load_sharded(model, optimizer, arrays, state["step"])

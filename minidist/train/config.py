@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import difflib
-import math
 import tomllib
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal
 
 import tomli_w
 import tyro
 
-from .. import cuda
 from ..errors import UserError
 from ..models.gpt import GPTConfig
 from ..parallel.mesh import Mesh
+from ..parallel.pipeline.actions import Schedule
+from ..parallel.pipeline.schedules import NAMES, make
+from ..parallel.pipeline.text import load
 
 PRESETS: dict[str, dict[str, int]] = {
     "gpt-nano": {"layers": 2, "hidden": 32, "heads": 2},
@@ -31,6 +32,10 @@ LAUNCH = (
     "simulate",
     "dp",
     "tp",
+    "pp",
+    "schedule",
+    "chunks",
+    "split",
     "zero",
     "sequence_parallel",
     "device",
@@ -79,6 +84,23 @@ class TrainConfig:
     """Data-parallel ranks."""
     tp: Annotated[int, tyro.conf.arg(metavar="N")] = 1
     """Tensor-parallel ranks: they share out heads, units and vocabulary."""
+    pp: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    """Pipeline-parallel ranks: they share out the layers."""
+    schedule: str = "1f1b"
+    """Of the pipeline: gpipe, 1f1b, interleaved, zb-h1, zb-h2, zbv, dualpipev, or a CSV file."""
+    microbatches: Annotated[
+        int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: 2 for each --pp rank)")
+    ] = None
+    """Parts of a rank's batch that go through one after the other; without --pp, 1."""
+    chunks: Annotated[
+        int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: the schedule's)")
+    ] = None
+    """Stages a pipeline rank."""
+    split: Annotated[
+        tuple[int, ...] | None,
+        tyro.conf.arg(metavar="N N ...", help_behavior_hint="(default: balanced by FLOPs)"),
+    ] = None
+    """Layers of each stage."""
     zero: Literal[0, 1, 2, 3] = 0
     """ZeRO: data-parallel ranks share out optimiser states (1), gradients (2), parameters (3)."""
     sequence_parallel: bool = False
@@ -114,78 +136,36 @@ class TrainConfig:
 
     def mesh(self, ranks: int) -> Mesh:
         """Who stands where: tp innermost; dp, if it is not given, is what is left."""
-        tp = max(self.tp, 1)
-        dp = max(ranks // tp, 1) if self.dp is None else self.dp
-        return Mesh(dp=dp, tp=tp).require(ranks, ("dp", "tp") if self.tp > 1 else ("dp",))
+        dp = max(ranks // (self.pp * self.tp), 1) if self.dp is None else self.dp
+        axes = [axis for axis in ("pp", "dp", "tp") if axis == "dp" or getattr(self, axis) > 1]
+        return Mesh(pp=self.pp, dp=dp, tp=self.tp).require(ranks, tuple(axes))
+
+    def pipeline(self) -> Schedule:
+        """The schedule, of a name or a file; UserError if it is not for these ranks."""
+        if self.schedule in NAMES:
+            usual = 2 * self.pp if self.pp > 1 else 1
+            m = usual if self.microbatches is None else self.microbatches
+            return make(self.schedule, self.pp, m, self.chunks)
+        if not self.schedule.endswith(".csv"):
+            return make(self.schedule, self.pp, 1)  # which says what is near
+        found = load(self.schedule)
+        given = {"pp": found.ranks, "microbatches": found.microbatches}
+        for flag, number in given.items():
+            if getattr(self, flag) not in (None, number):
+                raise UserError(
+                    f"schedule '{self.schedule}' is for --{flag} {number}, not "
+                    f"{getattr(self, flag)}: change the flag or the file"
+                )
+        return found
 
 
-POSITIVE = ("steps", "batch", "seq", "lr", "clip", "bucket_mib", "eval_every", "save_every")
-AT_LEAST_ZERO = ("warmup", "weight_decay", "final_lr", "seed")
+OPTIONAL: dict[str, type] = {
+    "dp": int, "ranks": int, "out": str, "config": str, "microbatches": int, "chunks": int,
+    "split": tuple,
+}  # fmt: skip
 
 
-def check(config: TrainConfig, ranks: int) -> None:
-    """Refuse sizes that cannot work, with the flag to change."""
-    if config.model not in PRESETS:
-        raise UserError(f"model '{config.model}' is unknown: choose {_listed(PRESETS)}")
-    for name in POSITIVE:
-        _require(name, getattr(config, name), lambda v: v > 0, "more than 0")
-    for name in AT_LEAST_ZERO:
-        _require(name, getattr(config, name), lambda v: v >= 0, "at least 0")
-    _require("dropout", config.dropout, lambda v: 0 <= v < 1, "at least 0 and below 1")
-    _require("final_lr", config.final_lr, lambda v: v <= 1, "a part of --lr, at most 1")
-    for name in ("dtype", "precision", "allreduce", "sync", "zero"):
-        _check_choice(name, getattr(config, name))
-    if config.precision != "full" and config.dtype != "float32":
-        raise UserError(
-            f"precision {config.precision} casts from float32: leave --dtype {config.dtype} away"
-        )
-    if config.device not in ("cpu", "cuda"):
-        raise UserError(f"device '{config.device}' is unknown: choose cpu, cuda")
-    if config.device == "cuda" and (reason := cuda.missing()):
-        raise UserError(f"device cuda: {reason}")
-    _check_layout(config, ranks)
-    if config.resume and config.out is None:
-        raise UserError("resume needs the run folder: add --out DIR")
-
-
-def _check_layout(config: TrainConfig, ranks: int) -> None:
-    if config.zero and config.allreduce not in ("auto", "ring", "ordered"):
-        raise UserError(
-            f"zero {config.zero} scatters its sums: --allreduce {config.allreduce} does not, use "
-            "auto, ring or ordered"
-        )
-    _require("tp", config.tp, lambda v: v >= 1, "at least 1")
-    dp, heads = config.mesh(ranks).dp, PRESETS[config.model]["heads"]
-    if config.tp > heads:
-        raise UserError(
-            f"tp {config.tp}: {config.model} has {heads} heads, and a rank needs at least one: "
-            f"use --tp {heads} or less, or a larger --model"
-        )
-    if config.sequence_parallel and not 1 < config.tp <= config.seq:
-        raise UserError(
-            f"sequence-parallel with tp {config.tp} and seq {config.seq}: it shares the tokens "
-            "out among tensor-parallel ranks: want --tp of at least 2, and a token for each"
-        )
-    if config.batch < dp:
-        ways = "ranks" if config.tp == 1 else "data-parallel ranks"
-        raise UserError(
-            f"batch {config.batch} is smaller than the {dp} {ways}, so some would have no row: "
-            f"raise --batch to at least {dp} or start fewer ranks"
-        )
-
-
-def _require(name: str, value: float, good: Any, wanted: str) -> None:
-    if not (math.isfinite(value) and good(value)):
-        raise UserError(f"{name} = {value}: want {wanted}; change --{name.replace('_', '-')}")
-
-
-def _check_choice(name: str, value: str) -> None:
-    choices = get_args(get_type_hints(TrainConfig)[name])
-    if value not in choices:
-        raise UserError(f"{name} = '{value}' is unknown: choose {_listed(choices)}")
-
-
-def _listed(names: Any) -> str:
+def listed(names: Any) -> str:
     return ", ".join(map(str, names))
 
 
@@ -204,10 +184,12 @@ def _typed(key: str, value: Any, path: Path) -> Any:
     names = [f.name for f in fields(TrainConfig)]
     if key not in names:
         near = difflib.get_close_matches(key, names, 1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known keys: {_listed(names)}"
+        hint = f"did you mean '{near[0]}'?" if near else f"known keys: {listed(names)}"
         raise UserError(f"config '{path}': unknown key '{key}': {hint}")
     kind = type(next(f.default for f in fields(TrainConfig) if f.name == key))
-    wanted = {"dp": int, "ranks": int, "out": str, "config": str}.get(key, kind)
+    wanted = OPTIONAL.get(key, kind)
+    if wanted is tuple and type(value) is list and all(type(n) is int for n in value):
+        return tuple(value)
     if wanted is float and type(value) is int:
         return float(value)
     if type(value) is not wanted:

@@ -15,21 +15,23 @@ from .. import cuda, data, random
 from ..amp import GradScaler, autocast
 from ..array import keep_heap
 from ..autograd import no_grad
-from ..comm import Communicator, all_reduce, local_rank, shard_range
+from ..comm import Communicator, all_reduce, local_rank, shard_bounds, shard_range
 from ..errors import UserError
 from ..models.gpt import GPT
+from ..nn import Parameter
 from ..optim import AdamW, warmup_cosine
 from ..parallel.clip import clip_grad_norm_
 from ..parallel.data import Bucketed, Naive, Synchronizer, broadcast_parameters
 from ..parallel.layout import sharded
 from ..parallel.overlap import Overlapped
+from ..parallel.pipeline.runtime import Pipeline
 from ..parallel.sequence import partial_parameters, sum_partial, sum_partial_early
 from ..parallel.zero import Zero
 from ..parallel.zero3 import Zero3
-from ..plan.tape import saved_bytes
 from ..tensor import Tensor
 from .config import TrainConfig
-from .memory import counted
+from .memory import Peak, counted
+from .stages import generate, layers_of, make_model, make_pipeline, microbatches, rows_of
 
 EVAL_WINDOWS = 256  # of the held-out text, evenly spread
 EVAL_ROWS = 16  # windows in one forward pass
@@ -58,12 +60,8 @@ class Trainer:
         if c.device == "cuda":
             cuda.set_device(local_rank() % cuda.device_count())
         mesh = c.mesh(self.comm.size)
-        self.dp, self.tp = mesh.group(self.comm, "dp"), mesh.group(self.comm, "tp")
-        self.model = GPT(c.gpt(data.VOCAB), c.seed, self.tp, c.sequence_parallel)
-        if c.dtype != "float32":
-            self.model.to(c.dtype)
-            self.model.reset_parameters(c.seed)
-        self.model.to(c.device)
+        self.pp, self.dp, self.tp = (mesh.group(self.comm, axis) for axis in ("pp", "dp", "tp"))
+        self.model, self.pipeline = self._stages()
         broadcast_parameters(self.model, self.dp)
         self.shared_out = {id(p) for p in sharded(self.model)}
         self.early = c.zero > 1 or (c.zero == 0 and c.sync == "overlapped")
@@ -71,8 +69,19 @@ class Trainer:
             sum_partial_early(partial_parameters(self.model), self.tp)
         self.held: dict[str, int] | None = None  # bytes, counted in the first step
         self.gradients: Any = self._shared_states() if c.zero else self._own_states()
+        self.pipeline.gradients = None if c.zero else self.gradients
         self.scaler = GradScaler(enabled=c.precision == "float16", comm=self.comm)
         self.halves = autocast(c.device, c.precision, True) if c.precision != "full" else None
+
+    def _stages(self) -> tuple[GPT, Pipeline]:
+        """This rank's stages; without pipeline parallelism one stage, which is the model."""
+        schedule = self.config.pipeline()
+        self.layers = layers_of(self.config, data.VOCAB, schedule.stages)
+        mine = [self.layers[stage] for stage in schedule.stages_of(self.pp.rank)]
+        model = make_model(self.config, data.VOCAB, self.tp, mine)
+        if schedule.microbatches > 1 and self.config.zero < 2:
+            model.part_head()
+        return model, make_pipeline(model, self.layers, self.pp, schedule)
 
     def _own_states(self) -> Synchronizer:
         """Every rank has all of the optimiser's states."""
@@ -81,8 +90,15 @@ class Trainer:
         self.optimizer: Any = AdamW(groups, **self._adam())  # or Zero, which is used alike
         if c.sync == "naive":
             return Naive(params, self.dp, c.allreduce)
-        kind = Overlapped if c.sync == "overlapped" else Bucketed
-        return kind(params, self.dp, int(c.bucket_mib * 2**20), c.allreduce)
+        size = int(c.bucket_mib * 2**20)
+        if c.sync == "bucketed":
+            return Bucketed(params, self.dp, size, c.allreduce)
+        return Overlapped(params, self.dp, size, c.allreduce, late=self._completed_late())
+
+    def _completed_late(self) -> list[Parameter]:
+        """Parameters whose gradient is not whole after a backward: other stages have a part."""
+        head = [self.model.wte.weight] if self.model.head else []
+        return [*head, *(p for _, params in self.pipeline.tied.groups for p in params)]
 
     def _shared_states(self) -> Zero:
         """ZeRO is the optimiser, and sums the gradients."""
@@ -100,13 +116,15 @@ class Trainer:
     def _clip(self) -> Tensor:
         """Clip by the norm of the whole gradient, of which this rank may have pieces of parts."""
         if not isinstance(self.optimizer, Zero):
-            params = list(self.model.parameters())
-            mine = [p for p in params if id(p) in self.shared_out]
-            return clip_grad_norm_(params, self.config.clip, self.tp, mine)
-        pieces = self.optimizer.pieces
-        mine = [piece.own for piece in pieces if id(piece.param) in self.shared_out]
-        own = [piece.own for piece in pieces]
-        return clip_grad_norm_(own, self.config.clip, self.tp, mine, self.dp)
+            pairs, shards = [(p, p) for p in self.model.parameters()], None
+        else:
+            pairs, shards = [(piece.own, piece.param) for piece in self.optimizer.pieces], self.dp
+        twice = {id(p) for p in self.pipeline.tied.counted}
+        return clip_grad_norm_(
+            [own for own, _ in pairs], self.config.clip, self.tp,
+            [own for own, p in pairs if id(p) in self.shared_out], shards,
+            self.pp, [own for own, p in pairs if id(p) in twice],
+        )  # fmt: skip
 
     def rows(self, step: int) -> tuple[np.ndarray, np.ndarray, int]:
         """This rank's inputs and targets of a global batch, and the number of its first row."""
@@ -119,14 +137,20 @@ class Trainer:
         """One optimiser step (numbered from 0): {"loss": global mean, "grad_norm", "lr"}."""
         c = self.config
         x, y, first = self.rows(step)
-        with random.at(c.seed, step, first):
-            total = self._loss(x, y)
+        bounds = shard_bounds(len(x), self.pipeline.schedule.microbatches)
+        peak = Peak(self.pipeline) if self.held is None else None
+
+        @contextlib.contextmanager
+        def around(i: int) -> Iterator[None]:
+            with self._halves(), random.at(c.seed, step, first + bounds[i][0]):
+                yield
+
         # Divided by the global count: the sum over ranks is the global mean, rows uneven or not.
-        loss = total / (c.batch * c.seq)
-        measures = self.held is None
-        if measures:
-            kept = sum(saved_bytes(loss).values())
-        self.scaler.scale(loss).backward()
+        count = c.batch * c.seq
+        self.model.expect(c.seq)
+        inputs, targets = (microbatches(a, bounds, c.device) for a in (x, y))
+        total = self.pipeline.step(inputs, targets, around, self.scaler.get_scale() / count)
+        self.model.join_head()
         if c.sequence_parallel and not self.early:
             sum_partial(partial_parameters(self.model), self.tp)
         self.gradients.sum_gradients()
@@ -137,19 +161,16 @@ class Trainer:
             group["lr"] = lr
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if measures:
-            self.held = {**counted(self), "activations": kept}
+        if peak is not None:
+            self.held = {**counted(self), "activations": peak.end()}
         self.optimizer.zero_grad()
         scale = {"scale": self.scaler.get_scale()} if self.scaler.is_enabled() else {}
         return {
-            "loss": self._sum(loss.item())[0], "grad_norm": norm.item(), "lr": lr, **scale
+            "loss": self._sum(total / count)[0], "grad_norm": norm.item(), "lr": lr, **scale
         }  # fmt: skip
 
-    def _loss(self, x: np.ndarray, y: np.ndarray) -> Tensor:
-        """The sum of the losses of rows of tokens, from wherever the model is."""
-        inputs, targets = (Tensor(a).to(self.config.device) for a in (x, y))
-        with self.halves or contextlib.nullcontext():
-            return self.model.loss(inputs, targets, reduction="sum")
+    def _halves(self, _: int = 0) -> Any:
+        return self.halves or contextlib.nullcontext()
 
     def _sum(self, *numbers: float) -> list[float]:
         """Sums over the data-parallel ranks; what tensor-parallel ones have is whole already."""
@@ -161,14 +182,24 @@ class Trainer:
         seq = self.config.seq
         starts = data.held_out_starts(self.corpus, seq, EVAL_WINDOWS)
         first, last = shard_range(len(starts), self.dp.size, self.dp.rank)
+        windows = data.windows(self.corpus.held_out, starts[first:last], seq)
+        bounds = rows_of(last - first, EVAL_ROWS)
+        inputs, targets = (microbatches(a, bounds, self.config.device) for a in windows)
         self.model.eval()
-        total = 0.0
-        for at in range(first, last, EVAL_ROWS):
-            mine = starts[at : min(at + EVAL_ROWS, last)]
-            total += self._loss(*data.windows(self.corpus.held_out, mine, seq)).item()
+        self.model.expect(seq)
+        total = self.pipeline.evaluate(inputs, targets, self._halves) if bounds else 0.0
         self.model.train()
         loss, count = self._sum(total, (last - first) * seq)
         return loss / count
+
+    def sample(self, prompt: np.ndarray, *how: Any) -> np.ndarray | None:
+        """A prompt continued, on the first replica's ranks (with ZeRO-3 all); None on others."""
+        if self.dp.rank and self.config.zero < 3:
+            return None
+        self.model.eval()
+        text = generate(self.pipeline, self.model, prompt, self.config.device, *how)
+        self.model.train()
+        return text
 
     def run(self, first: int, tokens: int) -> Iterator[dict[str, Any]]:
         """Steps first + 1 … config.steps, one record each; the loss is from before the update."""

@@ -18,10 +18,10 @@ from rich.table import Table
 from .. import data
 from ..comm import Communicator, Ledger, agree, broadcast
 from ..errors import UserError
-from ..models.gpt import GPT
 from ..plan.memory import gpt_parameters
 from . import checkpoint, memory
-from .config import TrainConfig, check, write_toml
+from .check import check
+from .config import TrainConfig, write_toml
 from .loop import Trainer
 from .metrics import MetricsFile, read
 from .progress import Bar, console
@@ -90,7 +90,8 @@ def _resume(trainer: Trainer) -> dict[str, Any]:
     if not c.resume:
         return {"step": 0, "tokens": 0}
     path = checkpoint.last(Path(str(c.out)) / "checkpoints")
-    state = checkpoint.load(path, trainer.model, trainer.optimizer)
+    elsewhere = trainer.pipeline.tied.names
+    state = checkpoint.load(path, trainer.model, trainer.optimizer, elsewhere)
     if state["scaler"] and trainer.scaler.is_enabled():
         trainer.scaler.load_state_dict(state["scaler"])
     if state["step"] >= c.steps:
@@ -101,6 +102,7 @@ def _resume(trainer: Trainer) -> dict[str, Any]:
 def _follow(trainer: Trainer, state: dict[str, Any]) -> dict[str, Any]:
     """A rank other than 0: the same steps and measurements, nothing shown or written."""
     last = deque(_measured(trainer, state), maxlen=1)
+    _sample(trainer)
     return last[0] if last else {}
 
 
@@ -154,6 +156,7 @@ def _lead(trainer: Trainer, state: dict[str, Any], out: Path) -> dict[str, Any]:
             bar.show(record)
     seconds = time.perf_counter() - started
     _show_end(screen, trainer, out, record, state["step"], seconds, ledger)
+    _show_sample(screen, _sample(trainer), out)
     return {**record, "out": str(out)}
 
 
@@ -169,6 +172,7 @@ def _save(trainer: Trainer, out: Path | None, record: dict[str, Any]) -> None:
     checkpoint.save(
         (out or Path()) / "checkpoints", record["step"], trainer.model, trainer.optimizer,
         record["tokens"], trainer.scaler.state_dict(), writes=out is not None,
+        stages=None if trainer.dp.rank or trainer.tp.rank else trainer.pp,
     )  # fmt: skip
 
 
@@ -209,10 +213,20 @@ def _show_memory(screen: Console | None, trainer: Trainer) -> None:
 def _layout(trainer: Trainer) -> str:
     """'data parallel', or 'dp 2 x tp 2, sequence parallel'."""
     zero = f", ZeRO-{trainer.config.zero}" if trainer.config.zero else ""
-    if trainer.tp.size == 1:
-        return f"data parallel{zero}"
+    if trainer.tp.size == trainer.pp.size == 1:
+        return f"data parallel{zero}{_microbatches(trainer)}"
+    sizes = {"pp": trainer.pp.size, "dp": trainer.dp.size, "tp": trainer.tp.size}
+    axes = " x ".join(f"{axis} {n}" for axis, n in sizes.items() if n > 1 or axis == "dp")
     tokens = ", sequence parallel" if trainer.config.sequence_parallel else ""
-    return f"dp {trainer.dp.size} x tp {trainer.tp.size}{zero}{tokens}"
+    return f"{axes}{zero}{tokens}{_microbatches(trainer)}"
+
+
+def _microbatches(trainer: Trainer) -> str:
+    """', 1f1b of 8 micro-batches, layers 2 + 2'; nothing where there is but one."""
+    schedule, layers = trainer.pipeline.schedule, " + ".join(str(len(r)) for r in trainer.layers)
+    if schedule.stages == schedule.microbatches == 1:
+        return ""
+    return f", {schedule.name} of {schedule.microbatches} micro-batches, layers {layers}"
 
 
 def _numbers(c: TrainConfig) -> str:
@@ -234,13 +248,16 @@ def _show_end(screen: Console, trainer: Trainer, out: Path, record: dict[str, An
         f"rank 0 sent {ledger.bytes / 2**20:,.1f} MiB in {ledger.messages:,} messages"
     )
     screen.print(perplexity_line(record["val_loss"]))
-    model = GPT(c.gpt(data.VOCAB))  # whole, whatever the layout was
-    model.to(c.dtype)
-    checkpoint.load(checkpoint.last(out / "checkpoints"), model)
-    model.eval()
-    sample = model.generate(
-        data.encode(PROMPT), SAMPLE_BYTES, TEMPERATURE, TOP_K, trainer.config.seed
-    )
+
+
+def _sample(trainer: Trainer) -> np.ndarray | None:
+    """What the model writes, through all its stages: every rank calls it."""
+    how = SAMPLE_BYTES, TEMPERATURE, TOP_K, trainer.config.seed
+    return trainer.sample(data.encode(PROMPT), *how)
+
+
+def _show_sample(screen: Console, sample: np.ndarray | None, out: Path) -> None:
+    assert sample is not None, "rank 0 is of the first replica"
     screen.rule("sample", align="left")
     screen.print(data.decode(sample), markup=False)
     screen.rule()
