@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 BIN = Path(sys.executable).parent
 SMALL = ["--model", "gpt-nano", "--steps", "3", "--seq", "16"]
-DOCS = ("communication.md", "gpu.md", "parallel.md")
+DOCS = ("communication.md", "gpu.md", "parallel.md", "pipeline.md")
 PAGES = README + "".join((ROOT / "docs" / page).read_text("utf-8") for page in DOCS)
 SNIPPETS = [s for s in re.findall(r"```python\n(.*?)```", PAGES, re.S) if "import" in s]
 COMMANDS = [
@@ -27,7 +27,7 @@ def test_python_snippets_run(snippet):
 
 
 def test_the_readme_shows_snippets_and_commands():
-    assert len(SNIPPETS) == 5
+    assert len(SNIPPETS) == 7
     assert {c[0] for c in COMMANDS} == {"mpirun", "minidist"}
 
 
@@ -51,6 +51,8 @@ def test_commands_do_what_the_readme_says(mpirun, desk, command):
     assert done.returncode == (2 if wrong else 0), done.stderr
     if wrong:
         assert done.stderr in README
+    if "schedule" in command:
+        assert done.stdout.strip() in README
 
 
 def test_make_knows_the_two_commands():
