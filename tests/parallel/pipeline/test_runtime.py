@@ -385,3 +385,10 @@ def test_a_tensor_of_one_number_is_what_a_criterion_gives():
         pipeline.step([Tensor(np.ones((2, 1, 8, 8), "f4"))], [Tensor(np.zeros(2, int))])
 
     raises(main, 1, RuntimeError, "needs one element")
+
+
+@pytest.mark.proof
+@given(runs())
+@settings(few, max_examples=300)
+def test_many_more_schedules_are_accumulation_to_the_bit(run):
+    test_any_schedule_is_accumulation_to_the_bit.hypothesis.inner_test(run)
