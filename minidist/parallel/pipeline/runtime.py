@@ -35,8 +35,8 @@ class Pipeline:
     `stages` are this rank's, by number: each makes a Tensor of a Tensor. `module` holds their
     parameters, whose names are those of the whole model; one that several ranks have is tied.
     criterion(y, target) is the loss of what the last stage makes: a sum, divided by the global
-    count. All ranks of `comm` make it together and call its methods alike. ScheduleError: the
-    schedule is not valid, or this rank's stages are others.
+    count. All ranks of `comm` make it together and call its methods alike. Raises ScheduleError if
+    the schedule is not valid, ValueError if it is for other ranks or stages.
     """
 
     def __init__(
