@@ -1,0 +1,79 @@
+"""GPipe: all forwards, then all backwards, and every rank holds all micro-batches' activations.
+
+python tutorials/examples/gpipe.py               # four simulated ranks, which take turns
+mpirun -n 4 python tutorials/examples/gpipe.py   # four real ones, side by side
+"""
+
+import json
+
+import minidist as md
+from minidist import Tensor, nn
+from minidist.comm import Communicator, launch, print_in_order
+from minidist.comm.texts import share
+from minidist.data.digits import load_digits
+from minidist.nn import functional as F
+from minidist.parallel.pipeline.cut import cut, ranges
+from minidist.parallel.pipeline.runtime import Pipeline
+from minidist.parallel.pipeline.schedules import make
+from minidist.parallel.pipeline.simulate import simulate
+from minidist.parallel.pipeline.text import parse
+from minidist.parallel.pipeline.timeline import timeline
+
+M, ROWS = 8, 32  # micro-batches, rows of each
+HOW = "executed, measured once", "executed, in turns"
+IMAGES, LABELS = load_digits()[:2]
+INPUTS = [Tensor(IMAGES[i * ROWS : (i + 1) * ROWS, None]) for i in range(M)]  # (b, 1, 8, 8)
+TARGETS = [Tensor(LABELS[i * ROWS : (i + 1) * ROWS]) for i in range(M)]
+
+
+def build() -> nn.Sequential:
+    """Eight layers, of which a stage gets some."""
+    md.manual_seed(0)
+    block = lambda n: nn.Sequential(nn.Conv2d(n, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU())
+    head = nn.Sequential(nn.Flatten(), nn.Linear(1024, 10))
+    return nn.Sequential(block(1), *(block(16) for _ in range(6)), head)
+
+
+def criterion(y: Tensor, target: Tensor) -> Tensor:
+    """A sum, divided by the rows of all micro-batches: their losses add up to the mean."""
+    return F.cross_entropy(y, target, reduction="sum") / (M * ROWS)
+
+
+def accumulate(model: nn.Module) -> float:
+    """One process: the micro-batches' gradients add up, in their order."""
+    losses = [criterion(model(x), y) for x, y in zip(INPUTS, TARGETS)]
+    for loss in losses:
+        loss.backward()
+    return sum(loss.item() for loss in losses)
+
+
+def gathered(comm: Communicator, pipeline: Pipeline) -> list:
+    """What was executed, of all ranks, from the first's start on."""
+    mine = json.dumps([(str(step), *when) for step, *when in pipeline.executed])
+    lanes = [json.loads(text) for text in share(comm, mine.encode())]
+    zero = min(lane[0][1] for lane in lanes)
+    return [[(parse(step), s - zero, e - zero) for step, s, e in lane] for lane in lanes]
+
+
+def main(comm: Communicator) -> None:
+    alone, schedule = build(), make("gpipe", comm.size, M)
+    module, stages = cut(build(), ranges(len(alone), comm.size), [comm.rank])
+    pipeline, live = Pipeline(module, stages, criterion, comm, schedule), []
+    pipeline.watch = lambda run, action: live.append(len(run.graphs))  # each from its F to its B
+    loss = pipeline.step(INPUTS, TARGETS)
+    lanes, foretold = gathered(comm, pipeline), simulate(schedule)
+    if comm.rank == 0:
+        busy = sum(end - start for lane in lanes for _, start, end in lane) / comm.size
+        idle = 1 - busy / max(lane[-1][2] for lane in lanes)
+        print(f"foretold, F 1 and B 2 long: idle {foretold.idle_fraction:.1%} of all time, "
+              f"{foretold.bubble_ratio:.1%} over the ideal\n{timeline(foretold.times)}\n"
+              f"{HOW[comm.native is None]}: idle {idle:.1%}\n{timeline(lanes)}")  # fmt: skip
+    assert loss == accumulate(alone), "another loss"
+    for name, p in module.named_parameters():
+        assert p.grad.data.tobytes() == alone.get_parameter(name).grad.data.tobytes(), name
+    print_in_order(comm, f"rank {comm.rank} held {max(live)} of {M} micro-batches at most; loss "
+                   f"{loss:.6f} and gradients of one process, to the bit")  # fmt: skip
+
+
+if __name__ == "__main__":
+    launch(main, ranks=4)

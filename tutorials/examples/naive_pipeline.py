@@ -1,0 +1,78 @@
+"""A pipeline by hand: a stage a rank, one micro-batch after the other, so one rank works at a time.
+
+python tutorials/examples/naive_pipeline.py               # four simulated ranks
+mpirun -n 4 python tutorials/examples/naive_pipeline.py   # four real ones
+"""
+
+import json
+from itertools import pairwise
+
+import numpy as np
+
+import minidist as md
+from minidist import Tensor, nn
+from minidist.comm import Communicator, barrier, launch, print_in_order
+from minidist.comm.texts import share
+from minidist.data.digits import load_digits
+from minidist.nn import functional as F
+from minidist.parallel.pipeline.actions import Action
+from minidist.parallel.pipeline.text import parse
+from minidist.parallel.pipeline.timeline import timeline
+
+M, ROWS, WIDTH = 4, 128, 512  # micro-batches, rows of each, numbers a row between the stages
+IMAGES, LABELS = load_digits()[:2]
+
+
+def build(stages: int) -> list[nn.Module]:
+    """All stages: every rank draws the whole model, and keeps its part."""
+    md.manual_seed(0)
+    sizes = [64, *[WIDTH] * (2 * stages - 1), 10]
+    layers = [nn.Linear(n, m) for n, m in pairwise(sizes)]
+    return [nn.Sequential(a, nn.GELU(), b) for a, b in zip(layers[::2], layers[1::2])]
+
+
+def run(comm: Communicator, stage: nn.Module) -> tuple[float, list]:
+    """Every micro-batch through this rank's stage: the loss, on the last, and what was when."""
+    rank, last, loss, times = comm.rank, comm.size - 1, 0.0, []
+    for i, rows in enumerate(slice(n, n + ROWS) for n in range(0, M * ROWS, ROWS)):
+        x = Tensor(IMAGES[rows].reshape(ROWS, 64))
+        if rank > 0:
+            x = Tensor(comm.recv(np.empty((ROWS, WIDTH), "float32"), rank - 1))
+            x.requires_grad_()  # the gradient by it is what the rank before waits for
+        start = comm.time()
+        y = stage(x)
+        if rank == last:
+            y = F.cross_entropy(y, Tensor(LABELS[rows]), reduction="sum") / (M * ROWS)
+            loss += y.item()
+        times.append((Action(rank, "F", i), start, comm.time()))
+        if rank < last:
+            comm.send(y.data, rank + 1)
+        g = np.ones_like(y.data) if rank == last else comm.recv(np.empty_like(y.data), rank + 1)
+        start = comm.time()
+        y.backward(Tensor(g))
+        times.append((Action(rank, "B", i), start, comm.time()))
+        if rank > 0:
+            comm.send(x.grad.data, rank - 1)
+    return loss, times
+
+
+def main(comm: Communicator) -> None:
+    p, last, alone = comm.size, comm.size - 1, build(comm.size)
+    wanted, _ = run(comm.split(comm.rank), nn.Sequential(*alone))  # one process has all stages
+    barrier(comm)
+    loss, times = run(comm, stage := build(p)[comm.rank])
+    assert comm.rank < last or loss == wanted, f"loss {loss}, but {wanted} of one process"
+    for ours, theirs in zip(stage.parameters(), alone[comm.rank].parameters(), strict=True):
+        assert ours.grad.data.tobytes() == theirs.grad.data.tobytes(), "another gradient"
+    mine = json.dumps([(str(action), *when) for action, *when in times])
+    lanes = [json.loads(text) for text in share(comm, mine.encode())]
+    zero, end = min(lane[0][1] for lane in lanes), max(lane[-1][2] for lane in lanes)
+    busy = sum(e - s for lane in lanes for _, s, e in lane) / (p * (end - zero))
+    if comm.rank == last:
+        print(timeline([[(parse(a), s - zero, e - zero) for a, s, e in lane] for lane in lanes]))
+        print(f"ranks are idle {1 - busy:.1%} of their time; {last / p:.1%} if messages took none")
+    print_in_order(comm, f"rank {comm.rank}: gradients of one process, to the bit")
+
+
+if __name__ == "__main__":
+    launch(main, ranks=4)
