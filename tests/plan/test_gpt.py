@@ -44,6 +44,6 @@ def test_a_long_sequence_keeps_no_probabilities(s):
 
 
 def test_a_wrong_formula_is_seen(monkeypatch):
-    monkeypatch.setattr(gpt, "_masks", lambda *args: 0)
+    monkeypatch.setattr(gpt, "_mask", lambda *args: 0)
     with pytest.raises(AssertionError):
         test_formula_and_count_agree()
