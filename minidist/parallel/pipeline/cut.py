@@ -22,7 +22,7 @@ def balance(costs: Sequence[float], stages: int) -> list[int]:
     [3, 1]
     """
     _check(len(costs), stages)
-    if not min(costs) >= 0:
+    if not all(cost >= 0 for cost in costs):
         raise UserError(f"costs {list(costs)}: want numbers of at least 0")
     sums = np.array([0.0, *accumulate(costs)])
     worst = _cheapest(sums, stages, lambda best, cost: np.maximum(best, cost))[0]
