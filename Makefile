@@ -25,7 +25,7 @@ lint: .venv/test.ok          ## Style and types
 
 bench: .venv/test.ok         ## Speed beside PyTorch, which must be in .venv
 	@$(BIN)/python -c "import torch" || { echo "make bench compares with PyTorch: $(BIN)/pip install torch"; exit 2; }
-	@for file in $(filter-out benchmarks/pipeline_%.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$file || exit 1; done
+	@for file in $(filter-out benchmarks/pipeline_%.py benchmarks/torch_%.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$file || exit 1; done
 
 GPU := build/gpu
 gpu:                         ## Is a GPU right, and how fast? PYTHON has CuPy, Triton, PyTorch

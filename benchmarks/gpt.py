@@ -49,29 +49,15 @@ def torch_step():
     import torch
     from torch import nn
     from torch.nn import functional as F
+    from torch_block import Block
 
     torch.set_num_threads(1)
-
-    class Block(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.ln_1, self.ln_2 = nn.LayerNorm(HIDDEN), nn.LayerNorm(HIDDEN)
-            self.c_attn, self.c_proj = nn.Linear(HIDDEN, 3 * HIDDEN), nn.Linear(HIDDEN, HIDDEN)
-            self.c_fc, self.mlp_proj = nn.Linear(HIDDEN, 4 * HIDDEN), nn.Linear(4 * HIDDEN, HIDDEN)
-
-        def forward(self, x):
-            b, s, h = x.shape
-            q, k, v = self.c_attn(self.ln_1(x)).split(h, dim=2)
-            q, k, v = (t.view(b, s, HEADS, h // HEADS).transpose(1, 2) for t in (q, k, v))
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-            x = x + self.c_proj(y.transpose(1, 2).reshape(b, s, h))
-            return x + self.mlp_proj(F.gelu(self.c_fc(self.ln_2(x)), approximate="tanh"))
 
     class GPT(nn.Module):
         def __init__(self):
             super().__init__()
             self.wte, self.wpe = nn.Embedding(VOCAB, HIDDEN), nn.Embedding(SEQ, HIDDEN)
-            self.h = nn.Sequential(*(Block() for _ in range(LAYERS)))
+            self.h = nn.Sequential(*(Block(HIDDEN, HEADS) for _ in range(LAYERS)))
             self.ln_f = nn.LayerNorm(HIDDEN)
             for p in self.parameters():
                 if p.ndim > 1:

@@ -10,25 +10,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed import pipelining
 from torch.nn import functional as F
-
-
-class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
-
-    def __init__(self):
-        super().__init__()
-        h = p.HIDDEN
-        self.ln_1, self.ln_2 = nn.LayerNorm(h), nn.LayerNorm(h)
-        self.c_attn, self.c_proj = nn.Linear(h, 3 * h), nn.Linear(h, h)
-        self.c_fc, self.mlp_proj = nn.Linear(h, 4 * h), nn.Linear(4 * h, h)
-
-    def forward(self, x):
-        b, s, h = x.shape
-        q, k, v = self.c_attn(self.ln_1(x)).split(h, dim=2)
-        q, k, v = (t.view(b, s, p.HEADS, -1).transpose(1, 2) for t in (q, k, v))
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.c_proj(y.transpose(1, 2).reshape(b, s, h))
-        return x + self.mlp_proj(F.gelu(self.c_fc(self.ln_2(x)), approximate="tanh"))
+from torch_block import Block
 
 
 class Stage(nn.Module):
@@ -41,7 +23,7 @@ class Stage(nn.Module):
             self.wte = wte
         if self.first:
             self.wpe = nn.Embedding(p.SEQ, p.HIDDEN)
-        self.h = nn.ModuleDict({str(i): Block() for i in layers})
+        self.h = nn.ModuleDict({str(i): Block(p.HIDDEN, p.HEADS) for i in layers})
         if self.last:
             self.ln_f = nn.LayerNorm(p.HIDDEN)
 
