@@ -3,22 +3,18 @@
 On real ranks: mpirun -n 4 python dp_pipeline.py. On simulated ones, in turns: without mpirun.
 """
 
-import json
-
 import numpy as np
 
 from minidist import Tensor
 from minidist.comm import Communicator, Ledger, all_reduce, launch, print_in_order, shard_range
-from minidist.comm.texts import share
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.optim import SGD
 from minidist.parallel.data import Bucketed
 from minidist.parallel.mesh import Mesh
-from minidist.parallel.pipeline.actions import Action
 from minidist.parallel.pipeline.cut import ranges
 from minidist.parallel.pipeline.runtime import Pipeline
 from minidist.parallel.pipeline.schedules import make
-from minidist.parallel.pipeline.timeline import timeline
+from minidist.parallel.pipeline.timeline import gathered, timeline
 
 CONFIG = GPTConfig(layers=4, hidden=32, heads=4, positions=16, vocab=64)
 TOKENS = np.random.default_rng(0).integers(0, 64, (24, 17))  # 24 rows of 16 tokens, and the next
@@ -66,10 +62,9 @@ def main(comm: Communicator) -> None:
     assert far < 1e-12 and abs(loss - wanted) < 1e-12, f"{far} away"
     counts = {name or "send": n for (name,), (n, _) in through.by("collective").items()}
     assert counts.get("send", 0) == M * (p - 1) and across.messages == 2 * (dp.size - 1)
-    lanes = [json.loads(text) for text in share(comm, json.dumps(pipeline.executed).encode())]
-    zero = min(lane[0][1] for lane in lanes)
+    lanes = gathered(comm, pipeline.executed)
     if comm.rank == 0:
-        print(timeline([[(Action(*a), s - zero, e - zero) for a, s, e in lane] for lane in lanes]))
+        print(timeline(lanes))
     print_in_order(comm, f"rank {comm.rank}, stage {pp.rank} of replica {dp.rank}: messages a step "
                    f"{counts}, then {across.messages} across replicas; loss {loss:.6f}, "
                    f"weights {far:.0e} from one process after {STEPS} steps")  # fmt: skip

@@ -4,20 +4,16 @@ python tutorials/examples/gpipe.py               # four simulated ranks, which t
 mpirun -n 4 python tutorials/examples/gpipe.py   # four real ones, side by side
 """
 
-import json
-
 import minidist as md
 from minidist import Tensor, nn
 from minidist.comm import Communicator, launch, print_in_order
-from minidist.comm.texts import share
 from minidist.data.digits import load_digits
 from minidist.nn import functional as F
 from minidist.parallel.pipeline.cut import cut, ranges
 from minidist.parallel.pipeline.runtime import Pipeline
 from minidist.parallel.pipeline.schedules import make
 from minidist.parallel.pipeline.simulate import simulate
-from minidist.parallel.pipeline.text import parse
-from minidist.parallel.pipeline.timeline import timeline
+from minidist.parallel.pipeline.timeline import gathered, timeline
 
 M, ROWS = 8, 32  # micro-batches, rows of each
 HOW = "executed, measured once", "executed, in turns"
@@ -47,21 +43,13 @@ def accumulate(model: nn.Module) -> float:
     return sum(loss.item() for loss in losses)
 
 
-def gathered(comm: Communicator, pipeline: Pipeline) -> list:
-    """What was executed, of all ranks, from the first's start on."""
-    mine = json.dumps([(str(step), *when) for step, *when in pipeline.executed])
-    lanes = [json.loads(text) for text in share(comm, mine.encode())]
-    zero = min(lane[0][1] for lane in lanes)
-    return [[(parse(step), s - zero, e - zero) for step, s, e in lane] for lane in lanes]
-
-
 def main(comm: Communicator) -> None:
     alone, schedule = build(), make("gpipe", comm.size, M)
     module, stages = cut(build(), ranges(len(alone), comm.size), [comm.rank])
     pipeline, live = Pipeline(module, stages, criterion, comm, schedule), []
     pipeline.watch = lambda run, action: live.append(len(run.graphs))  # each from its F to its B
     loss = pipeline.step(INPUTS, TARGETS)
-    lanes, foretold = gathered(comm, pipeline), simulate(schedule)
+    lanes, foretold = gathered(comm, pipeline.executed), simulate(schedule)
     if comm.rank == 0:
         busy = sum(end - start for lane in lanes for _, start, end in lane) / comm.size
         idle = 1 - busy / max(lane[-1][2] for lane in lanes)

@@ -4,7 +4,6 @@ python tutorials/examples/naive_pipeline.py               # four simulated ranks
 mpirun -n 4 python tutorials/examples/naive_pipeline.py   # four real ones
 """
 
-import json
 from itertools import pairwise
 
 import numpy as np
@@ -12,12 +11,10 @@ import numpy as np
 import minidist as md
 from minidist import Tensor, nn
 from minidist.comm import Communicator, barrier, launch, print_in_order
-from minidist.comm.texts import share
 from minidist.data.digits import load_digits
 from minidist.nn import functional as F
 from minidist.parallel.pipeline.actions import Action
-from minidist.parallel.pipeline.text import parse
-from minidist.parallel.pipeline.timeline import timeline
+from minidist.parallel.pipeline.timeline import gathered, timeline
 
 M, ROWS, WIDTH = 4, 128, 512  # micro-batches, rows of each, numbers a row between the stages
 IMAGES, LABELS = load_digits()[:2]
@@ -64,12 +61,10 @@ def main(comm: Communicator) -> None:
     assert comm.rank < last or loss == wanted, f"loss {loss}, but {wanted} of one process"
     for ours, theirs in zip(stage.parameters(), alone[comm.rank].parameters(), strict=True):
         assert ours.grad.data.tobytes() == theirs.grad.data.tobytes(), "another gradient"
-    mine = json.dumps([(str(action), *when) for action, *when in times])
-    lanes = [json.loads(text) for text in share(comm, mine.encode())]
-    zero, end = min(lane[0][1] for lane in lanes), max(lane[-1][2] for lane in lanes)
-    busy = sum(e - s for lane in lanes for _, s, e in lane) / (p * (end - zero))
+    lanes = gathered(comm, times)
+    busy = sum(e - s for lane in lanes for _, s, e in lane) / (p * max(t[-1][2] for t in lanes))
     if comm.rank == last:
-        print(timeline([[(parse(a), s - zero, e - zero) for a, s, e in lane] for lane in lanes]))
+        print(timeline(lanes))
         print(f"ranks are idle {1 - busy:.1%} of their time; {last / p:.1%} if messages took none")
     print_in_order(comm, f"rank {comm.rank}: gradients of one process, to the bit")
 

@@ -3,20 +3,16 @@
 On real ranks: mpirun -n 4 python one_f_one_b.py. On simulated ones, in turns: without mpirun.
 """
 
-import json
-
 import numpy as np
 
 from minidist import Tensor
 from minidist.comm import Communicator, launch, print_in_order
-from minidist.comm.texts import share
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.parallel.pipeline.cut import ranges
 from minidist.parallel.pipeline.runtime import Pipeline
 from minidist.parallel.pipeline.schedules import make
 from minidist.parallel.pipeline.simulate import simulate
-from minidist.parallel.pipeline.text import parse
-from minidist.parallel.pipeline.timeline import timeline
+from minidist.parallel.pipeline.timeline import gathered, timeline
 
 CONFIG = GPTConfig(layers=4, hidden=64, heads=4, positions=32, vocab=64)
 M, COUNT = 8, 8 * 4 * 32  # micro-batches; and tokens of all of them, by which sums are divided
@@ -51,11 +47,9 @@ def run(comm: Communicator, name: str) -> tuple[Pipeline, float, int]:
 
 
 def show(comm: Communicator, name: str, pipeline: Pipeline) -> None:
-    mine = json.dumps([(str(step), *when) for step, *when in pipeline.executed])
-    lanes = [json.loads(text) for text in share(comm, mine.encode())]
-    zero, end = min(lane[0][1] for lane in lanes), max(lane[-1][2] for lane in lanes)
-    busy = sum(e - s for lane in lanes for _, s, e in lane) / (comm.size * (end - zero))
-    lanes = [[(parse(step), s - zero, e - zero) for step, s, e in lane] for lane in lanes]
+    lanes = gathered(comm, pipeline.executed)
+    end = max(lane[-1][2] for lane in lanes)
+    busy = sum(e - s for lane in lanes for _, s, e in lane) / (comm.size * end)
     foretold, how = simulate(pipeline.schedule), "in turns" if comm.native is None else "once"
     if comm.rank == 0:
         print(f"{name} foretold, F 1 and B 2 long: idle {foretold.idle_fraction:.1%} of all time, "

@@ -3,21 +3,17 @@
 On real ranks: mpirun -n 4 python zero_bubble.py. On simulated ones, in turns: without mpirun.
 """
 
-import json
-
 import numpy as np
 
 from minidist import Tensor
 from minidist.comm import Communicator, launch, print_in_order
-from minidist.comm.texts import share
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.parallel.pipeline.costs import Costs
 from minidist.parallel.pipeline.cut import ranges
 from minidist.parallel.pipeline.runtime import Pipeline
 from minidist.parallel.pipeline.schedules import make
 from minidist.parallel.pipeline.simulate import simulate
-from minidist.parallel.pipeline.text import parse
-from minidist.parallel.pipeline.timeline import timeline
+from minidist.parallel.pipeline.timeline import gathered, timeline
 
 CONFIG = GPTConfig(layers=8, hidden=48, heads=4, positions=32, vocab=64)
 M, COUNT = 8, 8 * 4 * 32  # micro-batches; and tokens of all of them, by which sums are divided
@@ -49,10 +45,7 @@ def build(comm: Communicator, name: str) -> Pipeline:
 
 
 def show(comm: Communicator, name: str, pipeline: Pipeline) -> None:
-    mine = json.dumps([(str(step), *when) for step, *when in pipeline.executed])
-    lanes = [json.loads(text) for text in share(comm, mine.encode())]
-    zero = min(lane[0][1] for lane in lanes)
-    lanes = [[(parse(step), s - zero, e - zero) for step, s, e in lane] for lane in lanes]
+    lanes = gathered(comm, pipeline.executed)
     layers = CONFIG.layers / pipeline.schedule.stages  # of a stage; each one's F, I and W take 1
     foretold = simulate(pipeline.schedule, Costs(layers, layers, layers))
     if comm.rank == 0:
