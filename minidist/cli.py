@@ -133,13 +133,17 @@ def schedule(config: ScheduleConfig) -> None:
     """Validate, simulate, write what is asked for, and report."""
     from .parallel.pipeline import draw, show, text
     from .parallel.pipeline.costs import Costs
+    from .parallel.pipeline.schedules import find
     from .parallel.pipeline.simulate import simulate
     from .parallel.pipeline.validate import validate
 
     times = (config.forward, config.input, config.weight)
     forward, backward, weight = (each[0] if len(each) == 1 else each for each in times)
     costs = Costs(forward, backward, weight, config.overlap)
-    found = show.find(config.name, config.pp, config.microbatches, config.chunks)
+    found = find(
+        config.name, config.pp, config.microbatches, config.chunks, usual=(4, 8),
+        remedy="leave the flag out, or choose another file",
+    )  # fmt: skip
     whole = validate(found, max_live=config.max_live)
     simulated = simulate(whole, costs, config.alpha, config.beta, config.bytes)
     if config.draw is not None:

@@ -88,6 +88,11 @@ PARTS: dict[str, Callable[[list[range], list[int]], Parts]] = {
     "lstm": lambda layers, mine: sequential_parts(lstm, layers, mine),
 }
 SIZES = {"gpt": LAYERS, "cnn": 8, "lstm": 8}
+FIXED = [  # schedule, ranks, micro-batches, chunks
+    ("gpipe", 4, 8, None), ("1f1b", 4, 8, None), ("interleaved", 2, 8, 4), ("zb-h1", 4, 8, None),
+    ("zb-h1", 2, 4, 2), ("zb-h2", 4, 8, None), ("zbv", 4, 8, None), ("dualpipev", 2, 8, None),
+    ("1f1b", 8, 8, None), ("1f1b", 3, 8, None),
+]  # fmt: skip
 
 
 def data(name: str, rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -157,6 +162,19 @@ def piped(
     xs, ys, bounds = batches(name, rows, schedule.microbatches)
     step = lambda k: pipeline.step(xs, ys, lambda i: random.at(0, k, bounds[i][0]), 1 / rows)
     return trained(Parts(pipeline.module, pipeline.stages, pipeline.criterion), step, steps)
+
+
+def evaluated(microbatches: tuple[int, ...]) -> list[tuple[float, list[bytes]]]:
+    """Of the CNN on one process: for each number of micro-batches the loss, and the outputs."""
+    module, stages, criterion = PARTS["cnn"](ranges(SIZES["cnn"], 1), [0])
+    module.eval()
+    found = []
+    for m in microbatches:
+        xs, ys, _ = batches("cnn", 10, m)
+        outputs = [stages[0](x) for x in xs]
+        loss = sum(criterion(y, t).item() for y, t in zip(outputs, ys))
+        found.append((loss, [y.data.tobytes() for y in outputs]))
+    return found
 
 
 def assert_same(ranks: list[Found], one: Found) -> None:

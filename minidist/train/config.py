@@ -15,8 +15,7 @@ from ..errors import UserError
 from ..models.gpt import GPTConfig
 from ..parallel.mesh import Mesh
 from ..parallel.pipeline.actions import Schedule
-from ..parallel.pipeline.schedules import NAMES, make
-from ..parallel.pipeline.text import load
+from ..parallel.pipeline.schedules import find
 
 PRESETS: dict[str, dict[str, int]] = {
     "gpt-nano": {"layers": 2, "hidden": 32, "heads": 2},
@@ -142,21 +141,9 @@ class TrainConfig:
 
     def pipeline(self) -> Schedule:
         """The schedule, of a name or a file; UserError if it is not for these ranks."""
-        if self.schedule in NAMES:
-            usual = 2 * self.pp if self.pp > 1 else 1
-            m = usual if self.microbatches is None else self.microbatches
-            return make(self.schedule, self.pp, m, self.chunks)
-        if not self.schedule.endswith(".csv"):
-            return make(self.schedule, self.pp, 1)  # which says what is near
-        found = load(self.schedule)
-        given = {"pp": found.ranks, "microbatches": found.microbatches}
-        for flag, number in given.items():
-            if getattr(self, flag) not in (None, number):
-                raise UserError(
-                    f"schedule '{self.schedule}' is for --{flag} {number}, not "
-                    f"{getattr(self, flag)}: change the flag or the file"
-                )
-        return found
+        usual = self.pp, 2 * self.pp if self.pp > 1 else 1
+        sizes = self.pp, self.microbatches, self.chunks
+        return find(self.schedule, *sizes, usual, "change the flag or the file")
 
 
 OPTIONAL: dict[str, type] = {

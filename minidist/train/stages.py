@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd import no_grad
 from ..comm import Communicator, broadcast
 from ..models.gpt import GPT, continued
 from ..ops import communication
@@ -26,7 +27,7 @@ def layers_of(c: TrainConfig, vocab: int, stages: int) -> Layers:
     return ranges(config.layers, stages, split)
 
 
-def make_model(c: TrainConfig, vocab: int, tp: Communicator, layers: list[range]) -> GPT:
+def make_model(c: TrainConfig, vocab: int, tp: Communicator, layers: Layers) -> GPT:
     """The GPT of these stages, whose weights depend on the seed and their names alone."""
     mine = [i for part in layers for i in part]
     model = GPT(c.gpt(vocab), c.seed, tp, c.sequence_parallel, mine)
@@ -61,6 +62,7 @@ def rows_of(rows: int, microbatch: int) -> list[tuple[int, int]]:
     return [(at, min(at + microbatch, rows)) for at in range(0, rows, microbatch)]
 
 
+@no_grad()
 def generate(
     pipeline: Pipeline, model: GPT, prompt: np.ndarray, device: str, *how: Any
 ) -> np.ndarray:

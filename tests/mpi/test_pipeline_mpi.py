@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from pipeline_cases import PARTS, SIZES, accumulated, batches, ranges
+from pipeline_cases import accumulated, evaluated
 
 from minidist.comm import simulate
 from minidist.parallel.pipeline.schedules import make
@@ -80,14 +80,8 @@ def test_all_else_is_as_on_simulated_ranks(real):
 
 
 def test_evaluation_is_that_of_one_process(real):
-    module, stages, criterion = PARTS["cnn"](ranges(SIZES["cnn"], 1), [0])
-    module.eval()
-    wanted = []
-    for m in (1, 5):
-        xs, ys, _ = batches("cnn", 10, m)
-        outputs = [stages[0](x) for x in xs]
-        loss = sum(criterion(y, t).item() for y, t in zip(outputs, ys))
-        wanted.append([loss, [PROGRAM["digest"](y.data.tobytes()) for y in outputs]])
+    digest = PROGRAM["digest"]
+    wanted = [(loss, list(map(digest, outputs))) for loss, outputs in evaluated((1, 5))]
     for kind in PROGRAM["EVALUATED"]:
         last = 0 if kind == "zbv" else len(real) - 1
         for rank, found in enumerate(each["evaluated"][kind] for each in real):

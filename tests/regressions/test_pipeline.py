@@ -208,10 +208,10 @@ def test_the_loss_of_another_stage_is_seen(mutant, monkeypatch):
         every_degree_reports_the_loss(2)
 
 
-def without_input(run, stage, i):
-    if stage:
-        run.here["RECV_F", stage, i] = np.zeros_like(run.here["RECV_F", stage, i])
-    FORWARD(run, stage, i)
+def without_input(run, action):
+    if action.stage:
+        run.here[action.need] = np.zeros_like(run.here[action.need])
+    FORWARD(run, action)
 
 
 FORWARD = HANDLERS["F"]

@@ -17,7 +17,6 @@ from minidist.comm import Ledger, simulate
 from minidist.comm.communicator import Communicator, Request
 from minidist.comm.errors import CommError
 from minidist.errors import UserError
-from minidist.parallel.pipeline import runtime
 from minidist.parallel.pipeline.runtime import HANDLERS, Run
 from minidist.parallel.pipeline.schedules import NAMES, make
 from minidist.train import checkpoint
@@ -79,28 +78,28 @@ def test_the_ledger_closes(ranks, kind):
     the_ledger_closes(ranks, kind)
 
 
-def dropped(run, stage, i):
+def dropped(run, action):
     """The third activation is not sent."""
-    if i == 2:
-        run.here.pop(("RECV_F", stage + 1, i))
+    if action.microbatch == 2:
+        run.here.pop(action.received)
     else:
-        SEND(run, stage, i)
+        SEND(run, action)
 
 
-def sent_twice(run, stage, i):
+def sent_twice(run, action):
     here = dict(run.here)
-    SEND(run, stage, i)
-    if i == 2:
+    SEND(run, action)
+    if action.microbatch == 2:
         run.here.update(here)
-        SEND(run, stage, i)
+        SEND(run, action)
 
 
 def not_waited_for(run, action):
     """The third activation is read before it is there."""
-    key = runtime.NEEDS.get(action.kind), action.stage, action.microbatch
-    if key in run.receiving and key[0] == "RECV_F" and action.microbatch == 2:
-        run.receiving.pop(key)
-        run.here[key] = np.zeros_like(run.pipeline.shapes.empty(0, run.inputs[2]))
+    need = action.need
+    if need in run.receiving and need.kind == "RECV_F" and action.microbatch == 2:
+        run.receiving.pop(need)
+        run.here[need] = np.zeros_like(run.pipeline.shapes.empty(0, run.inputs[2]))
     ARRIVE(run, action)
 
 

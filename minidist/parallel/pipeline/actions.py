@@ -11,6 +11,9 @@ FORWARD, INPUT, WEIGHT, BACKWARD = "F", "I", "W", "B"
 SEND_F, RECV_F, SEND_B, RECV_B = "SEND_F", "RECV_F", "SEND_B", "RECV_B"
 COMPUTE = (FORWARD, INPUT, WEIGHT, BACKWARD)
 SENDS, RECEIVES = (SEND_F, SEND_B), (RECV_F, RECV_B)
+MESSAGES = (*SENDS, *RECEIVES)
+KINDS = (*COMPUTE, *MESSAGES)
+NEEDS = {FORWARD: RECV_F, INPUT: RECV_B, BACKWARD: RECV_B}  # the receive of what each takes
 OVERLAP = "OVERLAP_F_B"
 
 
@@ -20,7 +23,7 @@ class Action(NamedTuple):
     F is its forward; I the gradient by its input; W the gradients by its weights; B both, I then
     W. SEND_F sends what F made to the next stage, RECV_F receives what the stage before has sent;
     SEND_B sends what I or B made to the stage before, RECV_B receives what the next one has sent.
-    The stage is that of the rank which acts.
+    The stage is that of the rank which acts. Both sides name a message by its receive.
     """
 
     stage: int
@@ -31,6 +34,28 @@ class Action(NamedTuple):
     def parts(self) -> tuple[Action, ...]:
         """What it consists of: itself."""
         return (self,)
+
+    @property
+    def need(self) -> Action | None:
+        """The receive of what it takes from another stage, on whatever rank that is."""
+        stage, kind, i = self
+        return Action(stage, NEEDS[kind], i) if kind in NEEDS else None
+
+    @property
+    def received(self) -> Action:
+        """The receive of what this send sends."""
+        step, kind = (1, RECV_F) if self.kind == SEND_F else (-1, RECV_B)
+        return Action(self.stage + step, kind, self.microbatch)
+
+    @property
+    def source(self) -> int:
+        """The stage from which this receive receives."""
+        return self.stage + (-1 if self.kind == RECV_F else 1)
+
+    @property
+    def boundary(self) -> int:
+        """Between which stages this receive's message goes: 0 is between stages 0 and 1."""
+        return self.stage - (self.kind == RECV_F)
 
     def __str__(self) -> str:
         return f"{self.stage}{self.kind}{self.microbatch}"
@@ -106,7 +131,7 @@ class Schedule:
     @cached_property
     def has_messages(self) -> bool:
         """Whether it says what is sent and received, or computing alone."""
-        return any(a.kind not in COMPUTE for r in range(self.ranks) for a in self.actions(r))
+        return any(a.kind in MESSAGES for r in range(self.ranks) for a in self.actions(r))
 
     @cached_property
     def has_backward(self) -> bool:

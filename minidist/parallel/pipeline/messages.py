@@ -10,8 +10,6 @@ from .actions import (
     FORWARD,
     INPUT,
     RECEIVES,
-    RECV_B,
-    RECV_F,
     SEND_B,
     SEND_F,
     SENDS,
@@ -21,11 +19,7 @@ from .actions import (
 )
 from .progress import Done, Progress
 
-TOWARDS = {  # of a result: which stage needs it, what sends it, what receives it
-    FORWARD: (1, SEND_F, RECV_F),
-    INPUT: (-1, SEND_B, RECV_B),
-    BACKWARD: (-1, SEND_B, RECV_B),
-}
+SENT_BY = {FORWARD: SEND_F, INPUT: SEND_B, BACKWARD: SEND_B}
 
 
 def with_messages(schedule: Schedule) -> Schedule:
@@ -74,12 +68,11 @@ def _hand_over(schedule: Schedule, done: Done, lists: list[list[Step]]) -> None:
 
 def message(schedule: Schedule, action: Action) -> Iterator[tuple[Action, Action]]:
     """The send and the receive of what an action makes; nothing where it stays on its rank."""
-    if action.kind in TOWARDS:
-        step, send, receive = TOWARDS[action.kind]
-        stage, _, i = action
-        ranks = schedule.rank_of
-        if ranks.get(stage + step, ranks[stage]) != ranks[stage]:
-            yield Action(stage, send, i), Action(stage + step, receive, i)
+    stage, kind, i = action
+    if kind in SENT_BY:
+        send, here = Action(stage, SENT_BY[kind], i), schedule.rank_of[stage]
+        if schedule.rank_of.get(send.received.stage, here) != here:
+            yield send, send.received
 
 
 def _receive_early(steps: Iterable[Step]) -> tuple[Step, ...]:

@@ -13,10 +13,9 @@ from .actions import (
     FORWARD,
     INPUT,
     RECEIVES,
-    RECV_B,
-    RECV_F,
     SEND_B,
     SEND_F,
+    SENDS,
     WEIGHT,
     Action,
     Schedule,
@@ -122,10 +121,8 @@ class Progress:
             return (own,) if is_last else (own, Action(stage + 1, self.backward[stage], i))
         if kind == WEIGHT:
             return (Action(stage, INPUT, i),)
-        if kind == SEND_F:
-            return Action(stage, FORWARD, i), Action(stage + 1, RECV_F, i)
-        if kind == SEND_B:
-            return Action(stage, INPUT, i), Action(stage - 1, RECV_B, i)
+        if kind in SENDS:
+            return Action(stage, FORWARD if kind == SEND_F else INPUT, i), action.received
         return ()
 
     def check_finished(self) -> None:

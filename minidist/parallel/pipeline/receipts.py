@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 
 from ...comm import Request
-from .actions import BACKWARD, FORWARD, INPUT, RECV_B, RECV_F, SEND_B, SEND_F, Schedule
+from .actions import SENDS, Action, Schedule
 
-Key = tuple[str, int, int]  # a message, by its receive: kind, stage, micro-batch
 IN_EVALUATION = 2  # sends under way where nothing comes back
 
 
@@ -19,19 +18,17 @@ class Receipts:
     """For a rank's messages of a schedule: the step of the other rank that takes or sends each."""
 
     def __init__(self, schedule: Schedule, rank: int):
-        self.taken: dict[Key, int] = {}
-        self.sent: dict[Key, int] = {}
+        self.taken: dict[Action, int] = {}
+        self.sent: dict[Action, int] = {}
         self.keeps = schedule.has_backward
         owner = schedule.rank_of
-        needs = {FORWARD: (RECV_F, -1), INPUT: (RECV_B, 1), BACKWARD: (RECV_B, 1)}
-        gives = {SEND_F: (RECV_F, 1), SEND_B: (RECV_B, -1)}
         for peer in range(schedule.ranks):
             for number, step in enumerate(schedule.orders[peer] if peer != rank else ()):
-                for stage, kind, i in step.parts:
-                    if kind in needs and owner.get(stage + needs[kind][1]) == rank:
-                        self.taken[needs[kind][0], stage, i] = number
-                    elif kind in gives and owner.get(stage + gives[kind][1]) == rank:
-                        self.sent[gives[kind][0], stage + gives[kind][1], i] = number
+                for part in step.parts:
+                    if part.need is not None and owner.get(part.need.source) == rank:
+                        self.taken[part.need] = number
+                    elif part.kind in SENDS and owner.get(part.received.stage) == rank:
+                        self.sent[part.received] = number
 
 
 class Sending:
@@ -41,15 +38,15 @@ class Sending:
         self.receipts = receipts
         self.to: dict[int, list[tuple[int, Request]]] = defaultdict(list)
 
-    def add(self, key: Key, dest: int, request: Request) -> None:
+    def add(self, message: Action, dest: int, request: Request) -> None:
         mine = self.to[dest]
-        mine.append((self.receipts.taken[key], request))
+        mine.append((self.receipts.taken[message], request))
         if not self.receipts.keeps and len(mine) > IN_EVALUATION:
             mine.pop(0)[1].wait()
 
-    def proved(self, key: Key, source: int) -> None:
+    def proved(self, message: Action, source: int) -> None:
         """A message has come: what its sender had taken before may go."""
-        number, left = self.receipts.sent[key], []
+        number, left = self.receipts.sent[message], []
         for taken, request in self.to[source]:
             if taken < number:
                 request.wait()

@@ -17,8 +17,21 @@ from ...deferred import Deferred, backward_input
 from ...kernels import arrays as np
 from ...nn import Module
 from ...tensor import Tensor
-from .actions import BACKWARD, FORWARD, INPUT, RECV_B, RECV_F, Action, Schedule, Step
-from .receipts import Key, Receipts, Sending
+from .actions import (
+    BACKWARD,
+    FORWARD,
+    INPUT,
+    MESSAGES,
+    RECEIVES,
+    RECV_B,
+    RECV_F,
+    SENDS,
+    WEIGHT,
+    Action,
+    Schedule,
+    Step,
+)
+from .receipts import Receipts, Sending
 from .schedules.forward import forward_only
 from .shapes import Shapes
 from .tied import Tied
@@ -132,8 +145,8 @@ class Run:
         self.outputs: dict[int, Tensor] = {}  # of the last stage, if there are no targets
         self.graphs: dict[Place, tuple[Node | None, Tensor]] = {}  # from F to B or I
         self.deferred: dict[Place, Deferred] = {}  # from I to W
-        self.here: dict[Key, np.ndarray] = {}  # made, and not yet taken or sent
-        self.receiving: dict[Key, tuple[int, Request]] = {}
+        self.here: dict[Action, np.ndarray] = {}  # made or received, and not yet taken or sent
+        self.receiving: dict[Action, Request] = {}
         self.sending = Sending(receipts)
 
     def execute(self, steps: Sequence[Step]) -> list[tuple[Step, float, float]]:
@@ -144,7 +157,7 @@ class Run:
                 self._arrive(action)
             start = self.comm.time()
             for action in step.parts:
-                HANDLERS[action.kind](self, action.stage, action.microbatch)
+                HANDLERS[action.kind](self, action)
                 if self.pipeline.watch is not None:
                     self.pipeline.watch(self, action)
             if step.parts[0].kind not in MESSAGES:
@@ -154,18 +167,16 @@ class Run:
 
     def _arrive(self, action: Action) -> None:
         """Wait for the message that an action needs, if it comes from another rank."""
-        needs = NEEDS.get(action.kind)
-        if needs is not None:
-            key = (needs, action.stage, action.microbatch)
-            if key in self.receiving:
-                source, request = self.receiving.pop(key)
-                self.here[key] = request.wait()
-                self.sending.proved(key, source)
+        need = action.need
+        if need is not None and need in self.receiving:
+            self.here[need] = self.receiving.pop(need).wait()
+            self.sending.proved(need, self.rank_of[need.source])
 
     # Computing
 
-    def _forward(self, stage: int, i: int) -> None:
-        x = self.inputs[i] if stage == 0 else Tensor.of(self.here.pop((RECV_F, stage, i)))
+    def _forward(self, action: Action) -> None:
+        stage, _, i = action
+        x = Tensor.of(self.here.pop(Action(stage, RECV_F, i))) if stage else self.inputs[i]
         if stage and self.keeps:
             x.requires_grad_()
         with self.around(i):
@@ -176,29 +187,33 @@ class Run:
         if self.keeps:
             self.graphs[stage, i] = source(y), x
             if stage == self.last:
-                self.here[RECV_B, stage, i] = np.full_like(y.data, self.scale)
+                self.here[Action(stage, RECV_B, i)] = np.full_like(y.data, self.scale)
         if stage < self.last:
-            self.here[RECV_F, stage + 1, i] = y.data
+            self.here[Action(stage + 1, RECV_F, i)] = y.data
         elif self.targets is None:
             self.outputs[i] = y
 
-    def _backward(self, stage: int, i: int) -> None:
-        (node, x), g = self.graphs.pop((stage, i)), self.here.pop((RECV_B, stage, i))
-        if node is not None:
+    def _backward(self, action: Action) -> None:
+        stage, kind, i = action
+        (node, x), g = self.graphs.pop((stage, i)), self.here.pop(Action(stage, RECV_B, i))
+        if node is not None and kind == BACKWARD:
             with self._sync(i):
                 walk_back([(node, g)])
-        self._hand_back(stage, i, x)
-
-    def _input(self, stage: int, i: int) -> None:
-        (node, x), g = self.graphs.pop((stage, i)), self.here.pop((RECV_B, stage, i))
-        if node is not None:
+        elif node is not None:
             self.deferred[stage, i] = backward_input(node, g, [x] if stage else [])
         self._hand_back(stage, i, x)
 
-    def _weight(self, stage: int, i: int) -> None:
+    def _weight(self, action: Action) -> None:
+        stage, _, i = action
         if (stage, i) in self.deferred:
             with self._sync(i):
                 self.deferred.pop((stage, i)).backward()
+
+    def _hand_back(self, stage: int, i: int, x: Tensor) -> None:
+        """The gradient by a stage's input, to the stage before."""
+        if stage:
+            g = np.zeros_like(x.data) if x.grad is None else x.grad.data
+            self.here[Action(stage - 1, RECV_B, i)] = g
 
     def _sync(self, i: int) -> Any:
         """Gradients are complete, and may be summed over replicas, in a stage's last backward."""
@@ -206,42 +221,27 @@ class Run:
         is_last = gradients is None or i == len(self.inputs) - 1
         return nullcontext() if is_last else gradients.no_sync()
 
-    def _hand_back(self, stage: int, i: int, x: Tensor) -> None:
-        """The gradient by a stage's input, to the stage before."""
-        if stage:
-            g = x.grad
-            self.here[RECV_B, stage - 1, i] = np.zeros_like(x.data) if g is None else g.data
-
     # Messages: those of a channel (a boundary, one way) are taken in the order of their sends
 
-    def _send_forward(self, stage: int, i: int) -> None:
-        self._send((RECV_F, stage + 1, i), self.rank_of[stage + 1], 2 * stage)
+    def _send(self, action: Action) -> None:
+        message = action.received
+        array, dest = np.ascontiguousarray(self.here.pop(message)), self.rank_of[message.stage]
+        self.sending.add(message, dest, self.comm.isend(array, dest, _tag(message)))
 
-    def _send_backward(self, stage: int, i: int) -> None:
-        self._send((RECV_B, stage - 1, i), self.rank_of[stage - 1], 2 * stage - 1)
-
-    def _send(self, key: Key, dest: int, tag: int) -> None:
-        array = np.ascontiguousarray(self.here.pop(key))
-        self.sending.add(key, dest, self.comm.isend(array, dest, tag))
-
-    def _receive_forward(self, stage: int, i: int) -> None:
-        out, source = self.pipeline.shapes.empty(stage - 1, self.inputs[i]), self.rank_of[stage - 1]
-        request = self.comm.irecv(out, source, 2 * (stage - 1))
-        self.receiving[RECV_F, stage, i] = source, request
-
-    def _receive_backward(self, stage: int, i: int) -> None:
-        out, source = self.pipeline.shapes.empty(stage, self.inputs[i]), self.rank_of[stage + 1]
-        request = self.comm.irecv(out, source, 2 * stage + 1)
-        self.receiving[RECV_B, stage, i] = source, request
+    def _receive(self, action: Action) -> None:
+        out = self.pipeline.shapes.empty(action.boundary, self.inputs[action.microbatch])
+        source = self.rank_of[action.source]
+        self.receiving[action] = self.comm.irecv(out, source, _tag(action))
 
 
-HANDLERS: dict[str, Callable[[Run, int, int], None]] = {
-    "F": Run._forward, "B": Run._backward, "I": Run._input, "W": Run._weight,
-    "SEND_F": Run._send_forward, "SEND_B": Run._send_backward,
-    "RECV_F": Run._receive_forward, "RECV_B": Run._receive_backward,
+HANDLERS: dict[str, Callable[[Run, Action], None]] = {
+    FORWARD: Run._forward, BACKWARD: Run._backward, INPUT: Run._backward, WEIGHT: Run._weight,
+    **dict.fromkeys(SENDS, Run._send), **dict.fromkeys(RECEIVES, Run._receive),
 }  # fmt: skip
-MESSAGES = ("SEND_F", "SEND_B", "RECV_F", "RECV_B")
-NEEDS = {FORWARD: RECV_F, INPUT: RECV_B, BACKWARD: RECV_B}
+
+
+def _tag(message: Action) -> int:
+    return 2 * message.boundary + (message.kind == RECV_B)
 
 
 def _check(schedule: Schedule, stages: Mapping[int, Stage], comm: Communicator) -> None:

@@ -1,54 +1,21 @@
-"""What `minidist schedule` says: the schedule of a name or a file, and its simulation in words."""
+"""What `minidist schedule` says: a schedule's simulation in words."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from difflib import get_close_matches
 from io import StringIO
-from pathlib import Path
 
-from ...errors import UserError
-from .actions import COMPUTE, Overlap, Schedule
-from .schedules import NAMES, make
+from .actions import MESSAGES, Overlap, Schedule
 from .simulate import Simulated
-from .text import load
 from .timeline import timeline, timeline_width
 
-PP, MICROBATCHES = 4, 8  # where nothing is said
 COLUMNS = ("rank", "stages", "work", "idle", "span", "peak chunks", "micro-batches", "messages")
-
-
-def find(
-    name: str, pp: int | None = None, microbatches: int | None = None, chunks: int | None = None
-) -> Schedule:
-    """The schedule of a name, made for these sizes, or of a CSV file, which must have them.
-
-    Raises UserError for an unknown name, sizes that a schedule cannot have, or other ones than the
-    file's.
-    """
-    if name in NAMES:
-        sizes = PP if pp is None else pp, MICROBATCHES if microbatches is None else microbatches
-        return make(name, *sizes, chunks)
-    if not (name.endswith(".csv") or Path(name).exists()):
-        near = get_close_matches(name.lower(), NAMES, n=1)
-        guess = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"schedule '{name}': want {', '.join(NAMES)}, or a CSV file{guess}")
-    found = load(name)
-    most = max(len(found.stages_of(rank)) for rank in range(found.ranks))
-    sizes_of_file = {"pp": found.ranks, "microbatches": found.microbatches, "chunks": most}
-    for given, (flag, size) in zip((pp, microbatches, chunks), sizes_of_file.items()):
-        if given not in (None, size):
-            raise UserError(
-                f"schedule '{name}' is for --{flag} {size}, not {given}: "
-                "leave the flag out, or choose another file"
-            )
-    return found
 
 
 def without_messages(schedule: Schedule) -> Schedule:
     """Its computing alone."""
     kept = (
-        tuple(step for step in order if isinstance(step, Overlap) or step.kind in COMPUTE)
+        tuple(step for step in order if isinstance(step, Overlap) or step.kind not in MESSAGES)
         for order in schedule.orders
     )
     return Schedule(tuple(kept), schedule.name)

@@ -15,10 +15,7 @@ from .actions import (
     BACKWARD,
     FORWARD,
     INPUT,
-    RECEIVES,
-    RECV_B,
-    RECV_F,
-    SEND_F,
+    MESSAGES,
     SENDS,
     WEIGHT,
     Action,
@@ -207,7 +204,7 @@ class _Run:
 
     def _do(self, rank: int, step: Step) -> bool:
         """Do it, unless something that it needs has not arrived."""
-        if isinstance(step, Action) and step.kind in (*SENDS, *RECEIVES):
+        if isinstance(step, Action) and step.kind in MESSAGES:
             self._post(rank, step)
             return True
         start = self.now[rank]
@@ -221,12 +218,8 @@ class _Run:
 
     def _needed(self, part: Action) -> Action | None:
         """The message without which it cannot start."""
-        stage, kind, microbatch = part
-        if kind == FORWARD and self.crosses[stage - 1]:
-            return Action(stage, RECV_F, microbatch)
-        if kind in (INPUT, BACKWARD) and self.crosses[stage]:
-            return Action(stage, RECV_B, microbatch)
-        return None
+        need = part.need
+        return need if need is not None and self.crosses[need.boundary] else None
 
     def _cost(self, step: Step) -> float:
         if isinstance(step, Overlap):
@@ -239,12 +232,12 @@ class _Run:
     def _post(self, rank: int, action: Action) -> None:
         """Join with the other side if it has called, else wait in line for it."""
         is_send = action.kind in SENDS
-        message = _received_as(action) if is_send else action
+        message = action.received if is_send else action
         self.posted += 1
         mine = _Half(is_send, message, self.now[rank], self.posted)
         if is_send:
             self.sent[rank][action.kind] += 1
-            self.sent_bytes[rank] += at(self.nbytes, _boundary(message))
+            self.sent_bytes[rank] += at(self.nbytes, message.boundary)
         line = self.channels[message.stage, message.kind]
         if line and line[0].is_send != is_send:
             self._join(line.popleft(), mine)
@@ -258,13 +251,13 @@ class _Run:
                 f"{receive.message} gets what was sent for {send.message}: receive in the order "
                 "of the sends; validate() names the place"
             )
-        source = _boundary(send.message) + (send.message.kind == RECV_B)
-        entry = max(first.time, second.time), self.rank_of[source], send.number, send.message
+        source = self.rank_of[send.message.source]
+        entry = max(first.time, second.time), source, send.number, send.message
         heapq.heappush(self.wire, entry)
 
     def _deliver(self, start: float, source: int, _: int, message: Action) -> None:
         dest = self.rank_of[message.stage]
-        nbytes = at(self.nbytes, _boundary(message))
+        nbytes = at(self.nbytes, message.boundary)
         end = self.clock.carry(source, dest, nbytes, start)  # type: ignore[arg-type]
         self.arrived[message] = end
         self.sending_until[source] = max(self.sending_until[source], end)
@@ -280,15 +273,3 @@ class _Run:
             raise UserError(
                 f"this schedule gets stuck: {'; '.join([*waits, *alone][:8])}: validate() says why"
             )
-
-
-def _received_as(send: Action) -> Action:
-    stage, kind, microbatch = send
-    if kind == SEND_F:
-        return Action(stage + 1, RECV_F, microbatch)
-    return Action(stage - 1, RECV_B, microbatch)
-
-
-def _boundary(message: Action) -> int:
-    """Between which stages it goes: 0 is between stages 0 and 1."""
-    return message.stage - 1 if message.kind == RECV_F else message.stage

@@ -12,12 +12,10 @@ from pathlib import Path
 from ...errors import UserError
 from .actions import (
     BACKWARD,
-    COMPUTE,
     FORWARD,
     INPUT,
+    KINDS,
     OVERLAP,
-    RECEIVES,
-    SENDS,
     WEIGHT,
     Action,
     Overlap,
@@ -25,7 +23,6 @@ from .actions import (
     Step,
 )
 
-KINDS = (*COMPUTE, *SENDS, *RECEIVES)
 DIGITS = 6  # a stage or micro-batch of more is a mistake, and would be counted up to for minutes
 
 # [0-9], not \d: int("٣") is 3, and what is read would not be what is written

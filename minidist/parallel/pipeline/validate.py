@@ -11,6 +11,7 @@ from .actions import (
     COMPUTE,
     FORWARD,
     INPUT,
+    KINDS,
     RECEIVES,
     RECV_B,
     RECV_F,
@@ -28,6 +29,7 @@ from .progress import Progress, ScheduleError, place
 __all__ = ["ScheduleError", "validate"]
 
 Place = tuple[int, int]  # rank, step
+Channel = tuple[int, str]  # the receiving stage, and what receives
 FULL = [{FORWARD, BACKWARD}, {FORWARD, INPUT, WEIGHT}]
 BEFORE: dict[str, tuple[str, ...]] = {
     FORWARD: (RECV_F,), INPUT: (FORWARD, RECV_B), BACKWARD: (FORWARD, RECV_B),
@@ -102,8 +104,8 @@ class _Rules:
 
     def _check_one(self, rank: int, number: int, action: Action) -> None:
         here, stage = place(rank, number, action), action.stage
-        if action.kind not in (*COMPUTE, *SENDS, *RECEIVES):
-            raise ScheduleError(f"{here}: want one of {', '.join((*COMPUTE, *SENDS, *RECEIVES))}")
+        if action.kind not in KINDS:
+            raise ScheduleError(f"{here}: want one of {', '.join(KINDS)}")
         if stage < 0 or action.microbatch < 0:
             raise ScheduleError(f"{here}: stages and micro-batches are numbered from 0")
         step = self.schedule.orders[rank][number]
@@ -180,8 +182,8 @@ class _Rules:
 
     def _superfluous(self, action: Action) -> str:
         """Why there is no such message."""
-        stage, kind, _ = action
-        other = stage + (1 if kind in (SEND_F, RECV_B) else -1)
+        stage = action.stage
+        other = action.received.stage if action.kind in SENDS else action.source
         if other < 0:
             return "there is no stage before the first; leave it out"
         if other not in self.rank_of:
@@ -191,16 +193,13 @@ class _Rules:
         return "without a backward no gradients are sent; leave it out"
 
     def _check_channels(self) -> None:
-        sends: dict[Place, list[Action]] = defaultdict(list)  # by the receiving stage, and way
-        receives: dict[Place, list[Action]] = defaultdict(list)
+        sends: dict[Channel, list[Action]] = defaultdict(list)
+        receives: dict[Channel, list[Action]] = defaultdict(list)
         for action in self.where:
-            match action:
-                case Action(stage, "SEND_F"):
-                    sends[stage + 1, 1].append(action)
-                case Action(stage, "SEND_B"):
-                    sends[stage - 1, -1].append(action)
-                case Action(stage, "RECV_F" | "RECV_B" as kind):
-                    receives[stage, 1 if kind == RECV_F else -1].append(action)
+            if action.kind in SENDS:
+                sends[action.received[:2]].append(action)
+            elif action.kind in RECEIVES:
+                receives[action[:2]].append(action)
         for channel, posted in receives.items():
             for send, receive in zip(sends[channel], posted):
                 if send.microbatch != receive.microbatch:

@@ -12,6 +12,7 @@ from minidist.comm import Clock
 from minidist.comm import simulate as on_ranks
 from minidist.ops.op import differentiable
 from minidist.parallel.pipeline import runtime
+from minidist.parallel.pipeline.actions import SENDS
 from minidist.parallel.pipeline.runtime import Pipeline
 from minidist.parallel.pipeline.schedules import NAMES, make
 from minidist.parallel.pipeline.simulate import Costs, simulate
@@ -96,12 +97,14 @@ def test_of_any_costs(name, ranks, rounds, alpha, beta, data):
 def test_an_executor_that_sends_otherwise_is_seen(monkeypatch):
     """The control: sends that wait until they are received take other times."""
 
-    def waits(self, key, dest, tag):
-        self.comm.ssend(self.here.pop(key), dest, tag)
+    def waits(self, action):
+        message = action.received
+        self.comm.ssend(self.here.pop(message), self.rank_of[message.stage], runtime._tag(message))
 
     schedule = make("1f1b", 3, 6)
     costs = [[1.0] * 3, [1.0] * 3, [1.0] * 3]
     assert_predicted(schedule, costs, 0.25, 0.0)
-    monkeypatch.setattr(runtime.Run, "_send", waits)
+    for kind in SENDS:
+        monkeypatch.setitem(runtime.HANDLERS, kind, waits)
     with pytest.raises(AssertionError, match="rank"):
         assert_predicted(schedule, costs, 0.25, 0.0)

@@ -5,22 +5,13 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from schedule_cases import schedules
 
 from minidist.parallel.pipeline.actions import SENDS, Action, Overlap, Schedule
 from minidist.parallel.pipeline.messages import with_messages
 from minidist.parallel.pipeline.schedules import NAMES, forward_only, make
 from minidist.parallel.pipeline.text import parse
 from minidist.parallel.pipeline.validate import ScheduleError, validate
-
-CHUNKS = {"interleaved": (2, 3), "zb-h1": (1, 3), "zbv": (2, 2), "dualpipev": (2, 2)}
-
-
-@st.composite
-def schedules(draw):
-    kind, ranks = draw(st.sampled_from(NAMES)), draw(st.integers(1, 4))
-    v = draw(st.integers(*CHUNKS.get(kind, (1, 1))))
-    m = draw(st.integers(1, 3)) * ranks if v > 1 else draw(st.integers(1, 7))
-    return make(kind, ranks, max(m, 2 * ranks) if kind == "dualpipev" else m, v)
 
 
 def edited(schedule, edit):
@@ -36,7 +27,7 @@ def reason(schedule, **options):
     return str(error.value)
 
 
-@given(schedules())
+@given(schedules(NAMES))
 @settings(deadline=None, max_examples=60)
 def test_every_schedule_that_is_made_is_valid_and_comes_back_complete(schedule):
     complete = validate(schedule)
@@ -44,7 +35,7 @@ def test_every_schedule_that_is_made_is_valid_and_comes_back_complete(schedule):
     assert validate(complete) == complete
 
 
-@given(st.data(), schedules())
+@given(st.data(), schedules(NAMES))
 @settings(deadline=None, max_examples=60)
 def test_nothing_can_be_left_out_or_done_twice(data, schedule):
     """Whatever single step is dropped or repeated, computing or message: refused."""
@@ -63,7 +54,7 @@ def test_nothing_can_be_left_out_or_done_twice(data, schedule):
     reason(edited(complete, edit))
 
 
-@given(st.data(), schedules())
+@given(st.data(), schedules(NAMES))
 @settings(deadline=None, max_examples=60)
 def test_no_two_micro_batches_of_a_stage_can_be_exchanged(data, schedule):
     """LIFO in the small: two F, I, W or B of a stage change places."""

@@ -1,14 +1,16 @@
-"""Pipeline schedules by name: each a few lines that say whose turn it is."""
+"""Pipeline schedules by name, each a few lines that say whose turn it is; or from a file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from difflib import get_close_matches
 from math import inf
+from pathlib import Path
 from typing import NamedTuple
 
 from ....errors import UserError
 from ..actions import Schedule
+from ..text import load
 from .dualpipev import dualpipev
 from .forward import forward_only
 from .gpipe import gpipe
@@ -44,7 +46,31 @@ _MAKERS = {
     "dualpipev": _Maker(dualpipev, 2, 2),
 }
 NAMES = tuple(_MAKERS)
-__all__ = ["NAMES", "forward_only", "make"]
+__all__ = ["NAMES", "find", "forward_only", "make"]
+
+
+def find(
+    name: str, ranks: int | None, microbatches: int | None, chunks: int | None,
+    usual: tuple[int, int], remedy: str,
+) -> Schedule:  # fmt: skip
+    """The schedule of a name, made for these sizes, or of a CSV file, which must have them.
+
+    `usual` are the ranks and micro-batches for a name where None is given; for a file None is what
+    it has. Raises UserError for an unknown name, sizes that a schedule cannot have, or other ones
+    than the file's, with the `remedy`.
+    """
+    if name in NAMES:
+        p, m = (u if n is None else n for n, u in zip((ranks, microbatches), usual))
+        return make(name, p, m, chunks)
+    if not (name.endswith(".csv") or Path(name).exists()):
+        raise UserError(f"schedule '{name}': want {', '.join(NAMES)}, or a CSV file{_guess(name)}")
+    found = load(name)
+    most = max(len(found.stages_of(rank)) for rank in range(found.ranks))
+    sizes_of_file = {"pp": found.ranks, "microbatches": found.microbatches, "chunks": most}
+    for given, (flag, size) in zip((ranks, microbatches, chunks), sizes_of_file.items()):
+        if given not in (None, size):
+            raise UserError(f"schedule '{name}' is for --{flag} {size}, not {given}: {remedy}")
+    return found
 
 
 def make(name: str, ranks: int, microbatches: int, chunks: int | None = None) -> Schedule:
@@ -67,10 +93,13 @@ def make(name: str, ranks: int, microbatches: int, chunks: int | None = None) ->
 
 def _find(name: str) -> _Maker:
     if name not in _MAKERS:
-        near = get_close_matches(name.lower().replace("_", "-"), NAMES, n=1, cutoff=0.4)
-        guess = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"--schedule {name}: want one of {', '.join(NAMES)}{guess}")
+        raise UserError(f"--schedule {name}: want one of {', '.join(NAMES)}{_guess(name)}")
     return _MAKERS[name]
+
+
+def _guess(name: str) -> str:
+    near = get_close_matches(name.lower().replace("_", "-"), NAMES, n=1, cutoff=0.4)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _remedy(name: str, maker: _Maker, chunks: int) -> str:
