@@ -51,7 +51,7 @@ ideal     24 (the busiest rank's work)
 bubble    27.27% of all time is idle
           37.50% of the ideal time
           9 at most between a rank's first step and its last
-messages  48 (24 SEND_F, 24 SEND_B), 0 bytes
+messages  48 (24 SEND_F, 24 SEND_B)
 
 rank 0 F0F1F2F3············B0──F4B1──F5B2──F6B3──F7B4──··B5──··B6──··B7──
 rank 1 ··F0F1F2········B0──F3B1──F4B2──F5B3──F6B4──F7B5──··B6──··B7──····

@@ -76,7 +76,7 @@ class Trainer:
     def _stages(self) -> tuple[GPT, Pipeline]:
         """This rank's stages; without pipeline parallelism one stage, which is the model."""
         schedule = self.config.pipeline()
-        self.layers = layers_of(self.config, data.VOCAB, schedule.stages)
+        self.layers = layers_of(self.config, data.VOCAB, schedule)
         mine = [self.layers[stage] for stage in schedule.stages_of(self.pp.rank)]
         model = make_model(self.config, data.VOCAB, self.tp, mine)
         if schedule.microbatches > 1 and self.config.zero < 2:

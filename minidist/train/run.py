@@ -187,8 +187,8 @@ def _show_start(screen: Console, trainer: Trainer, out: Path, done: int) -> None
                 f"{len(corpus.held_out):,} held out",
         "ranks": f"{comm.size} ({world}), {_layout(trainer)}, all-reduce {c.allreduce}",
         "batch": f"{c.batch} x {c.seq} = {c.batch * c.seq:,} tokens a step",
-        "memory": f"{_states(trainer) / 2**20:.1f} MiB a rank for parameters, gradients and "
-                  "optimiser",
+        "memory": f"{_states(trainer) / 2**20:.1f} MiB {'a' if trainer.pp.size == 1 else 'on this'}"
+                  " rank for parameters, gradients and optimiser",
         "run": str(out) + (f", from step {done}" if done else ""),
     }  # fmt: skip
     for name, text in rows.items():

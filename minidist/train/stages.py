@@ -20,10 +20,10 @@ from .config import TrainConfig
 Layers = list[range]
 
 
-def layers_of(c: TrainConfig, vocab: int, stages: int) -> Layers:
+def layers_of(c: TrainConfig, vocab: int, schedule: Schedule) -> Layers:
     """Those of each stage: as --split says, or balanced by FLOPs."""
-    config = c.gpt(vocab)
-    split = c.split if c.split is not None else balance(layer_costs(config, c.seq), stages)
+    config, stages = c.gpt(vocab), schedule.stages
+    split = c.split or balance(layer_costs(config, c.seq), stages, schedule.rank_of)
     return ranges(config.layers, stages, split)
 
 

@@ -1,8 +1,8 @@
-"""Cutting a model into stages: by cost, so that the slowest stage is as fast as can be."""
+"""Cutting a model into stages by cost, so that the slowest rank is as fast as can be."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 
 from ...errors import UserError
@@ -10,7 +10,9 @@ from ...kernels import arrays as np
 from ...nn import Sequential
 
 
-def balance(costs: Sequence[float], stages: int) -> list[int]:
+def balance(
+    costs: Sequence[float], stages: int, rank_of: Mapping[int, int] | None = None
+) -> list[int]:
     """How many layers each stage gets: contiguous, none without one, the dearest stage cheapest.
 
     Of all cuts with that maximum, the one whose stages differ least (by the sum of squares), and
@@ -18,8 +20,14 @@ def balance(costs: Sequence[float], stages: int) -> list[int]:
     counts is the maximum over the stages, by which a pipeline runs; an even split under-estimates
     it (for layers that cost 1, 1, 1, 5, two a stage: 6 where 5 can be had).
 
+    Where ranks have several stages (`rank_of` says which), a pipeline runs by its dearest rank:
+    from that cut, layers then move from stages of the dearest rank to others as long as this
+    makes it cheaper, or ranks and then stages more alike.
+
     >>> balance([1, 1, 1, 5], 2)
     [3, 1]
+    >>> balance([1] * 6, 4, rank_of={0: 0, 1: 1, 2: 1, 3: 0})  # a V: three layers a rank
+    [1, 1, 2, 2]
     """
     _check(len(costs), stages)
     if not all(cost >= 0 for cost in costs):
@@ -28,7 +36,37 @@ def balance(costs: Sequence[float], stages: int) -> list[int]:
     worst = _cheapest(sums, stages, lambda best, cost: np.maximum(best, cost))[0]
     bound = worst * (1 + 1e-12)
     square = lambda best, cost: best + np.where(cost > bound, np.inf, cost * cost)
-    return _cheapest(sums, stages, square)[1]
+    split = _cheapest(sums, stages, square)[1]
+    return _even_out(split, sums, rank_of) if rank_of and sums[-1] else split
+
+
+def _even_out(split: list[int], sums: np.ndarray, rank_of: Mapping[int, int]) -> list[int]:
+    """The split after the moves of one layer that each help most."""
+    owners, sums = np.array([rank_of[stage] for stage in range(len(split))]), sums / sums[-1]
+
+    def price(split: Sequence[int]) -> tuple:
+        stages = np.diff(sums[[0, *accumulate(split)]])
+        ranks = np.bincount(owners, weights=stages)
+        both = [round(float(n), 9) for each in (ranks, stages) for n in (each.max(), each @ each)]
+        return *both, tuple(split)
+
+    while True:
+        stages = np.diff(sums[[0, *accumulate(split)]])
+        dearest = np.bincount(owners, weights=stages).argmax()
+        best = min(_moves(split, np.flatnonzero(owners == dearest)), key=price, default=split)
+        if price(best)[:-1] >= price(split)[:-1]:
+            return split
+        split = best
+
+
+def _moves(split: Sequence[int], givers: Collection[int]) -> Iterator[list[int]]:
+    """Each split in which one of these stages has given a layer to another stage."""
+    for giver in givers:
+        for taker in range(len(split)) if split[giver] > 1 else ():
+            found = list(split)
+            found[giver] -= 1
+            found[taker] += 1
+            yield found
 
 
 def _cheapest(sums: np.ndarray, stages: int, join: object) -> tuple[float, list[int]]:

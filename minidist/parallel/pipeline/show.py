@@ -68,7 +68,8 @@ def _totals(simulated: Simulated) -> Iterator[str]:
     yield f"          {inside} at most between a rank's first step and its last"
     kinds = {kind: sum(sent[kind] for sent in simulated.sent) for kind in ("SEND_F", "SEND_B")}
     each = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-    yield f"messages  {simulated.messages} ({each}), {simulated.bytes:,.0f} bytes"
+    size = f", {simulated.bytes:,.0f} bytes" if simulated.bytes else ""  # nothing said of it: 0
+    yield f"messages  {simulated.messages} ({each}){size}"
 
 
 def _number(value: float) -> str:

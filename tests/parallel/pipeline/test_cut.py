@@ -11,6 +11,7 @@ from minidist import nn
 from minidist.errors import UserError
 from minidist.models.gpt import GPTConfig
 from minidist.parallel.pipeline.cut import balance, cut, ranges
+from minidist.parallel.pipeline.schedules import make
 from minidist.plan.flops import layer_costs
 from minidist.tensor import Tensor
 
@@ -35,6 +36,47 @@ def test_no_cut_has_a_cheaper_dearest_stage(given_):
     assert key(split) == min(map(key, all_cuts(len(costs), stages)))
 
 
+def rank_costs(costs, split, rank_of):
+    each = stage_costs(costs, split)
+    return [
+        sum(c for s, c in enumerate(each) if rank_of[s] == rank) for rank in {*rank_of.values()}
+    ]
+
+
+PLACES = [make("zbv", 2, 4), make("zbv", 3, 6), make("interleaved", 2, 2, 3), make("1f1b", 3, 3)]
+each_place = pytest.mark.parametrize("schedule", PLACES, ids=lambda s: f"{s.name}-{s.ranks}")
+
+
+@each_place
+@pytest.mark.parametrize("last", [1.0, 1.3])
+def test_of_layers_alike_no_cut_has_a_cheaper_dearest_rank(schedule, last):
+    """As in a GPT, whose last layer has the head: of all cuts the best, by trying all."""
+    for n in range(schedule.stages, 11):
+        costs = [1.0] * (n - 1) + [last]
+        found = balance(costs, schedule.stages, schedule.rank_of)
+        dearest = [max(rank_costs(costs, s, schedule.rank_of)) for s in all_cuts(n, len(found))]
+        assert max(rank_costs(costs, found, schedule.rank_of)) == pytest.approx(min(dearest))
+
+
+@each_place
+@given(costs=st.lists(st.integers(0, 9), min_size=6, max_size=12))
+def test_ranks_are_never_worse_for_it(schedule, costs):
+    owners, stages = schedule.rank_of, schedule.stages
+    dearest = lambda split: max(rank_costs(costs, split, owners))
+    split = balance(costs, stages, owners)
+    assert len(split) == stages and min(split) >= 1 and sum(split) == len(costs)
+    assert dearest(split) <= dearest(balance(costs, stages))
+    if schedule.ranks == stages:
+        assert split == balance(costs, stages)
+
+
+def test_a_v_whose_stages_alone_are_balanced_is_not():
+    """Six layers, the last with a head: two layers on one rank, four on the other."""
+    costs, owners = [1, 1, 1, 1, 1, 1.1], PLACES[0].rank_of
+    assert rank_costs(costs, balance(costs, 4), owners) == [2.1, 4]
+    assert rank_costs(costs, balance(costs, 4, owners), owners) == [3.1, 3]
+
+
 def test_the_mean_hides_the_dearest_stage():
     """Megatron-Bridge #5077: 6792 a stage on average, 9952 on the heaviest of [1, 2, 2, 3]."""
     costs = [1.0, 1.0, 1.0, 5.0]
@@ -54,6 +96,7 @@ def test_a_large_vocabulary_makes_the_last_stage_shorter():
 def test_many_layers_at_once():
     split = balance([1.0] * 500, 64)
     assert max(split) == 8 and sum(split) == 500
+    assert balance([0.0] * 4, 4, PLACES[0].rank_of) == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("call, text", [
