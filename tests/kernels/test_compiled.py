@@ -2,6 +2,7 @@
 
 tests/kernels/compiled/ holds, a file a family, CASES: what is compiled, as it would be launched.
 `python tests/kernels/test_compiled.py --write` writes what was found into compiled/table.json.
+All of them take minutes: they are proofs, and one of each family is compiled in every test run.
 """
 
 from __future__ import annotations
@@ -35,8 +36,14 @@ def cases() -> dict[str, dict[str, Any]]:
         spec.loader.exec_module(module)
         twice = found.keys() & module.CASES.keys()
         assert not twice, f"{path.name}: {twice} are another file's cases too"
-        found |= module.CASES
+        found |= {name: {**case, "family": path.stem} for name, case in module.CASES.items()}
     return found
+
+
+def few() -> dict[str, dict[str, Any]]:
+    """One case of each family, for one GPU."""
+    firsts = {case["family"]: name for name, case in reversed(cases().items())}
+    return {name: {**cases()[name], "gpus": GPUS[-1:]} for name in firsts.values()}
 
 
 def compiled(job: tuple[str, int]) -> dict[str, Any]:
@@ -52,18 +59,18 @@ def compiled(job: tuple[str, int]) -> dict[str, Any]:
         return {"error": f"{type(error).__name__}: {error}"}
 
 
-def measure() -> dict[str, Any]:
-    """All cases for all GPUs, in as many processes as there are cores."""
+def measure(chosen: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """These cases for all their GPUs, in as many processes as there are cores."""
     import triton
 
-    jobs = [(name, gpu) for name, case in cases().items() for gpu in case.get("gpus", GPUS)]
+    jobs = [(name, gpu) for name, case in chosen.items() for gpu in case.get("gpus", GPUS)]
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), get_context("spawn")) as pool:
         found = dict(zip(jobs, pool.map(compiled, jobs)))
     return {
         "triton": triton.__version__,
         "kernels": {
             name: {f"sm_{g}": found[name, g] for g in case.get("gpus", GPUS)}
-            for name, case in cases().items()
+            for name, case in chosen.items()
         },
     }
 
@@ -79,10 +86,19 @@ def in_a_process_of_its_own(*args: str) -> str:
     return job.stdout
 
 
+def run(*args: str) -> dict[str, Any]:
+    pytest.importorskip("triton", reason="triton is not installed: it runs on Linux alone")
+    return json.loads(in_a_process_of_its_own(*args))
+
+
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
-    pytest.importorskip("triton", reason="triton is not installed: it runs on Linux alone")
-    return json.loads(in_a_process_of_its_own())
+    return run()
+
+
+@pytest.fixture(scope="module")
+def found_few() -> dict[str, Any]:
+    return run("--few")
 
 
 def troubles(case: dict[str, Any], found: dict[str, Any]) -> list[str]:
@@ -124,12 +140,20 @@ def test_every_family_has_cases():
     assert cases()
 
 
+@pytest.mark.parametrize("name", few())
+def test_one_of_each_family_compiles(name, found_few):
+    wrong = troubles(few()[name], found_few["kernels"][name])
+    assert not wrong, f"{name}: {'; '.join(wrong)}"
+
+
+@pytest.mark.proof
 @pytest.mark.parametrize("name", cases())
 def test_compiles_without_spills(name, found):
     wrong = troubles(cases()[name], found["kernels"][name])
     assert not wrong, f"{name}: {'; '.join(wrong)}"
 
 
+@pytest.mark.proof
 def test_what_kernels_need_is_what_it_was(found):
     stored = json.loads(TABLE.read_text("utf-8"))
     if stored["triton"] != found["triton"]:
@@ -174,4 +198,4 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["--write"]:
         TABLE.write_text(table(json.loads(in_a_process_of_its_own())), "utf-8")
     else:
-        print(json.dumps(measure()))
+        print(json.dumps(measure(few() if sys.argv[1:] == ["--few"] else cases())))
