@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-SMALL = ["--model", "gpt-nano", "--steps", "3", "--batch", "4", "--seq", "16"]
+SMALL = ["--model", "gpt-nano", "--steps", "3", "--batch", "4", "--seq", "16", "--sample", "9"]
 
 
 def minidist(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess:

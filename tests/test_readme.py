@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 BIN = Path(sys.executable).parent
-SMALL = ["--model", "gpt-nano", "--steps", "3", "--seq", "16"]
+SMALL = ["--model", "gpt-nano", "--steps", "3", "--seq", "16", "--sample", "9"]
 DOCS = ("communication.md", "gpu.md", "parallel.md", "pipeline.md")
 PAGES = README + "".join((ROOT / "docs" / page).read_text("utf-8") for page in DOCS)
 SNIPPETS = [s for s in re.findall(r"```python\n(.*?)```", PAGES, re.S) if "import" in s]

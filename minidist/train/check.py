@@ -12,7 +12,7 @@ from ..parallel.pipeline.validate import validate
 from .config import PRESETS, TrainConfig, listed
 
 POSITIVE = ("steps", "batch", "seq", "lr", "clip", "bucket_mib", "eval_every", "save_every")
-AT_LEAST_ZERO = ("warmup", "weight_decay", "final_lr", "seed")
+AT_LEAST_ZERO = ("warmup", "weight_decay", "final_lr", "seed", "sample")
 
 
 def check(config: TrainConfig, ranks: int) -> None:

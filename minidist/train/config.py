@@ -120,6 +120,8 @@ class TrainConfig:
     """Steps between measurements on held-out text (one always comes last)."""
     save_every: int = 200
     """Steps between checkpoints (one always comes last)."""
+    sample: int = 300
+    """Bytes of text that the model writes at the end; 0: none."""
     out: Annotated[
         str | None,
         tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: runs/<date>-<model>-<data>)"),

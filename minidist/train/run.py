@@ -27,7 +27,7 @@ from .metrics import MetricsFile, read
 from .progress import Bar, console
 from .report import loss_curve, perplexity_line
 
-PROMPT, SAMPLE_BYTES, TEMPERATURE, TOP_K = "The ", 300, 0.8, 40
+PROMPT, TEMPERATURE, TOP_K = "The ", 0.8, 40
 
 
 def run(config: TrainConfig, comm: Communicator) -> dict[str, Any]:
@@ -252,13 +252,13 @@ def _show_end(screen: Console, trainer: Trainer, out: Path, record: dict[str, An
 
 def _sample(trainer: Trainer) -> np.ndarray | None:
     """What the model writes, through all its stages: every rank calls it."""
-    how = SAMPLE_BYTES, TEMPERATURE, TOP_K, trainer.config.seed
-    return trainer.sample(data.encode(PROMPT), *how)
+    how = trainer.config.sample, TEMPERATURE, TOP_K, trainer.config.seed
+    return trainer.sample(data.encode(PROMPT), *how) if trainer.config.sample else None
 
 
 def _show_sample(screen: Console, sample: np.ndarray | None, out: Path) -> None:
-    assert sample is not None, "rank 0 is of the first replica"
-    screen.rule("sample", align="left")
-    screen.print(data.decode(sample), markup=False)
-    screen.rule()
+    if sample is not None:
+        screen.rule("sample", align="left")
+        screen.print(data.decode(sample), markup=False)
+        screen.rule()
     screen.print(f"left in {out}: config.toml, metrics.jsonl, loss.png, checkpoints/")

@@ -62,15 +62,22 @@ def test_sixteen_bits_are_seen():
 
 
 SMALL = TrainConfig(
-    model="gpt-nano", steps=4, batch=2, seq=8, eval_every=4, save_every=2, warmup=1, dropout=0.1
+    model="gpt-nano",
+    steps=4,
+    batch=2,
+    seq=8,
+    eval_every=4,
+    save_every=2,
+    warmup=1,
+    dropout=0.1,
+    sample=2,
 )
 
 
 @pytest.fixture
 def short(monkeypatch):
-    """Little to evaluate and to write: the interpreter is slow."""
+    """Little to evaluate: the interpreter is slow."""
     monkeypatch.setattr(loop, "EVAL_WINDOWS", 2)
-    monkeypatch.setattr(runs, "SAMPLE_BYTES", 2)
 
 
 def curve(tmp_path, name, **changes):

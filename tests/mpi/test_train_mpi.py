@@ -17,6 +17,7 @@ FLAGS = {
     "seq": 16,
     "dropout": 0.1,
     "dtype": "float64",
+    "sample": 9,
 }
 ARGS = [word for key, value in FLAGS.items() for word in (f"--{key}", str(value))]
 

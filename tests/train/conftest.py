@@ -2,11 +2,13 @@
 
 import pytest
 
-from minidist.train import run
+from minidist.train.loop import Trainer
 
 
 @pytest.fixture(autouse=True, scope="session")
 def short_samples():
+    whole = Trainer.sample
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "SAMPLE_BYTES", 12)
+        short = lambda self, prompt, count, *how: whole(self, prompt, min(count, 12), *how)
+        patch.setattr(Trainer, "sample", short)
         yield

@@ -74,6 +74,16 @@ def test_what_is_shown(tmp_path, capsys):
         assert text in shown
 
 
+@pytest.mark.parametrize("length", [0, 5])
+def test_the_sample_has_the_length_asked_for(tmp_path, capsys, length):
+    trained(replace(SMALL, steps=1, sample=length, out=str(tmp_path / "a")))
+    _, rule, shown = capsys.readouterr().out.partition("sample ─")
+    assert bool(rule) == bool(length)
+    if length:
+        text = shown.partition("\n")[2].rpartition("\n───")[0]
+        assert text.startswith("The ") and len(text) <= len("The ") + length
+
+
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_interrupted_and_resumed_equals_uninterrupted(folder, tmp_path, ranks):
     """Also on another number of ranks: then within rounding, with the same number to the bit."""
