@@ -3,6 +3,7 @@ PYTHON ?= python3
 RANKS ?= 4
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadgroup
 
 .PHONY: env train test test-openmpi proofs lint bench gpu doctor clean
 
@@ -10,13 +11,13 @@ train: .venv/mpi.ok          ## Train a GPT on four ranks (RANKS=n, ARGS="--mode
 	@$(BIN)/mpirun -n $(RANKS) $(BIN)/minidist train $(ARGS)
 
 test: .venv/test.ok          ## Run the tests (ARGS="-k ring")
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 test-openmpi: .venv-openmpi/test.ok  ## The tests on real ranks, on Open MPI in place of MPICH
 	@.venv-openmpi/bin/python -m pytest -m "mpi and not proof" $(ARGS)
 
 proofs: .venv/test.ok        ## The tests that take minutes
-	@$(BIN)/python -m pytest -m proof $(ARGS)
+	@$(PYTEST) -m proof $(ARGS)
 
 lint: .venv/test.ok          ## Style and types
 	@$(BIN)/ruff check .

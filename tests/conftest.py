@@ -28,6 +28,16 @@ OPEN_MPI = {  # as root, and with more ranks than cores; other libraries ignore 
 LAUNCHERS_OWN = re.compile(r"-{70,}\n(?:prterun|mpirun) detected.*?-{70,}\n", re.DOTALL)
 MPIRUN = Path(sys.executable).with_name("mpirun")
 
+
+@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of two processes that run tests, one has all that starts ranks; files are not torn apart."""
+    for item in items:
+        starts_ranks = "mpirun" in getattr(item, "fixturenames", ())
+        group = "mpirun" if starts_ranks else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 Mpirun = Callable[..., subprocess.CompletedProcess]
 
 
