@@ -65,7 +65,7 @@ def test_dualpipev_fails_off_by_one(monkeypatch, more, later):
 
 # Lengths: a rank does its next step as soon as what it needs is there, messages take no time
 
-UNIT = {"F": 1, "I": 1, "W": 1, "B": 2, "overlap": 3}
+UNIT = {"F": 1, "I": 1, "W": 1, "B": 2, "OVERLAP_F_B": 3}
 
 
 def needs(action: Action, stages: int):
@@ -89,7 +89,7 @@ def spans(schedule: Schedule, cost=UNIT):
         step = todo[rank].pop()
         needed = [done[n] for part in step.parts for n in needs(part, schedule.stages)]
         start = max([ends[rank], *needed])
-        ends[rank] = start + (cost["overlap"] if len(step.parts) > 1 else cost[step.kind])
+        ends[rank] = start + cost[step.kind]
         starts[rank] = start if starts[rank] is None else starts[rank]
         for stage, kind, microbatch in step.parts:
             done[stage, "I" if kind == "B" else kind, microbatch] = ends[rank]
@@ -170,8 +170,8 @@ def test_zbv_waits_with_fewer_microbatches(p):
 )
 def test_dualpipev(f, i, w, overlap, printed):
     """The rank that waits most waits (PP/2 - 1)(F&B + B - 3W)."""
-    cost = {"F": f, "I": i, "W": w, "B": i + w, "overlap": overlap}
+    cost = {"F": f, "I": i, "W": w, "B": i + w, "OVERLAP_F_B": overlap}
     steps = dualpipev().orders
-    work = [sum(cost.get(getattr(s, "kind", "overlap")) for s in order) for order in steps]
+    work = [sum(cost[step.kind] for step in order) for order in steps]
     makespan = max(end for _, end in spans(dualpipev(), cost))
     assert makespan - min(work) == printed == 3 * (overlap + (i + w) - 3 * w)

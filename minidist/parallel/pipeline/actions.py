@@ -68,6 +68,10 @@ class Overlap(NamedTuple):
     backward: Action
 
     @property
+    def kind(self) -> str:
+        return OVERLAP
+
+    @property
     def parts(self) -> tuple[Action, ...]:
         return (self.forward, self.backward)
 

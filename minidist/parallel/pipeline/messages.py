@@ -80,10 +80,10 @@ def _receive_early(steps: Iterable[Step]) -> tuple[Step, ...]:
     early: list[Step] = []
     held: list[Step] = []  # the last computing step, and its sends
     for step in steps:
-        if isinstance(step, Action) and step.kind in RECEIVES:
+        if step.kind in RECEIVES:
             early.append(step)
             continue
-        if not (isinstance(step, Action) and step.kind in SENDS):
+        if step.kind not in SENDS:
             early += held
             held = []
         held.append(step)

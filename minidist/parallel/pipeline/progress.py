@@ -12,6 +12,7 @@ from .actions import (
     BACKWARD,
     FORWARD,
     INPUT,
+    OVERLAP,
     RECEIVES,
     SEND_B,
     SEND_F,
@@ -22,7 +23,7 @@ from .actions import (
     Step,
 )
 
-COST = {FORWARD: 1, INPUT: 1, WEIGHT: 1, BACKWARD: 2}  # messages take no time
+COST = {FORWARD: 1, INPUT: 1, WEIGHT: 1, BACKWARD: 2, OVERLAP: 3}  # messages take no time
 
 
 class ScheduleError(UserError):
@@ -83,7 +84,7 @@ class Progress:
         while self.ready:
             start, rank = heapq.heappop(self.ready)
             step = self.orders[rank][self.at[rank]]
-            end = start + sum(COST.get(part.kind, 0) for part in step.parts)
+            end = start + COST.get(step.kind, 0)
             yield Done(end, start, rank, step)
             self._finish(rank, step, end)
 
@@ -104,10 +105,11 @@ class Progress:
         start = self.now[rank]
         for part in self.orders[rank][self.at[rank]].parts:
             for need in self.needs(part):
-                if need not in self.done:
+                done = self.done.get(need)
+                if done is None:
                     self.waiting[need].append(rank)
                     return
-                start = max(start, self.done[need])
+                start = max(start, done)
         heapq.heappush(self.ready, (start, rank))
 
     def needs(self, action: Action) -> tuple[Action, ...]:

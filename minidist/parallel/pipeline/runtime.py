@@ -160,7 +160,7 @@ class Run:
                 HANDLERS[action.kind](self, action)
                 if self.pipeline.watch is not None:
                     self.pipeline.watch(self, action)
-            if step.parts[0].kind not in MESSAGES:
+            if step.kind not in MESSAGES:
                 done.append((step, start, self.comm.time()))
         self.sending.finish()
         return done

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from io import StringIO
 
-from .actions import MESSAGES, Overlap, Schedule
+from .actions import MESSAGES, Schedule
 from .simulate import Simulated
 from .timeline import timeline, timeline_width
 
@@ -14,10 +14,7 @@ COLUMNS = ("rank", "stages", "work", "idle", "span", "peak chunks", "micro-batch
 
 def without_messages(schedule: Schedule) -> Schedule:
     """Its computing alone."""
-    kept = (
-        tuple(step for step in order if isinstance(step, Overlap) or step.kind not in MESSAGES)
-        for order in schedule.orders
-    )
+    kept = (tuple(step for step in order if step.kind not in MESSAGES) for order in schedule.orders)
     return Schedule(tuple(kept), schedule.name)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, defaultdict, deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import NamedTuple
 
 from ...comm.clock import Clock
@@ -128,7 +128,10 @@ class Simulated:
         One lives from the start of its F to the end of its B or W; `held_after_input` is the share
         of it that is kept for W when I is done.
         """
-        return [_peak(order, held_after_input) for order in self.schedule.orders]
+        part = {FORWARD: 1, INPUT: held_after_input - 1, WEIGHT: -held_after_input, BACKWARD: -1}
+        lives = lambda rank: (part.get(action.kind, 0) for action in self.schedule.actions(rank))
+        ranks = range(self.schedule.ranks)  # an Overlap's B ends after its F began
+        return [max(accumulate(lives(rank), initial=0)) for rank in ranks]
 
     def peak_microbatches(self, held_after_input: float = 1) -> list[float]:
         """The same in micro-batches of all that a rank has: chunks over its number of stages."""
@@ -144,17 +147,6 @@ class Simulated:
     def bytes(self) -> float:
         """How much all ranks send."""
         return sum(self.sent_bytes)
-
-
-def _peak(order: Sequence[Step], held_after_input: float) -> float:
-    freed = {BACKWARD: 1, INPUT: 1 - held_after_input, WEIGHT: held_after_input}
-    live: float = 0
-    peak: float = 0
-    for step in order:
-        live += sum(part.kind == FORWARD for part in step.parts)
-        peak = max(peak, live)  # between the two: an Overlap's B ends after its F began
-        live -= sum(freed.get(part.kind, 0) for part in step.parts)
-    return peak
 
 
 class _Half(NamedTuple):
