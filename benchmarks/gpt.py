@@ -102,10 +102,10 @@ def timed(name):
 
 
 def gemm_share():
-    """The part of a step that our kernels spend inside np.matmul."""
-    import numpy as np
+    """The part of a step that our kernels spend inside matmul."""
+    from minidist.kernels import arrays
 
-    step, batches, inside, matmul = minidist_step(), tokens(), [0.0], np.matmul
+    step, batches, inside, matmul = minidist_step(), tokens(), [0.0], arrays.matmul
 
     def clocked(*args, **options):
         start = time.perf_counter()
@@ -115,7 +115,7 @@ def gemm_share():
             inside[0] += time.perf_counter() - start
 
     step(batches[0])
-    np.matmul = clocked
+    arrays.matmul = clocked
     start = time.perf_counter()
     for batch in batches[1:]:
         step(batch)
