@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from . import arrays as np
 from . import winograd
 from .dispatch import dispatched
-from .product import lines, product, turned
+from .product import lines, on_lines, product, turned
 from .windows import Windows
 
 COLUMNS = 1 << 19  # elements of a tile of columns: 2 MiB in float32
@@ -84,7 +84,7 @@ def _columns(x: np.ndarray, win: Windows, count: tuple) -> Iterator[tuple]:
             part = patches[:, :, :, :length, rows]
             pixels = part[0, 0, 0].size
             if buffer.shape[1] < pixels:
-                buffer = np.empty((c * kh * kw, lines(pixels)), x.dtype)
+                buffer = on_lines(x, c * kh * kw, lines(pixels))
             columns = buffer[:, :pixels].reshape(part.shape)
             columns[...] = part
             yield images, rows, columns
@@ -110,7 +110,7 @@ def forward(
     y = np.empty((len(x), o, *count), x.dtype)
     for images, rows, columns in _columns(x, win, y.shape[2:]):
         pixels = columns[0, 0, 0]
-        part = product(matrix, columns.reshape(groups, width, pixels.size))
+        part = product(matrix, columns.reshape(groups, width, pixels.size), lined=True)
         part = part.reshape(o, *pixels.shape).swapaxes(0, 1)
         np.add(part, np.reshape(shift, (-1, 1, 1)), out=y[images, :, rows])
     return y
@@ -141,7 +141,7 @@ def backward_weight(
             dw += np.matmul(each, gt.swapaxes(2, 3)).sum(0)
         else:
             gt = turned(_rows(g, images, rows, groups))
-            dw += product(columns.reshape(groups, width, gt.shape[1]), gt)
+            dw += product(columns.reshape(groups, width, gt.shape[1]), gt, lined=True)
     return dw.swapaxes(1, 2).reshape(shape)
 
 

@@ -2,10 +2,14 @@
 
 A GEMM first packs its operands, which pays only for large ones. OpenBLAS has AVX-512 kernels that
 leave this out, and takes them for products of up to 100³ multiplications: on one thread they are
-an eighth faster than its GEMM, for a few dozen rows a quarter.
+an eighth faster than its GEMM, for a few dozen rows a quarter. They load 64 bytes of b at a time:
+where these lie across two cache lines, an Intel core is a third slower than with its GEMM.
 """
 
 import functools
+import math
+import platform
+from pathlib import Path
 from typing import Any
 
 from . import arrays as np
@@ -13,6 +17,8 @@ from . import arrays as np
 MULTIPLICATIONS = 100**3
 DEPTH = 1024  # of a piece: deeper products are added up
 COLUMNS = 64  # of a piece: four registers of float32
+LINE = 64  # bytes of a cache line
+FEW = 16  # rows of a, up to which pieces are faster however b lies
 ARCHITECTURES = {"SkylakeX", "Cooperlake", "SapphireRapids"}
 
 
@@ -32,27 +38,44 @@ def unpacked() -> bool:
     return bool(libraries) and all(lib.get_num_threads() == 1 for lib in libraries)
 
 
-def product(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+@functools.cache
+def _is_intel() -> bool:
+    try:
+        return "GenuineIntel" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return "GenuineIntel" in platform.processor()
+
+
+def product(
+    a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None, lined: bool = False
+) -> np.ndarray:
     """a (..., m, k) @ b (..., k, n) of the same leading sizes, into out (..., m, n).
 
+    lined: b starts on a cache line, as what `on_lines` makes does. Where it lies by chance is not
+    asked, for sums are of other bits in pieces: the same sizes always have the same.
     Temporary memory: none, but for k over DEPTH an array like out.
     """
     (*lead, m, k), n = a.shape, b.shape[-1]
     if out is None:
         out = np.empty_like(a, shape=(*lead, m, n))
     straight = not np.on_gpu(a) and a.strides[-1] == b.strides[-1] == a.itemsize
-    if m * k * n <= MULTIPLICATIONS or m < 4 or not straight or not unpacked():
-        return np.matmul(a, b, out=out)
-    return _in_layers(a, b, out) if k > DEPTH else _in_pieces(a, b, out)
+    large = m * k * n > MULTIPLICATIONS and m >= 4
+    if straight and large and unpacked() and (m <= FEW or _loads_well(b, lined)):
+        return _in_layers(a, b, out) if k > DEPTH else _in_pieces(a, b, out)
+    return np.matmul(a, b, out=out)
+
+
+def _loads_well(b: np.ndarray, lined: bool) -> bool:
+    return not _is_intel() or (lined and b.strides[-2] % LINE == 0)
 
 
 def _in_layers(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
     """The sum of products of DEPTH columns of a with as many rows of b."""
-    product(a[..., :DEPTH], b[..., :DEPTH, :], out)
+    product(a[..., :DEPTH], b[..., :DEPTH, :], out, True)
     part = np.empty_like(out)
     for start in range(DEPTH, a.shape[-1], DEPTH):
         layer = slice(start, start + DEPTH)
-        out += product(a[..., layer], b[..., layer, :], part)
+        out += product(a[..., layer], b[..., layer, :], part, True)
     return out
 
 
@@ -63,10 +86,10 @@ def _in_pieces(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
     down, across = m // height, n // width
     rows, columns = down * height, across * width
     if rows < m:
-        product(a[..., rows:, :], b, out[..., rows:, :])
+        product(a[..., rows:, :], b, out[..., rows:, :], True)
         _in_pieces(a[..., :rows, :], b, out[..., :rows, :])
     elif columns < n:
-        product(a, b[..., columns:], out[..., columns:])
+        product(a, b[..., columns:], out[..., columns:], True)
         _in_pieces(a, b[..., :columns], out[..., :columns])
     else:
         np.matmul(
@@ -96,11 +119,21 @@ def lines(n: int) -> int:
     return (-(-n // 16) | 1) * 16
 
 
+def on_lines(like: np.ndarray, *shape: int) -> np.ndarray:
+    """An empty array of the kind of `like` that starts on a cache line."""
+    if np.on_gpu(like):
+        return np.empty_like(like, shape=shape)
+    n = math.prod(shape)
+    whole = np.empty_like(like, shape=n + LINE // like.itemsize)
+    start = -whole.__array_interface__["data"][0] % LINE // like.itemsize
+    return whole[start : start + n].reshape(shape)
+
+
 def turned(a: np.ndarray) -> np.ndarray:
-    """a (..., m, n) -> a copy of its transpose (..., n, m), its rows at odd distances."""
+    """a (..., m, n) -> a copy of its transpose (..., n, m), on lines, rows at odd distances."""
     *lead, m, n = a.shape
     between = np.empty_like(a, shape=(*lead, m, lines(n)))[..., :n]
     between[...] = a
-    turned = np.empty_like(a, shape=(*lead, n, lines(m)))[..., :m]
+    turned = on_lines(a, *lead, n, lines(m))[..., :m]
     turned[...] = between.swapaxes(-1, -2)
     return turned

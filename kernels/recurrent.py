@@ -158,7 +158,7 @@ def _projected(
             first, ready = start, ends[bisect_right(ends, max(stop, start + at_once)) - 1]
             if buffer is None or len(buffer) < ready - first:
                 buffer = np.empty_like(x, shape=(ready - first, w.shape[1]))
-            part = product(x[first:ready], w, out=buffer[: ready - first])
+            part = product(x[first:ready], w, buffer[: ready - first], lined=True)
             if bias is not None:
                 part += bias
         yield step, buffer[start - first : stop - first]
@@ -214,7 +214,7 @@ def backward_weight(
 
 def _rnn(h, w, ready, tanh):
     for (before, now, _), a in ready:
-        a += product(h[before], w)
+        a += product(h[before], w, lined=True)
         if tanh:
             np.tanh(a, out=h[now])
         else:
@@ -237,7 +237,7 @@ def _rnn_back(g, h, w, steps, d, dh, tanh):
 
 def _lstm(gates, h, c, w, ready):
     for (before, now, rows), a in ready:
-        m, values = product(h[before], w), _by_gate(gates[rows], 4)
+        m, values = product(h[before], w, lined=True), _by_gate(gates[rows], 4)
         lstm_cell.forward(a, m, c[before], True, (h[now], c[now], values))
 
 
@@ -251,7 +251,7 @@ def _lstm_back(g, gates, c, w, steps, d, dh, dc):
 
 def _gru(gates, h, hidden, w, bias, ready):
     for (before, now, rows), a in ready:
-        m, values = product(h[before], w), _by_gate(gates[rows], 3)
+        m, values = product(h[before], w, lined=True), _by_gate(gates[rows], 3)
         gru_cell.forward(a, m, h[before], bias, True, (h[now], hidden[rows], values))
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from numpy.lib.stride_tricks import sliding_window_view
 
 from . import arrays as np
-from .product import lines, product
+from .product import lines, on_lines, product, turned
 from .windows import Windows
 
 COLUMNS = 1 << 18  # elements of a sum's columns: a tile that mostly stays in cache,
@@ -40,7 +40,7 @@ def _tiles(x: np.ndarray, win: Windows, count: tuple, groups: int) -> Iterator[T
     sums = np.zeros((4, c, some, h // 2 + 1, x.shape[3] + sum(win.padding[1])), x.dtype)
     seen = sliding_window_view(sums, win.reach()[1], 4)[..., :: win.dilation[1]]
     seen = seen[..., :: win.stride[1], :].transpose(0, 1, 5, 2, 3, 4)[..., :wo]
-    buffer = np.empty((4, c * kw, lines(some * most * wo)), x.dtype)
+    buffer = on_lines(x, 4, c * kw, lines(some * most * wo))
     for images in _sums(x, win, sums):
         for start in range(0, h // 2, most):
             pairs = slice(start, min(start + most, h // 2))
@@ -93,7 +93,7 @@ def forward(
     y = np.empty((len(x), o, h + h % 2, wo), x.dtype)
     for images, pairs, columns in _tiles(x, win, y.shape[2:], groups):
         y0, y1 = _pairs(y, images, pairs)
-        m0, m1, m2, m3 = product(matrix, columns).reshape(4, *y0.shape)
+        m0, m1, m2, m3 = product(matrix, columns, lined=True).reshape(4, *y0.shape)
         if bias is not None:
             m0 += bias[:, None, None, None]
             m3 -= bias[:, None, None, None]
@@ -122,8 +122,8 @@ def backward_weight(
         np.negative(g1, out=m3[:, :pixels].reshape(g1.shape))
         np.subtract(m0, m3, out=m1)
         np.add(m0, m3, out=m2)
-        gt = buffer[..., :pixels].reshape(4, groups, o // groups, pixels).swapaxes(2, 3)
-        dm += product(columns, np.array(gt, order="C"))
+        gt = buffer[..., :pixels].reshape(4, groups, o // groups, pixels)
+        dm += product(columns, turned(gt), lined=True)
     m0, m1, m2, m3 = dm.transpose(0, 1, 3, 2).reshape(4, o, c, kw)
     half = (m1 + m2) / 2
     return np.stack([m0 + half, (m1 - m2) / 2, m3 + half], 2)

@@ -12,6 +12,7 @@ SIZES = [(4, 300, 900), (70, 200, 75), (33, 1030, 66), (130, 2100, 5), (3, 700, 
 @pytest.fixture(params=[True, False])
 def unpacked(request, monkeypatch):
     monkeypatch.setattr(kernel, "unpacked", lambda: request.param)
+    monkeypatch.setattr(kernel, "_is_intel", lambda: False)
     return request.param
 
 
@@ -70,6 +71,7 @@ def test_a_piece_is_small_and_part_of_the_whole(m, k, n):
 def test_the_test_sees_a_forgotten_rest(monkeypatch):
     """The control: pieces alone, without what is left over, pass no check."""
     monkeypatch.setattr(kernel, "unpacked", lambda: True)
+    monkeypatch.setattr(kernel, "_is_intel", lambda: False)
     monkeypatch.setattr(kernel, "_in_layers", lambda a, b, out: kernel._in_pieces(
         a[..., : kernel.DEPTH], b[..., : kernel.DEPTH, :], out))  # fmt: skip
     a, b, expected = whole(33, 1030, 66)
@@ -89,10 +91,35 @@ def test_which_library_has_kernels_for_small_products(monkeypatch):
     assert not kernel.unpacked()
 
 
+@pytest.mark.parametrize("is_intel", [True, False])
+@pytest.mark.parametrize("m, n, lined", [(70, 80, True), (70, 80, False), (16, 80, False),
+                                         (70, 75, True)])  # fmt: skip
+def test_when_pieces_are_taken(m, n, lined, is_intel, monkeypatch):
+    """On an Intel core for few rows, or where every row of b starts on a cache line."""
+    seen, pieces = [], kernel._in_pieces
+    monkeypatch.setattr(kernel, "unpacked", lambda: True)
+    monkeypatch.setattr(kernel, "_is_intel", lambda: is_intel)
+    monkeypatch.setattr(kernel, "_in_pieces", lambda a, b, out: seen.append(1) or pieces(a, b, out))
+    a, b, expected = whole(m, 1000, n)
+    np.testing.assert_array_equal(kernel.product(a, b, lined=lined), expected)
+    assert bool(seen) is (not is_intel or m == 16 or (lined and n == 80))
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 40), (0, 4)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_on_lines(shape, dtype):
+    for _ in range(5):
+        a = kernel.on_lines(np.ones(1, dtype), *shape)
+        assert (a.shape, a.dtype) == (shape, dtype)
+        assert a.ctypes.data % 64 == 0 or not a.size
+        a[...] = 1  # all of it is there
+
+
 @pytest.mark.parametrize("shape", [(1, 5), (3, 40), (2, 3, 33), (4, 0), (0, 4)])
 def test_turned(shape):
     a = numbers(shape, 0)
     y = kernel.turned(a)
+    assert y.ctypes.data % 64 == 0 or not a.size
     np.testing.assert_array_equal(y, a.swapaxes(-1, -2))
     assert not a.size or y.strides[-1] == y.itemsize
     assert not np.shares_memory(a, y)
