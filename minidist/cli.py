@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from .errors import UserError
 from .train.config import TrainConfig, read_toml, resumed
 
 BAD_INPUT = 2
+HEAD_START = 1.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -235,7 +237,16 @@ def _only_rank_0_speaks() -> Any:
         contextlib.redirect_stdout(nowhere),
         contextlib.redirect_stderr(nowhere),
     ):
-        yield
+        try:
+            yield
+        except SystemExit:
+            _after_rank_0()
+            raise
+
+
+def _after_rank_0() -> None:
+    """Open MPI ends all ranks at the first exit code that is not 0: rank 0 must have spoken."""
+    time.sleep(HEAD_START)
 
 
 def main() -> None:
@@ -247,6 +258,8 @@ def main() -> None:
     except (UserError, MpiError) as error:
         if world_from_env()[0] == 0:
             _say(error)
+        else:
+            _after_rank_0()
         raise SystemExit(BAD_INPUT) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

@@ -114,6 +114,15 @@ def test_an_unknown_flag_is_said_once(mpirun):
     assert (done.stdout + done.stderr).count("--bacth") == 1
 
 
+@pytest.mark.parametrize("args", [["--simulate"], ["--bacth", "8"]])
+def test_what_a_late_rank_0_has_to_say_is_heard(mpirun, args):
+    """Open MPI ends all ranks once one has exited with another code than 0."""
+    program = Path(__file__).parent / "programs" / "late_command.py"
+    done = mpirun(4, program, "train", *args, timeout=30)
+    assert done.returncode == 2
+    assert args[0][2:] in done.stdout + done.stderr
+
+
 def test_an_error_on_one_rank_stops_all_with_its_traceback(mpirun, tmp_path):
     program = Path(__file__).parent / "programs" / "train_breaks.py"
     done = mpirun(4, program, tmp_path / "run", timeout=30)
