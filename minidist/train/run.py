@@ -178,7 +178,7 @@ def _save(trainer: Trainer, out: Path | None, record: dict[str, Any]) -> None:
 
 def _show_start(screen: Console, trainer: Trainer, out: Path, done: int) -> None:
     c, comm, corpus = trainer.config, trainer.comm, trainer.corpus
-    parameters = gpt_parameters(trainer.model.config)
+    parameters, alike = gpt_parameters(trainer.model.config), trainer.pp.size == 1
     world = "MPI" if comm.native is not None else "simulated" if comm.size > 1 else "one process"
     table = Table(show_header=False, box=None, padding=(0, 1))
     rows = {
@@ -187,8 +187,8 @@ def _show_start(screen: Console, trainer: Trainer, out: Path, done: int) -> None
                 f"{len(corpus.held_out):,} held out",
         "ranks": f"{comm.size} ({world}), {_layout(trainer)}, all-reduce {c.allreduce}",
         "batch": f"{c.batch} x {c.seq} = {c.batch * c.seq:,} tokens a step",
-        "memory": f"{_states(trainer) / 2**20:.1f} MiB {'a' if trainer.pp.size == 1 else 'on this'}"
-                  " rank for parameters, gradients and optimiser",
+        "memory": f"{_states(trainer) / 2**20:.1f} MiB {'a rank' if alike else 'on rank 0'} for "
+                  "parameters, gradients and optimiser",
         "run": str(out) + (f", from step {done}" if done else ""),
     }  # fmt: skip
     for name, text in rows.items():
