@@ -10,7 +10,7 @@ from minidist.train.config import TrainConfig
 from minidist.train.run import run
 
 SIZES = {"model": "gpt-tiny", "steps": 3, "batch": 11, "seq": 9, "dropout": 0.2, "clip": 0.3,
-         "eval_every": 3, "save_every": 2, "microbatches": 4}  # fmt: skip
+         "eval_every": 3, "save_every": 2, "microbatches": 4, "sample": 12}  # fmt: skip
 
 
 def train(folder: Path, **layout):

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ GPUS = (80, 90)
 FUSED = {"TRITON_DEFAULT_FP_FUSION": "1"}  # a · b + c in one instruction, as on a real launch
 
 
+@cache
 def cases() -> dict[str, dict[str, Any]]:
     """The cases of every family; each name at most once."""
     found: dict[str, dict[str, Any]] = {}
@@ -40,6 +42,7 @@ def cases() -> dict[str, dict[str, Any]]:
     return found
 
 
+@cache
 def few() -> dict[str, dict[str, Any]]:
     """One case of each family, for one GPU."""
     firsts = {case["family"]: name for name, case in reversed(cases().items())}

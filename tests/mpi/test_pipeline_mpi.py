@@ -111,8 +111,10 @@ def test_stages_train_as_one_process_to_the_bit(real):
             assert state.items() <= alone[2].items()
 
 
-FLAGS = "--model gpt-nano --steps 3 --batch 9 --seq 12 --dropout 0.1 --eval-every 2 --warmup 1 "
-FLAGS += "--sample 9"
+FLAGS = (
+    "--model gpt-nano --steps 3 --batch 9 --seq 12 --dropout 0.1 --eval-every 2 --warmup 1 "
+    "--sample 9"
+)
 LAYOUTS = ["--pp 2 --dp 2 --schedule zb-h1", "--pp 2 --tp 2 --microbatches 3"]
 
 

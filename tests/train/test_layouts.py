@@ -16,7 +16,8 @@ from minidist.train.config import TrainConfig, resumed
 from minidist.train.run import run
 
 SIZES = {"model": "gpt-tiny", "steps": 3, "batch": 5, "seq": 10, "dropout": 0.2,
-         "dtype": "float64", "clip": 0.3, "eval_every": 3, "save_every": 2}  # fmt: skip
+         "dtype": "float64", "clip": 0.3, "eval_every": 3, "save_every": 2,
+         "sample": 12}  # fmt: skip
 LAYOUTS = [
     {"dp": 2, "tp": 2}, {"dp": 1, "tp": 4}, {"dp": 1, "tp": 3}, {"dp": 3, "tp": 2},
     {"dp": 2, "tp": 4}, {"dp": 5, "tp": 1},

@@ -17,7 +17,15 @@ from minidist.train.run import run
 from minidist.train.sample import sample_run
 
 SMALL = TrainConfig(
-    model="gpt-nano", steps=6, batch=4, seq=16, warmup=2, eval_every=4, save_every=3, dropout=0.1
+    model="gpt-nano",
+    steps=6,
+    batch=4,
+    seq=16,
+    warmup=2,
+    eval_every=4,
+    save_every=3,
+    dropout=0.1,
+    sample=12,
 )
 
 
