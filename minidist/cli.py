@@ -239,14 +239,10 @@ def _only_rank_0_speaks() -> Any:
     ):
         try:
             yield
-        except SystemExit:
-            _after_rank_0()
+        except SystemExit as leaving:
+            if leaving.code:  # Open MPI ends all ranks at the first: rank 0 must have spoken
+                time.sleep(HEAD_START)
             raise
-
-
-def _after_rank_0() -> None:
-    """Open MPI ends all ranks at the first exit code that is not 0: rank 0 must have spoken."""
-    time.sleep(HEAD_START)
 
 
 def main() -> None:
@@ -256,11 +252,9 @@ def main() -> None:
             command = _parse(sys.argv[1:])
         command()
     except (UserError, MpiError) as error:
-        if world_from_env()[0] == 0:
+        with _only_rank_0_speaks():
             _say(error)
-        else:
-            _after_rank_0()
-        raise SystemExit(BAD_INPUT) from None
+            raise SystemExit(BAD_INPUT) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 
