@@ -156,7 +156,10 @@ def _lead(trainer: Trainer, state: dict[str, Any], out: Path) -> dict[str, Any]:
             bar.show(record)
     seconds = time.perf_counter() - started
     _show_end(screen, trainer, out, record, state["step"], seconds, ledger)
-    _show_sample(screen, _sample(trainer), out)
+    sample = _sample(trainer)
+    if c.sample:
+        _show_sample(screen, sample)
+    screen.print(f"left in {out}: config.toml, metrics.jsonl, loss.png, checkpoints/")
     return {**record, "out": str(out)}
 
 
@@ -256,9 +259,8 @@ def _sample(trainer: Trainer) -> np.ndarray | None:
     return trainer.sample(data.encode(PROMPT), *how) if trainer.config.sample else None
 
 
-def _show_sample(screen: Console, sample: np.ndarray | None, out: Path) -> None:
-    if sample is not None:
-        screen.rule("sample", align="left")
-        screen.print(data.decode(sample), markup=False)
-        screen.rule()
-    screen.print(f"left in {out}: config.toml, metrics.jsonl, loss.png, checkpoints/")
+def _show_sample(screen: Console, sample: np.ndarray | None) -> None:
+    assert sample is not None, "rank 0 is of the first replica"
+    screen.rule("sample", align="left")
+    screen.print(data.decode(sample), markup=False)
+    screen.rule()
