@@ -71,11 +71,11 @@ def _loads_well(b: np.ndarray, lined: bool) -> bool:
 
 def _in_layers(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
     """The sum of products of DEPTH columns of a with as many rows of b."""
-    product(a[..., :DEPTH], b[..., :DEPTH, :], out, True)
+    product(a[..., :DEPTH], b[..., :DEPTH, :], out, lined=True)
     part = np.empty_like(out)
     for start in range(DEPTH, a.shape[-1], DEPTH):
         layer = slice(start, start + DEPTH)
-        out += product(a[..., layer], b[..., layer, :], part, True)
+        out += product(a[..., layer], b[..., layer, :], part, lined=True)
     return out
 
 
@@ -86,10 +86,10 @@ def _in_pieces(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
     down, across = m // height, n // width
     rows, columns = down * height, across * width
     if rows < m:
-        product(a[..., rows:, :], b, out[..., rows:, :], True)
+        product(a[..., rows:, :], b, out[..., rows:, :], lined=True)
         _in_pieces(a[..., :rows, :], b, out[..., :rows, :])
     elif columns < n:
-        product(a, b[..., columns:], out[..., columns:], True)
+        product(a, b[..., columns:], out[..., columns:], lined=True)
         _in_pieces(a, b[..., :columns], out[..., :columns])
     else:
         np.matmul(

@@ -44,15 +44,16 @@ def _even_out(split: list[int], sums: np.ndarray, rank_of: Mapping[int, int]) ->
     """The split after the moves of one layer that each help most."""
     owners, sums = np.array([rank_of[stage] for stage in range(len(split))]), sums / sums[-1]
 
-    def price(split: Sequence[int]) -> tuple:
+    def loads(split: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         stages = np.diff(sums[[0, *accumulate(split)]])
-        ranks = np.bincount(owners, weights=stages)
-        both = [round(float(n), 9) for each in (ranks, stages) for n in (each.max(), each @ each)]
+        return np.bincount(owners, weights=stages), stages
+
+    def price(split: Sequence[int]) -> tuple:
+        both = [round(float(n), 9) for each in loads(split) for n in (each.max(), each @ each)]
         return *both, tuple(split)
 
     while True:
-        stages = np.diff(sums[[0, *accumulate(split)]])
-        dearest = np.bincount(owners, weights=stages).argmax()
+        dearest = loads(split)[0].argmax()
         best = min(_moves(split, np.flatnonzero(owners == dearest)), key=price, default=split)
         if price(best)[:-1] >= price(split)[:-1]:
             return split
