@@ -46,12 +46,12 @@ def timed(step, batches, barrier):
 def ours(way, bucket_mib, algorithm):
     """This rank's seconds by one of our ways."""
     import minidist as md
-    from minidist.array import keep_heap
     from minidist.comm import barrier, mpi_world
     from minidist.models.gpt import GPT, GPTConfig
     from minidist.optim import AdamW
-    from minidist.parallel.data import Bucketed, Naive
-    from minidist.parallel.overlap import Overlapped
+    from minidist.parallel.data.overlapped import Overlapped
+    from minidist.parallel.data.synchronize import Bucketed, Naive
+    from minidist.tensor.dtypes import keep_heap
 
     keep_heap()
     comm, nbytes = mpi_world(), int(bucket_mib * 2**20)

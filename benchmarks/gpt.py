@@ -26,9 +26,9 @@ def tokens():
 def minidist_step():
     """One training step of ours: (batch (b, s + 1)) -> loss."""
     import minidist as md
-    from minidist.array import keep_heap
     from minidist.models.gpt import GPT, GPTConfig
     from minidist.optim import AdamW
+    from minidist.tensor.dtypes import keep_heap
 
     keep_heap()
     model = GPT(GPTConfig(LAYERS, HIDDEN, HEADS, SEQ, VOCAB))

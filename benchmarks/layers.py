@@ -20,7 +20,7 @@ from gpt import minidist_step, resident, tokens, torch_step
 
 import minidist as md
 from minidist import nn, optim
-from minidist.array import keep_heap
+from minidist.tensor.dtypes import keep_heap
 
 N, V, H = 1024, 4096, 256
 

@@ -12,15 +12,15 @@ import time
 import numpy as np
 from collectives import constants
 
-from minidist.array import keep_heap
-from minidist.autograd import source
+from minidist.autograd.split import backward_input
+from minidist.autograd.tape import source
 from minidist.comm import barrier, mpi_world
-from minidist.deferred import backward_input
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.parallel.pipeline.cut import ranges
-from minidist.parallel.pipeline.runtime import Pipeline
+from minidist.parallel.pipeline.run.runtime import Pipeline
 from minidist.parallel.pipeline.schedules import make
-from minidist.tensor import Tensor
+from minidist.tensor.dtypes import keep_heap
+from minidist.tensor.tensor import Tensor
 
 LAYERS, HIDDEN, HEADS, SEQ, VOCAB = 8, 256, 4, 128, 1024
 MICROBATCHES, ROWS = 8, 2

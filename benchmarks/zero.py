@@ -17,12 +17,12 @@ import gpt
 from minidist.comm import barrier, mpi_world
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.optim import AdamW
-from minidist.parallel.data import Bucketed
-from minidist.parallel.flat import bytes_held
-from minidist.parallel.zero import Zero
-from minidist.parallel.zero3 import Zero3
+from minidist.parallel.data.synchronize import Bucketed
+from minidist.parallel.zero.flat import bytes_held
+from minidist.parallel.zero.optimizer import Zero
+from minidist.parallel.zero.stage3 import Zero3
 from minidist.plan.zero import FLOAT32, zero_bytes
-from minidist.tensor import Tensor
+from minidist.tensor.tensor import Tensor
 
 
 class Run:

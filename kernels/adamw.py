@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from . import arrays as np
+from . import arrays as xp
 from .descent import decayed, scratched
 from .dispatch import dispatched
 from .launch import triton_kernel
@@ -34,14 +34,14 @@ def naive(p, g, m, v, *, step, lr, beta1, beta2, eps, weight_decay, decoupled=Tr
     m = beta1 * m + (1 - beta1) * g
     v = beta2 * v + (1 - beta2) * g * g
     m_hat, v_hat = m / (1 - beta1**step), v / (1 - beta2**step)
-    return p - lr * m_hat / (np.sqrt(v_hat) + eps), m, v
+    return p - lr * m_hat / (xp.sqrt(v_hat) + eps), m, v
 
 
 @dispatched
 def step_(
-    p: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, *,
-    step: int | np.ndarray, lr: float | np.ndarray, beta1: float, beta2: float, eps: float,
-    weight_decay: float, decoupled: bool = True, highest: np.ndarray | None = None,
+    p: xp.ndarray, g: xp.ndarray, m: xp.ndarray, v: xp.ndarray, *,
+    step: int | xp.ndarray, lr: float | xp.ndarray, beta1: float, beta2: float, eps: float,
+    weight_decay: float, decoupled: bool = True, highest: xp.ndarray | None = None,
 ) -> None:  # fmt: skip
     """Update parameters p and moments m and v in place; all contiguous, of one shape.
 
@@ -62,25 +62,25 @@ def step_(
         if gt.dtype != s.dtype:  # products of 16 bits would be rounded to 16 bits, and overflow
             s[...] = gt
             gt = s
-        np.multiply(gt, 1 - beta1, out=t)
+        xp.multiply(gt, 1 - beta1, out=t)
         mt *= beta1
         mt += t
-        np.multiply(gt, gt, out=t)
+        xp.multiply(gt, gt, out=t)
         t *= 1 - beta2
         vt *= beta2
         vt += t
         if highest is not v:
-            np.maximum(ht, vt, out=ht)
-        np.sqrt(ht, out=t)
+            xp.maximum(ht, vt, out=ht)
+        xp.sqrt(ht, out=t)
         t += eps
-        np.divide(mt, t, out=t)
+        xp.divide(mt, t, out=t)
         t *= scale
         pt -= t
 
 
 def _factors(p, step, lr, beta1, beta2, eps, weight_decay, decoupled):
     """Of m / (sqrt(v) + ·), of what is added to that root, and the decay (as in _adam_kernel)."""
-    if isinstance(step, np.ndarray):
+    if isinstance(step, xp.ndarray):
         return _counted(p, step, lr, beta1, beta2, eps, weight_decay, decoupled)
     root = math.sqrt(1 - beta2**step)
     decay = 1 - lr * weight_decay if decoupled else weight_decay
@@ -90,9 +90,9 @@ def _factors(p, step, lr, beta1, beta2, eps, weight_decay, decoupled):
 def _counted(p, step, lr, beta1, beta2, eps, weight_decay, decoupled):
     """step () += 1, and the three factors of that step (3,), by way of float64."""
     step += 1
-    t, factors = step.astype(np.float64), np.empty_like(p, shape=3)
-    lr = lr.astype(np.float64) if isinstance(lr, np.ndarray) else lr
-    root = np.sqrt(1 - beta2**t)
+    t, factors = step.astype(xp.float64), xp.empty_like(p, shape=3)
+    lr = lr.astype(xp.float64) if isinstance(lr, xp.ndarray) else lr
+    root = xp.sqrt(1 - beta2**t)
     factors[0] = lr * root / (1 - beta1**t)
     factors[1] = eps * root
     factors[2] = 1 - lr * weight_decay if decoupled else weight_decay
@@ -104,7 +104,7 @@ def _step_naive(
     p, g, m, v, *, step, lr, beta1, beta2, eps, weight_decay, decoupled=True, highest=None
 ):
     g = g.astype(p.dtype)
-    if isinstance(step, np.ndarray):
+    if isinstance(step, xp.ndarray):
         factors = _factors(p, step, lr, beta1, beta2, eps, weight_decay, decoupled)
         _step_by_factors(p, g, m, v, factors, beta1, beta2, decoupled, highest)
         return
@@ -120,9 +120,9 @@ def _step_naive(
         g = g + weight_decay * p
     m[...] = beta1 * m + (1 - beta1) * g
     v[...] = beta2 * v + (1 - beta2) * g * g
-    highest[...] = np.maximum(highest, v)
+    highest[...] = xp.maximum(highest, v)
     m_hat, v_hat = m / (1 - beta1**step), highest / (1 - beta2**step)
-    p[...] = p - lr * m_hat / (np.sqrt(v_hat) + eps)
+    p[...] = p - lr * m_hat / (xp.sqrt(v_hat) + eps)
 
 
 def _step_by_factors(p, g, m, v, factors, beta1, beta2, decoupled, highest):
@@ -134,8 +134,8 @@ def _step_by_factors(p, g, m, v, factors, beta1, beta2, decoupled, highest):
     m[...] = beta1 * m + (1 - beta1) * g
     v[...] = beta2 * v + (1 - beta2) * g * g
     if highest is not None:
-        highest[...] = np.maximum(highest, v)
-    p[...] = p - scale * (m / (np.sqrt(v if highest is None else highest) + eps))
+        highest[...] = xp.maximum(highest, v)
+    p[...] = p - scale * (m / (xp.sqrt(v if highest is None else highest) + eps))
 
 
 # The same on a GPU: a block of elements a program
@@ -163,7 +163,7 @@ def _count_kernel(
 
 def _counted_triton(p, step, lr, beta1, beta2, eps, weight_decay, decoupled):
     """As _counted, in one launch."""
-    there, factors = isinstance(lr, np.ndarray), np.empty_like(p, shape=3)
+    there, factors = isinstance(lr, xp.ndarray), xp.empty_like(p, shape=3)
     log1, log2 = (math.log(beta) if beta else -math.inf for beta in (beta1, beta2))
     _count_kernel[(1,)](
         step, lr if there else factors, factors, 0.0 if there else float(lr), log1, log2,
@@ -214,7 +214,7 @@ def _step_triton(
             weight_decay=weight_decay, decoupled=decoupled, highest=highest,
         )  # fmt: skip
         return
-    there = isinstance(step, np.ndarray)
+    there = isinstance(step, xp.ndarray)
     of_step = _counted_triton if there else _factors
     factors = of_step(p, step, lr, beta1, beta2, eps, weight_decay, decoupled)
     scale, eps, decay = (0.0, 0.0, 0.0) if there else factors
@@ -230,4 +230,4 @@ def _served(p, g, *memory):
     wide = [p, *(a for a in memory if a is not None)]
     assert all(a.flags.c_contiguous and a.shape == p.shape for a in (g, *wide))
     served = "float32", "float16", "uint16"  # gradients; what is kept is of 32 bits
-    return g.dtype.name in served and all(a.dtype == np.float32 for a in wide)
+    return g.dtype.name in served and all(a.dtype == xp.float32 for a in wide)

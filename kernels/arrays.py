@@ -1,4 +1,4 @@
-"""NumPy's names for arrays of NumPy and of CuPy alike: `from . import arrays as np`.
+"""NumPy's names for arrays of NumPy and of CuPy alike: `from . import arrays as xp`.
 
 On a CPU they are NumPy's own functions, at no cost. Once a GPU is first used, `enable` puts into
 their place functions that look at their arguments: CuPy's is called if one of them is CuPy's array,

@@ -19,13 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from . import arrays as np
+from . import arrays as xp
 from . import flash
 from .arrays import on_gpu
 from .dispatch import forced
 from .flash_tiles import ELEMENTS, Scratch, blocks, edge, fit, heads, lengths, near_queries, widened
 
-Array = np.ndarray
+Array = xp.ndarray
 Drop = tuple[Array, float] | None  # what is kept (b, a, s, t), and 1/(1 - p)
 
 QUERIES = 64  # rows of a block: fewer skip more of the masked half, more feed the GEMM better
@@ -40,8 +40,8 @@ def naive(q, k, v, causal=False, scale=1.0):
     """The formula, whole arrays: (..., s, d) each."""
     scores = q @ k.swapaxes(-1, -2) * scale
     if causal:
-        scores = np.where(np.tril(np.ones_like(scores, np.bool_)), scores, -np.inf)
-    e = np.exp(scores - scores.max(-1, keepdims=True))
+        scores = xp.where(xp.tril(xp.ones_like(scores, xp.bool_)), scores, -xp.inf)
+    e = xp.exp(scores - scores.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True) @ v
 
 
@@ -109,12 +109,12 @@ def _normalise(scores: Array, ones: Array, masked: bool, near: Array | None) -> 
     if near is None or not near.all():
         top = scores.max(-1, keepdims=True)
         if masked:
-            top[np.isneginf(top)] = 0
+            top[xp.isneginf(top)] = 0
         elif near is not None:
             top[near] = 0
         scores -= top
-    np.exp(scores, out=scores)
-    total = np.matmul(scores, ones)
+    xp.exp(scores, out=scores)
+    total = xp.matmul(scores, ones)
     if masked:
         total[total == 0] = 1
     scores /= total
@@ -124,12 +124,12 @@ def _normalise(scores: Array, ones: Array, masked: bool, near: Array | None) -> 
 def _forward(q, k, v, out, causal, scale, mask=None, drop=None):
     """As forward; the probabilities are kept and returned (b, a, s, t)."""
     s, t = q.shape[2], k.shape[2]
-    p = np.empty_like(q, shape=(*q.shape[:3], t), order="C")
+    p = xp.empty_like(q, shape=(*q.shape[:3], t), order="C")
     if not t:
         out[...] = 0
         return p
     long = s >= FEW and mask is None and not on_gpu(q)
-    ones = np.ones_like(p, shape=(t, 1))
+    ones = xp.ones_like(p, shape=(t, 1))
     for few, members, pairs in _tiles(q, k, causal):
         kt = _turned(k[few], len(pairs) > 1)
         for at in members:
@@ -138,7 +138,7 @@ def _forward(q, k, v, out, causal, scale, mask=None, drop=None):
                 near = near_queries(lengths(q[at]), fit(k[few], v[few]), scale, causal)
             for rows, keys in pairs:
                 tile = p[at][:, rows, keys]
-                np.matmul(q[at][:, rows] * q.dtype.type(scale), kt[..., keys], out=tile)
+                xp.matmul(q[at][:, rows] * q.dtype.type(scale), kt[..., keys], out=tile)
                 if causal:
                     _hide_the_future(tile, rows.start)
                 if mask is not None:
@@ -146,7 +146,7 @@ def _forward(q, k, v, out, causal, scale, mask=None, drop=None):
                 of_rows = None if near is None else near[:, rows]
                 _normalise(tile, ones[keys], mask is not None, of_rows)
                 seen = tile if drop is None else tile * (drop[0][at][:, rows, keys] * drop[1])
-                np.matmul(seen, v[few][:, keys], out=out[at][:, rows])
+                xp.matmul(seen, v[few][:, keys], out=out[at][:, rows])
     return p
 
 
@@ -166,13 +166,13 @@ def _backward(g, q, k, v, out, p, dq, dk, dv, causal, scale, drop=None, dmask=No
                     kept = drop[0][at][:, rows, keys] * drop[1]
                     ds *= kept
                     kept *= seen
-                ds -= np.einsum("hqd,hqd->hq", gt, out[at][:, rows])[..., None]
+                ds -= xp.einsum("hqd,hqd->hq", gt, out[at][:, rows])[..., None]
                 ds *= seen
                 if dmask is not None:
                     dmask[at][:, rows, keys] = ds
                 fresh = member == 0 and rows.stop == s  # the last queries see every key
                 seen = seen if drop is None else kept
-                np.matmul(ds, k[few][:, keys], out=dq[at][:, rows])
+                xp.matmul(ds, k[few][:, keys], out=dq[at][:, rows])
                 scratch.put(dk[few][:, keys], ds.swapaxes(-1, -2), q[at][:, rows], fresh)
                 scratch.put(dv[few][:, keys], seen.swapaxes(-1, -2), gt, fresh)
             dq[at] *= scale

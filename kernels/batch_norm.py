@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from . import arrays as np
+from . import arrays as xp
 from .dispatch import dispatched
 from .halves import store, wide
 from .tiles import row_tiles, spreading
@@ -11,10 +11,10 @@ from .tiles import row_tiles, spreading
 def naive(x, weight, bias, eps=1e-5):
     """The formula: x (n, c, l), weight and bias (c,)."""
     mean, variance = x.mean((0, 2), keepdims=True), x.var((0, 2), keepdims=True)
-    return (x - mean) / np.sqrt(variance + eps) * weight[:, None] + bias[:, None]
+    return (x - mean) / xp.sqrt(variance + eps) * weight[:, None] + bias[:, None]
 
 
-def _tiles(*arrays: np.ndarray) -> Iterator[tuple]:
+def _tiles(*arrays: xp.ndarray) -> Iterator[tuple]:
     """(channels, a packed copy of each array's part) of arrays (n, c, l), a tile of channels.
 
     The same channel of all samples lies at a stride that is often a power of two, where the
@@ -23,24 +23,24 @@ def _tiles(*arrays: np.ndarray) -> Iterator[tuple]:
     n, c, length = arrays[0].shape
     with spreading(length):
         for channels in row_tiles(c, n * length):
-            yield channels, *(np.array(a[:, channels], order="C") for a in arrays)
+            yield channels, *(xp.array(a[:, channels], order="C") for a in arrays)
 
 
 @dispatched
-def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def moments(x: xp.ndarray) -> tuple[xp.ndarray, xp.ndarray]:
     """Mean and variance (divided by the count) of each channel: (n, c, l) -> (c,) twice.
 
     Temporary memory: two tiles of ROW_ELEMENTS, or channels if one is larger.
     """
-    mean, variance = (np.empty_like(x, shape=x.shape[1]) for _ in range(2))
+    mean, variance = (xp.empty_like(x, shape=x.shape[1]) for _ in range(2))
     for channels, xt in _tiles(x):
         xt.mean((0, 2), out=mean[channels])
         xt -= mean[channels, None]
-        np.square(xt, out=xt).mean((0, 2), out=variance[channels])
+        xp.square(xt, out=xt).mean((0, 2), out=variance[channels])
     return mean, variance
 
 
-def follow(running: np.ndarray, new: np.ndarray, momentum: float) -> None:
+def follow(running: xp.ndarray, new: xp.ndarray, momentum: float) -> None:
     """running += momentum · (new - running), rounded once where it has 16 bits."""
     old = wide(running)
     store(old + momentum * (new - old), running)
@@ -48,14 +48,14 @@ def follow(running: np.ndarray, new: np.ndarray, momentum: float) -> None:
 
 @dispatched
 def forward(
-    x: np.ndarray, mean: np.ndarray, rstd: np.ndarray,
-    weight: np.ndarray | None, bias: np.ndarray | None,
-) -> np.ndarray:  # fmt: skip
+    x: xp.ndarray, mean: xp.ndarray, rstd: xp.ndarray,
+    weight: xp.ndarray | None, bias: xp.ndarray | None,
+) -> xp.ndarray:  # fmt: skip
     """(x - mean) · rstd · weight + bias; x (n, c, l), all others (c,).
 
     Temporary memory: as that of moments.
     """
-    y = np.empty_like(x, order="C")
+    y = xp.empty_like(x, order="C")
     scale = rstd if weight is None else rstd * weight
     for channels, xt in _tiles(x):
         xt -= mean[channels, None]
@@ -68,20 +68,20 @@ def forward(
 
 @dispatched
 def backward(
-    g: np.ndarray, x: np.ndarray, mean: np.ndarray, rstd: np.ndarray,
-    weight: np.ndarray | None, of_batch: bool,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    g: xp.ndarray, x: xp.ndarray, mean: xp.ndarray, rstd: xp.ndarray,
+    weight: xp.ndarray | None, of_batch: bool,
+) -> tuple[xp.ndarray, xp.ndarray, xp.ndarray]:  # fmt: skip
     """Cotangents of x (n, c, l), weight (c,) and bias (c,).
 
     of_batch: mean and rstd were the batch's own, so they move with x. Temporary memory: twice that
     of moments.
     """
-    dx, dw, db = np.empty_like(x, order="C"), np.empty_like(rstd), np.empty_like(rstd)
+    dx, dw, db = xp.empty_like(x, order="C"), xp.empty_like(rstd), xp.empty_like(rstd)
     count, scale = x.shape[0] * x.shape[2], rstd if weight is None else rstd * weight
     for channels, gt, xt in _tiles(g, x):
         xt -= mean[channels, None]
         xt *= rstd[channels, None]
-        np.einsum("ncl,ncl->c", gt, xt, out=dw[channels])
+        xp.einsum("ncl,ncl->c", gt, xt, out=dw[channels])
         gt.sum((0, 2), out=db[channels])
         if of_batch:
             xt *= (dw[channels] / count)[:, None]

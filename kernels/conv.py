@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from numpy.lib.stride_tricks import sliding_window_view
 
-from . import arrays as np
+from . import arrays as xp
 from . import winograd
 from .dispatch import dispatched
 from .product import lines, on_lines, product, turned
@@ -23,33 +23,33 @@ DEPTH = 128  # rows of columns from which it pays to turn g round for the weight
 def naive(x, weight, bias, win: Windows, groups=1, count=None):
     """The formula: a place in the kernel has weights (o, c), times what all windows see there."""
     count = count or win.grid(x.shape[2:])
-    y = np.zeros_like(x, shape=(len(x), groups, len(weight) // groups, count[0] * count[1]))
+    y = xp.zeros_like(x, shape=(len(x), groups, len(weight) // groups, count[0] * count[1]))
     x, weight = _whole(x, win), weight.reshape(groups, len(weight) // groups, *weight.shape[1:])
     for place, at in win.taps(count):
-        y += np.matmul(weight[(..., *place)], _in_groups(x[at], groups))
+        y += xp.matmul(weight[(..., *place)], _in_groups(x[at], groups))
     y = y.reshape(len(x), y.shape[1] * y.shape[2], *count)
     return y if bias is None else y + bias[:, None, None]
 
 
 def _naive_weight(g, x, shape, win, groups=1):
-    dw, x, count = np.zeros_like(x, shape=shape), _whole(x, win), g.shape[2:]
+    dw, x, count = xp.zeros_like(x, shape=shape), _whole(x, win), g.shape[2:]
     parts, g = dw.reshape(groups, shape[0] // groups, *shape[1:]), _in_groups(g, groups)
     for place, at in win.taps(count):
-        parts[(..., *place)] = np.matmul(g, _in_groups(x[at], groups).swapaxes(2, 3)).sum(0)
+        parts[(..., *place)] = xp.matmul(g, _in_groups(x[at], groups).swapaxes(2, 3)).sum(0)
     return dw
 
 
 def _naive_input(g, weight, size, win, groups=1):
     (n, o), count, c = g.shape[:2], g.shape[2:], weight.shape[1] * groups
-    dx, g = _whole(np.zeros_like(g, shape=(n, c, *size)), win), _in_groups(g, groups)
+    dx, g = _whole(xp.zeros_like(g, shape=(n, c, *size)), win), _in_groups(g, groups)
     weight = weight.reshape(groups, o // groups, *weight.shape[1:]).swapaxes(1, 2)
     for place, at in win.taps(count):
-        dx[at] += np.matmul(weight[(..., *place)], g).reshape(n, c, *count)
+        dx[at] += xp.matmul(weight[(..., *place)], g).reshape(n, c, *count)
     return win.inside(dx, size)
 
 
 def _whole(x, win):
-    return np.pad(x, ((0, 0), (0, 0), *win.padding))
+    return xp.pad(x, ((0, 0), (0, 0), *win.padding))
 
 
 def _in_groups(x, groups):
@@ -68,7 +68,7 @@ def _tiles(n: int, depth: int, size: tuple) -> Iterator[tuple[slice, list[slice]
         yield slice(first, min(first + images, n)), rows
 
 
-def _columns(x: np.ndarray, win: Windows, count: tuple) -> Iterator[tuple]:
+def _columns(x: xp.ndarray, win: Windows, count: tuple) -> Iterator[tuple]:
     """(images, rows, columns (c, kh, kw, images, rows, wo)) a tile, in one buffer used again."""
     (kh, kw), (sh, sw), (dh, dw) = win.kernel, win.stride, win.dilation
     n, c, size = *x.shape[:2], x.shape[2:]
@@ -76,7 +76,7 @@ def _columns(x: np.ndarray, win: Windows, count: tuple) -> Iterator[tuple]:
     padded = win.padded(tiles[0][0].stop if n else 0, c, size, x.dtype)
     patches = sliding_window_view(padded, win.reach(), (2, 3))[..., ::dh, ::dw]
     patches = patches[:, :, ::sh, ::sw].transpose(1, 4, 5, 0, 2, 3)[..., : count[0], : count[1]]
-    inside, buffer = win.inside(padded, size), np.empty((0, 0), x.dtype)
+    inside, buffer = win.inside(padded, size), xp.empty((0, 0), x.dtype)
     for images, cuts in tiles:
         length = images.stop - images.start
         inside[:length] = x[images]
@@ -92,9 +92,9 @@ def _columns(x: np.ndarray, win: Windows, count: tuple) -> Iterator[tuple]:
 
 @dispatched
 def forward(
-    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, win: Windows, groups: int = 1,
+    x: xp.ndarray, weight: xp.ndarray, bias: xp.ndarray | None, win: Windows, groups: int = 1,
     count: tuple | None = None,
-) -> np.ndarray:  # fmt: skip
+) -> xp.ndarray:  # fmt: skip
     """x (n, c, h, w), weight (o, c/groups, kh, kw), bias (o,) -> (n, o, ho, wo).
 
     (ho, wo) is `count`, or as many windows as there are. Temporary memory: columns for COLUMNS
@@ -105,18 +105,18 @@ def forward(
     o, width, count = len(weight), weight[0].size, count or win.grid(x.shape[2:])
     if winograd.suits(win, weight.shape[1], count, x.dtype):
         return winograd.forward(x, weight, bias, win, groups, count)
-    matrix, shift = np.array(weight, order="C"), 0 if bias is None else bias
+    matrix, shift = xp.array(weight, order="C"), 0 if bias is None else bias
     matrix = matrix.reshape(groups, o // groups, width)
-    y = np.empty((len(x), o, *count), x.dtype)
+    y = xp.empty((len(x), o, *count), x.dtype)
     for images, rows, columns in _columns(x, win, y.shape[2:]):
         pixels = columns[0, 0, 0]
         part = product(matrix, columns.reshape(groups, width, pixels.size), lined=True)
         part = part.reshape(o, *pixels.shape).swapaxes(0, 1)
-        np.add(part, np.reshape(shift, (-1, 1, 1)), out=y[images, :, rows])
+        xp.add(part, xp.reshape(shift, (-1, 1, 1)), out=y[images, :, rows])
     return y
 
 
-def _rows(g: np.ndarray, images: slice, rows: slice, groups: int) -> np.ndarray:
+def _rows(g: xp.ndarray, images: slice, rows: slice, groups: int) -> xp.ndarray:
     """One tile of g (n, o, ho, wo) as matrices (groups, o/groups, pixels)."""
     gt = g[images, :, rows].swapaxes(0, 1)
     return gt.reshape(groups, len(gt) // groups, gt[0].size)
@@ -124,8 +124,8 @@ def _rows(g: np.ndarray, images: slice, rows: slice, groups: int) -> np.ndarray:
 
 @dispatched
 def backward_weight(
-    g: np.ndarray, x: np.ndarray, shape: tuple, win: Windows, groups: int = 1
-) -> np.ndarray:
+    g: xp.ndarray, x: xp.ndarray, shape: tuple, win: Windows, groups: int = 1
+) -> xp.ndarray:
     """g (n, o, ho, wo), x (n, c, h, w) -> the weight's cotangent, of `shape`.
 
     Temporary memory: as forward's, with g's part twice in place of results.
@@ -133,12 +133,12 @@ def backward_weight(
     if winograd.suits(win, shape[1], g.shape[2:], x.dtype):
         return winograd.backward_weight(g, x, shape, win, groups)
     o, width = shape[0], shape[1] * shape[2] * shape[3]
-    dw = np.zeros((groups, width, o // groups), x.dtype)
+    dw = xp.zeros((groups, width, o // groups), x.dtype)
     for images, rows, columns in _columns(x, win, g.shape[2:]):
         if width < DEPTH:
             each = columns.reshape(groups, width, columns.shape[3], -1).transpose(2, 0, 1, 3)
             gt = g[images, :, rows].reshape(len(each), groups, o // groups, -1)
-            dw += np.matmul(each, gt.swapaxes(2, 3)).sum(0)
+            dw += xp.matmul(each, gt.swapaxes(2, 3)).sum(0)
         else:
             gt = turned(_rows(g, images, rows, groups))
             dw += product(columns.reshape(groups, width, gt.shape[1]), gt, lined=True)
@@ -147,8 +147,8 @@ def backward_weight(
 
 @dispatched
 def backward_input(
-    g: np.ndarray, weight: np.ndarray, size: tuple, win: Windows, groups: int = 1
-) -> np.ndarray:
+    g: xp.ndarray, weight: xp.ndarray, size: tuple, win: Windows, groups: int = 1
+) -> xp.ndarray:
     """g (n, o, ho, wo) -> the input's cotangent (n, c, *size).
 
     With stride 1 it is itself a convolution, of g with the kernel turned round; in general
@@ -169,7 +169,7 @@ def backward_input(
     return forward(g, _turned_round(weight, groups), None, win, groups)
 
 
-def _turned_round(weight: np.ndarray, groups: int) -> np.ndarray:
+def _turned_round(weight: xp.ndarray, groups: int) -> xp.ndarray:
     """(o, c/groups, kh, kw) -> (c, o/groups, kh, kw), rows and columns reversed."""
     o, c, *kernel = weight.shape
     split = weight.reshape(groups, o // groups, c, *kernel)[..., ::-1, ::-1]
@@ -177,19 +177,19 @@ def _turned_round(weight: np.ndarray, groups: int) -> np.ndarray:
 
 
 def _scatter(
-    g: np.ndarray, weight: np.ndarray, size: tuple, win: Windows, groups: int
-) -> np.ndarray:
+    g: xp.ndarray, weight: xp.ndarray, size: tuple, win: Windows, groups: int
+) -> xp.ndarray:
     (kh, kw), (sh, sw), (dh, dw), wo = win.kernel, win.stride, win.dilation, g.shape[3]
     n, c = len(g), weight.shape[1] * groups
     matrix = weight.reshape(groups, len(weight) // groups, weight[0].size).swapaxes(1, 2)
-    matrix = np.array(matrix, order="C")
-    dx = np.empty((n, c, *size), g.dtype)
+    matrix = xp.array(matrix, order="C")
+    dx = xp.empty((n, c, *size), g.dtype)
     for images, cuts in _tiles(n, c * kh * kw, g.shape[2:]):
         padded = win.padded(images.stop - images.start, c, size, g.dtype)
         for rows in cuts:
             columns = product(matrix, _rows(g, images, rows, groups))
             columns = columns.reshape(c, kh, kw, len(padded), rows.stop - rows.start, wo)
-            for i, j in np.ndindex(kh, kw):
+            for i, j in xp.ndindex(kh, kw):
                 down = slice(i * dh + sh * rows.start, i * dh + sh * (rows.stop - 1) + 1, sh)
                 across = slice(j * dw, j * dw + sw * (wo - 1) + 1, sw)
                 padded[:, :, down, across] += columns[:, i, j].swapaxes(0, 1)
@@ -202,6 +202,6 @@ backward_weight.version("naive")(_naive_weight)
 backward_input.version("naive")(_naive_input)
 
 
-def backward_bias(g: np.ndarray) -> np.ndarray:
+def backward_bias(g: xp.ndarray) -> xp.ndarray:
     """(n, o, ho, wo) -> (o,)."""
     return g.sum((0, 2, 3))

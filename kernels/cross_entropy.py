@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import arrays as np
+from . import arrays as xp
 from .dispatch import dispatched
 from .halves import BFLOAT16, wide
 from .launch import contiguous, next_power_of_2, triton_kernel
@@ -26,87 +26,87 @@ BLOCK = 4096  # logits a program at a time: 16 a thread of 8 warps, two loads of
 LEAST = 1e-30  # a smaller exponential may have lost digits, or all of them: in float16 far sooner
 
 
-def naive(logits: np.ndarray, target: np.ndarray) -> np.ndarray:
+def naive(logits: xp.ndarray, target: xp.ndarray) -> xp.ndarray:
     """The formula: log-sum-exp minus the target's logit."""
     top = logits.max(1, keepdims=True)
-    lse = np.log(np.exp(logits - top).sum(1)) + top[:, 0]
-    return lse - logits[np.arange(len(target)), target]
+    lse = xp.log(xp.exp(logits - top).sum(1)) + top[:, 0]
+    return lse - logits[xp.arange(len(target)), target]
 
 
 @dispatched
-def forward(logits: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def forward(logits: xp.ndarray, target: xp.ndarray) -> tuple[xp.ndarray, xp.ndarray, xp.ndarray]:
     """logits (n, V), target (n,) in [0, V) -> losses (n,); exponentials (n, V), their sums (n,).
 
     The loss is log(sum / the target's exponential), whatever was taken off all logits of a row.
     Temporary memory: a few numbers a row, and the rows whose exponentials lost their digits.
     """
     n, v = logits.shape
-    e, total = np.empty_like(logits), np.empty_like(logits, shape=n)
+    e, total = xp.empty_like(logits), xp.empty_like(logits, shape=n)
     for rows in row_tiles(n, v):
         total[rows] = exponentials(logits[rows], e[rows])
-    picked = e[np.arange(n), target].astype(float)  # the ratio may lie outside float32
-    lost = ~(picked >= max(LEAST, float(np.finfo(logits.dtype).tiny)))
+    picked = e[xp.arange(n), target].astype(float)  # the ratio may lie outside float32
+    lost = ~(picked >= max(LEAST, float(xp.finfo(logits.dtype).tiny)))
     picked[lost] = 1
-    loss = np.log(total / picked).astype(logits.dtype)
+    loss = xp.log(total / picked).astype(logits.dtype)
     if lost.any():
         loss[lost] = naive(logits[lost], target[lost])
     return loss, e, total
 
 
 @dispatched
-def backward(g: np.ndarray, e: np.ndarray, total: np.ndarray, target: np.ndarray) -> np.ndarray:
+def backward(g: xp.ndarray, e: xp.ndarray, total: xp.ndarray, target: xp.ndarray) -> xp.ndarray:
     """Cotangent of the logits: (softmax - one_hot(target)) · g, with g (n,).
 
     Temporary memory: a few numbers a row.
     """
-    dlogits = np.empty_like(e)
+    dlogits = xp.empty_like(e)
     with spreading(e.shape[1]):
         for rows in row_tiles(*e.shape):
-            np.multiply(e[rows], (g[rows] / total[rows])[:, None], out=dlogits[rows])
-    dlogits[np.arange(len(target)), target] -= g
+            xp.multiply(e[rows], (g[rows] / total[rows])[:, None], out=dlogits[rows])
+    dlogits[xp.arange(len(target)), target] -= g
     return dlogits
 
 
 @dispatched
-def gradient_(logits: np.ndarray, target: np.ndarray) -> np.ndarray:
+def gradient_(logits: xp.ndarray, target: xp.ndarray) -> xp.ndarray:
     """Losses (n,); logits (n, V), contiguous, become softmax - one_hot(target).
 
     Temporary memory is two tiles of ROW_ELEMENTS, or rows, besides a few numbers a row; for 16
     bits, whose exponentials lose too much, it is three in float32.
     """
-    losses = np.empty_like(wide(logits[:0]), shape=len(logits))
+    losses = xp.empty_like(wide(logits[:0]), shape=len(logits))
     for rows in row_tiles(*logits.shape):
         x = logits[rows]
         losses[rows], e, total = forward.versions["numpy"](wide(x), target[rows])
         with spreading(x.shape[1]):
-            p = np.multiply(e, (1 / total)[:, None], out=x if x.dtype == e.dtype else e)
+            p = xp.multiply(e, (1 / total)[:, None], out=x if x.dtype == e.dtype else e)
         if p is not x:
             x[...] = p
-        x[np.arange(len(x)), target[rows]] -= 1
+        x[xp.arange(len(x)), target[rows]] -= 1
     return losses
 
 
 @forward.version("naive")
 def _forward_naive(logits, target):
-    e = np.exp(logits - logits.max(1, keepdims=True))
+    e = xp.exp(logits - logits.max(1, keepdims=True))
     return naive(logits, target), e, e.sum(1)
 
 
 @backward.version("naive")
 def _backward_naive(g, e, total, target):
-    return (e / total[:, None] - one_hot(target, np.ones_like(g), e.shape[1])) * g[:, None]
+    return (e / total[:, None] - one_hot(target, xp.ones_like(g), e.shape[1])) * g[:, None]
 
 
 @gradient_.version("naive")
 def _gradient_naive(logits, target):
     losses, e, total = _forward_naive(logits, target)
-    logits[...] = _backward_naive(np.ones_like(losses), e, total, target)
+    logits[...] = _backward_naive(xp.ones_like(losses), e, total, target)
     return losses
 
 
 def check(
-    name: str, shape: tuple, target: np.ndarray, weight: np.ndarray | None, ignore_index: int
-) -> tuple[np.ndarray, np.ndarray]:
+    name: str, shape: tuple, target: xp.ndarray, weight: xp.ndarray | None, ignore_index: int
+) -> tuple[xp.ndarray, xp.ndarray]:
     """Flat classes (0 where ignored) and True where they count, of logits (n, C, …) or (C,)."""
     want, count = (shape[:1] + shape[2:], shape[1]) if len(shape) > 1 else ((), (*shape, 0)[0])
     if target.shape != want or not shape:
@@ -119,61 +119,61 @@ def check(
         raise RuntimeError(f"{name}: weight {weight.shape} for {count} classes: want one for each")
     target = target.reshape(-1)
     keep = target != ignore_index
-    target = np.where(keep, target, 0) if np.on_gpu(keep) or not keep.all() else target
-    if not np.on_gpu(keep) and keep.any() and np.outside(target, count):
+    target = xp.where(keep, target, 0) if xp.on_gpu(keep) or not keep.all() else target
+    if not xp.on_gpu(keep) and keep.any() and xp.outside(target, count):
         raise IndexError(
             f"{name}: targets from {target.min()} to {target.max()} for {count} classes"
         )
     return target, keep
 
 
-def one_hot(target: np.ndarray, values: np.ndarray, classes: int) -> np.ndarray:
+def one_hot(target: xp.ndarray, values: xp.ndarray, classes: int) -> xp.ndarray:
     """values (n,) each at its target, zeros elsewhere: (n, classes)."""
-    whole = np.zeros_like(values, shape=(len(target), classes))
-    with np.beside(values):
-        whole[np.arange(len(target)), target] = values
+    whole = xp.zeros_like(values, shape=(len(target), classes))
+    with xp.beside(values):
+        whole[xp.arange(len(target)), target] = values
     return whole
 
 
-def smoothed(target: np.ndarray, keep: np.ndarray, weight: np.ndarray, part: float) -> np.ndarray:
+def smoothed(target: xp.ndarray, keep: xp.ndarray, weight: xp.ndarray, part: float) -> xp.ndarray:
     """One-hot targets, of which `part` is spread over all classes, times the weight (C,)."""
-    q = one_hot(target, np.full_like(weight, 1 - part, shape=len(target)), len(weight))
+    q = one_hot(target, xp.full_like(weight, 1 - part, shape=len(target)), len(weight))
     q += part / len(weight)
     q *= weight
     q *= keep[:, None]
     return q
 
 
-def soft_naive(logits: np.ndarray, q: np.ndarray) -> np.ndarray:
+def soft_naive(logits: xp.ndarray, q: xp.ndarray) -> xp.ndarray:
     """Against weights q (n, V) of all classes: Σ q · -log softmax."""
-    e = np.exp(logits - logits.max(1, keepdims=True))
-    return -(q * np.log(e / e.sum(1, keepdims=True))).sum(1)
+    e = xp.exp(logits - logits.max(1, keepdims=True))
+    return -(q * xp.log(e / e.sum(1, keepdims=True))).sum(1)
 
 
-def soft_forward(logits: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def soft_forward(logits: xp.ndarray, q: xp.ndarray) -> tuple[xp.ndarray, xp.ndarray]:
     """logits and q (n, V) -> losses (n,), and log-sum-exp (n, 1) for backward."""
     n, v = logits.shape
-    loss, lse = np.empty_like(logits, shape=n), np.empty_like(logits, shape=(n, 1))
+    loss, lse = xp.empty_like(logits, shape=n), xp.empty_like(logits, shape=(n, 1))
     for rows in row_tiles(n, v):
-        top = np.highest(logits[rows], 1, True)
-        lse[rows] = top + np.log(np.exp(logits[rows] - top).sum(1, keepdims=True))
-        loss[rows] = np.einsum("nv,nv->n", q[rows], lse[rows] - logits[rows])
+        top = xp.highest(logits[rows], 1, True)
+        lse[rows] = top + xp.log(xp.exp(logits[rows] - top).sum(1, keepdims=True))
+        loss[rows] = xp.einsum("nv,nv->n", q[rows], lse[rows] - logits[rows])
     return loss, lse
 
 
-def soft_backward(g: np.ndarray, logits: np.ndarray, q: np.ndarray, lse: np.ndarray) -> np.ndarray:
+def soft_backward(g: xp.ndarray, logits: xp.ndarray, q: xp.ndarray, lse: xp.ndarray) -> xp.ndarray:
     """Cotangent of the logits: (softmax · Σ q - q) · g, with g (n,)."""
-    dlogits = np.empty_like(logits)
+    dlogits = xp.empty_like(logits)
     for rows in row_tiles(*logits.shape):
-        dt = np.subtract(logits[rows], lse[rows], out=dlogits[rows])
-        np.exp(dt, out=dt)
+        dt = xp.subtract(logits[rows], lse[rows], out=dlogits[rows])
+        xp.exp(dt, out=dt)
         dt *= q[rows].sum(1, keepdims=True)
         dt -= q[rows]
         dt *= g[rows, None]
     return dlogits
 
 
-def soft_backward_target(g: np.ndarray, logits: np.ndarray, lse: np.ndarray) -> np.ndarray:
+def soft_backward_target(g: xp.ndarray, logits: xp.ndarray, lse: xp.ndarray) -> xp.ndarray:
     """Cotangent of q: -log softmax · g."""
     return (lse - logits) * g[:, None]
 
@@ -246,20 +246,20 @@ def _slope_kernel(
     _put_gradients(x_ptr, dx_ptr, row, column, rows, v, target, top, scale, g, kind)
 
 
-def cut(x: np.ndarray) -> tuple[int, int, dict[str, Any]]:
+def cut(x: xp.ndarray) -> tuple[int, int, dict[str, Any]]:
     """Programs down and across logits x (n, V), and a kernel's constants."""
     n, v = x.shape
     broad = min(BLOCK, next_power_of_2(v))
     tall = min(BLOCK // broad, next_power_of_2(n))
-    constants = {"DOUBLE": x.dtype == np.float64, "ROWS": tall, "COLUMNS": broad, "num_warps": 8}
+    constants = {"DOUBLE": x.dtype == xp.float64, "ROWS": tall, "COLUMNS": broad, "num_warps": 8}
     return -(-n // tall), -(-v // broad), constants
 
 
 @forward.version("triton")
 def _forward_triton(logits, target):
     x, target = contiguous(logits), contiguous(target)
-    kind = np.float64 if x.dtype == np.float64 else np.float32
-    losses, sums = np.empty_like(x, shape=len(x)), np.empty_like(x, kind, shape=(len(x), 2))
+    kind = xp.float64 if x.dtype == xp.float64 else xp.float32
+    losses, sums = xp.empty_like(x, shape=len(x)), xp.empty_like(x, kind, shape=(len(x), 2))
     down, _, constants = cut(x)
     _loss_kernel[(down,)](x, target, losses, sums, *x.shape, IN_PLACE=False, **constants)
     return losses, x, sums
@@ -267,7 +267,7 @@ def _forward_triton(logits, target):
 
 @backward.version("triton")
 def _backward_triton(g, x, sums, target):
-    dx, (down, across, constants) = np.empty_like(x), cut(x)
+    dx, (down, across, constants) = xp.empty_like(x), cut(x)
     g, target = contiguous(g), contiguous(target)
     _slope_kernel[(down, across)](g, x, sums, target, dx, *x.shape, **constants)
     return dx
@@ -276,7 +276,7 @@ def _backward_triton(g, x, sums, target):
 @gradient_.version("triton")
 def _gradient_triton(logits, target):
     assert logits.flags.c_contiguous
-    losses = np.empty_like(wide(logits[:0]), shape=len(logits))
+    losses = xp.empty_like(wide(logits[:0]), shape=len(logits))
     down, _, constants = cut(logits)
     _loss_kernel[(down,)](
         logits, contiguous(target), losses, losses, *logits.shape, IN_PLACE=True, **constants

@@ -5,29 +5,29 @@ state s to s, s + 1, and to s + 2 if that is another symbol than s's. The sweeps
 each step handles all samples and states at once.
 """
 
-from . import arrays as np
+from . import arrays as xp
 
 
 def naive(log_probs, labels, blank=0):
     """One sample by enumeration: -log Σ p(path) over all paths (t,) that spell labels (s,)."""
-    total, labels = -np.inf, list(labels)
-    for path in np.ndindex(*(log_probs.shape[1],) * len(log_probs)):
+    total, labels = -xp.inf, list(labels)
+    for path in xp.ndindex(*(log_probs.shape[1],) * len(log_probs)):
         merged = [c for i, c in enumerate(path) if i == 0 or c != path[i - 1]]
         if [c for c in merged if c != blank] == labels:
-            total = np.logaddexp(total, log_probs[np.arange(len(path)), path].sum())
+            total = xp.logaddexp(total, log_probs[xp.arange(len(path)), path].sum())
     return -total
 
 
-def padded(labels: np.ndarray, sizes: np.ndarray, blank: int) -> np.ndarray:
+def padded(labels: xp.ndarray, sizes: xp.ndarray, blank: int) -> xp.ndarray:
     """Labels one after the other, or in rows, as rows (n, longest) filled up with blanks."""
     longest = int(sizes.max(initial=0))
-    inside = np.arange(longest) < sizes[:, None]
-    rows = np.full((len(sizes), longest), blank)
+    inside = xp.arange(longest) < sizes[:, None]
+    rows = xp.full((len(sizes), longest), blank)
     rows[inside] = labels if labels.ndim == 1 else labels[:, :longest][inside]
     return rows
 
 
-def check(shape: tuple, labels: np.ndarray, lengths: np.ndarray, sizes: np.ndarray, blank: int):
+def check(shape: tuple, labels: xp.ndarray, lengths: xp.ndarray, sizes: xp.ndarray, blank: int):
     """log_probs (t, n, c) of `shape`, labels (n, s) or (Σ s,), both lengths (n,)."""
     t, n, c = shape
     room = labels.size if labels.ndim == 1 else labels.shape[1] * n
@@ -36,8 +36,8 @@ def check(shape: tuple, labels: np.ndarray, lengths: np.ndarray, sizes: np.ndarr
         raise RuntimeError(f"ctc_loss: lengths {lengths.shape} and {sizes.shape}: want ({n},) each")
     if room < wanted or (labels.ndim == 1 and room > wanted) or sizes.min(initial=0) < 0:
         raise RuntimeError(f"ctc_loss: targets {labels.shape} for target_lengths {sizes.tolist()}")
-    inside = np.arange(labels.shape[-1]) < (sizes[:, None] if labels.ndim == 2 else labels.size)
-    if np.outside(labels[inside], c):
+    inside = xp.arange(labels.shape[-1]) < (sizes[:, None] if labels.ndim == 2 else labels.size)
+    if xp.outside(labels[inside], c):
         raise RuntimeError(f"ctc_loss: targets {labels.tolist()} are not classes 0 to {c - 1}")
     if lengths.max(initial=0) > t or lengths.min(initial=0) < 0 or not 0 <= blank < c:
         raise RuntimeError(
@@ -45,67 +45,67 @@ def check(shape: tuple, labels: np.ndarray, lengths: np.ndarray, sizes: np.ndarr
         )
 
 
-def states(labels: np.ndarray, blank: int) -> tuple[np.ndarray, np.ndarray]:
+def states(labels: xp.ndarray, blank: int) -> tuple[xp.ndarray, xp.ndarray]:
     """labels (n, s) -> l' (n, 2s + 1), and where a path may come from two states before."""
-    extended = np.full((len(labels), 2 * labels.shape[1] + 1), blank)
+    extended = xp.full((len(labels), 2 * labels.shape[1] + 1), blank)
     extended[:, 1::2] = labels
-    skips = np.zeros(extended.shape, bool)
+    skips = xp.zeros(extended.shape, bool)
     skips[:, 3::2] = labels[:, 1:] != labels[:, :-1]
     return extended, skips
 
 
-def _step(a: np.ndarray, skips: np.ndarray) -> np.ndarray:
+def _step(a: xp.ndarray, skips: xp.ndarray) -> xp.ndarray:
     """log Σ over where a path may come from: a (n, states) one step before."""
-    b = np.array(a)
-    b[:, 1:] = np.logaddexp(b[:, 1:], a[:, :-1])
-    b[:, 2:] = np.where(skips[:, 2:], np.logaddexp(b[:, 2:], a[:, :-2]), b[:, 2:])
+    b = xp.array(a)
+    b[:, 1:] = xp.logaddexp(b[:, 1:], a[:, :-1])
+    b[:, 2:] = xp.where(skips[:, 2:], xp.logaddexp(b[:, 2:], a[:, :-2]), b[:, 2:])
     return b
 
 
 def forward(
-    log_probs: np.ndarray, labels: np.ndarray, lengths: np.ndarray, sizes: np.ndarray, blank: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    log_probs: xp.ndarray, labels: xp.ndarray, lengths: xp.ndarray, sizes: xp.ndarray, blank: int
+) -> tuple[xp.ndarray, xp.ndarray, xp.ndarray]:
     """log_probs (t, n, c), labels (n, s), their lengths (n,) each -> losses (n,).
 
     And for backward log p of each state (t, n, states) and α, its sum over all ways to it.
     Temporary memory: a dozen steps (n, states), and an index of them.
     """
     extended, skips = states(labels, blank)
-    n = np.arange(len(labels))
+    n = xp.arange(len(labels))
     p = log_probs[:, n[:, None], extended]
-    alpha = np.full_like(p, -np.inf)
+    alpha = xp.full_like(p, -xp.inf)
     alpha[:1, :, :2] = p[:1, :, :2]
     for t in range(1, len(p)):
-        np.add(_step(alpha[t - 1], skips), p[t], out=alpha[t])
-    last = alpha[lengths - 1, n] if len(p) else np.full(extended.shape, -np.inf, p.dtype)
-    last[lengths == 0] = np.where(np.arange(extended.shape[1]) == 0, 0, -np.inf)
-    symbol = np.where(sizes > 0, last[n, 2 * sizes - 1], -np.inf)
-    return np.asarray(-np.logaddexp(last[n, 2 * sizes], symbol), p.dtype), p, alpha
+        xp.add(_step(alpha[t - 1], skips), p[t], out=alpha[t])
+    last = alpha[lengths - 1, n] if len(p) else xp.full(extended.shape, -xp.inf, p.dtype)
+    last[lengths == 0] = xp.where(xp.arange(extended.shape[1]) == 0, 0, -xp.inf)
+    symbol = xp.where(sizes > 0, last[n, 2 * sizes - 1], -xp.inf)
+    return xp.asarray(-xp.logaddexp(last[n, 2 * sizes], symbol), p.dtype), p, alpha
 
 
 def backward(
-    g: np.ndarray, losses: np.ndarray, p: np.ndarray, alpha: np.ndarray,
-    labels: np.ndarray, lengths: np.ndarray, sizes: np.ndarray, blank: int, classes: int,
-) -> np.ndarray:  # fmt: skip
+    g: xp.ndarray, losses: xp.ndarray, p: xp.ndarray, alpha: xp.ndarray,
+    labels: xp.ndarray, lengths: xp.ndarray, sizes: xp.ndarray, blank: int, classes: int,
+) -> xp.ndarray:  # fmt: skip
     """g (n,) -> the cotangent of log_probs (t, n, c): -g · p(class at t | the label).
 
     Temporary memory: four arrays like p, and a dozen of its steps.
     """
     extended, skips = states(labels, blank)
-    (steps, n, width), rows = p.shape, np.arange(len(labels))
-    ends = np.full((n, width), -np.inf, p.dtype)
-    ends[rows, 2 * sizes] = ends[rows, np.maximum(2 * sizes - 1, 0)] = 0
-    onward = np.zeros_like(skips)  # skips, seen from where a path goes to
+    (steps, n, width), rows = p.shape, xp.arange(len(labels))
+    ends = xp.full((n, width), -xp.inf, p.dtype)
+    ends[rows, 2 * sizes] = ends[rows, xp.maximum(2 * sizes - 1, 0)] = 0
+    onward = xp.zeros_like(skips)  # skips, seen from where a path goes to
     onward[:, 2:] = skips[:, :1:-1]
-    beta, shares = np.full((n, width), -np.inf, p.dtype), np.zeros_like(p)
+    beta, shares = xp.full((n, width), -xp.inf, p.dtype), xp.zeros_like(p)
     for t in reversed(range(steps)):
         if t + 1 < steps:
             beta = _step((beta + p[t + 1])[:, ::-1], onward)[:, ::-1]
-        beta = np.where((lengths == t + 1)[:, None], ends, beta)
-        shares[t] = np.where((lengths > t)[:, None], alpha[t] + beta, -np.inf)
-    with np.errstate(invalid="ignore"):  # ∞ - ∞ where no path exists: NaN, as in PyTorch
-        shares = np.exp(shares + losses[:, None]) * -g[:, None]
-    out = np.zeros((steps, n, classes), p.dtype)
+        beta = xp.where((lengths == t + 1)[:, None], ends, beta)
+        shares[t] = xp.where((lengths > t)[:, None], alpha[t] + beta, -xp.inf)
+    with xp.errstate(invalid="ignore"):  # ∞ - ∞ where no path exists: NaN, as in PyTorch
+        shares = xp.exp(shares + losses[:, None]) * -g[:, None]
+    out = xp.zeros((steps, n, classes), p.dtype)
     for s in range(width):
         out[:, rows, extended[:, s]] += shares[:, :, s]
     return out

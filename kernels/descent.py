@@ -7,26 +7,26 @@ ELEMENTS, for Lion half a one more.
 
 from collections.abc import Iterator
 
-from . import arrays as np
+from . import arrays as xp
 from .dispatch import dispatched
 from .tiles import flat_tiles
 
 ELEMENTS = 1 << 18  # in float32 1 MiB an array: few calls, long streams, all still in L3
-Tile = np.ndarray
+Tile = xp.ndarray
 
 
 def decayed(g: Tile, p: Tile, weight_decay: float, out: Tile) -> Tile:
     """The gradient of the loss with weight_decay/2 · |p|² added: g itself if that is nothing."""
     if not weight_decay:
         return g
-    np.multiply(p, weight_decay, out=out)
+    xp.multiply(p, weight_decay, out=out)
     out += g
     return out
 
 
 def scratched(p: Tile, g: Tile, *memory: Tile | None) -> Iterator[tuple[Tile, ...]]:
     """Tiles of p, g and each memory, and two scratch tiles; p stands in for a memory of None."""
-    s, t = np.empty_like(p, shape=(2, min(p.size, ELEMENTS)))
+    s, t = xp.empty_like(p, shape=(2, min(p.size, ELEMENTS)))
     for tiles in flat_tiles(p, g, *(p if m is None else m for m in memory), elements=ELEMENTS):
         n = tiles[0].size
         yield *tiles, s[:n], t[:n]
@@ -52,16 +52,16 @@ def sgd_(
                 bt[...] = d
             else:
                 bt *= momentum
-                bt += np.multiply(d, 1 - dampening, out=t) if dampening else d
-            d = np.add(np.multiply(bt, momentum, out=t), d, out=t) if nesterov else bt
-        pt -= np.multiply(d, lr, out=t)
+                bt += xp.multiply(d, 1 - dampening, out=t) if dampening else d
+            d = xp.add(xp.multiply(bt, momentum, out=t), d, out=t) if nesterov else bt
+        pt -= xp.multiply(d, lr, out=t)
 
 
 def naive_adagrad(p, g, total, *, lr, eps, weight_decay):
     """The formula; returns p, total."""
     g = g + weight_decay * p
     total = total + g * g
-    return p - lr * g / (np.sqrt(total) + eps), total
+    return p - lr * g / (xp.sqrt(total) + eps), total
 
 
 @dispatched
@@ -71,10 +71,10 @@ def adagrad_(
     """total is the sum of all squared gradients."""
     for pt, gt, vt, s, t in scratched(p, g, total):
         d = decayed(gt, pt, weight_decay, out=s)
-        vt += np.multiply(d, d, out=t)
-        np.sqrt(vt, out=t)
+        vt += xp.multiply(d, d, out=t)
+        xp.sqrt(vt, out=t)
         t += eps
-        np.divide(d, t, out=t)
+        xp.divide(d, t, out=t)
         t *= lr
         pt -= t
 
@@ -84,7 +84,7 @@ def naive_rmsprop(p, g, v, a, b, *, lr, alpha, eps, weight_decay, momentum):
     g = g + weight_decay * p
     v = alpha * v + (1 - alpha) * g * g
     a = None if a is None else alpha * a + (1 - alpha) * g
-    d = g / (np.sqrt(v if a is None else v - a * a) + eps)
+    d = g / (xp.sqrt(v if a is None else v - a * a) + eps)
     b = None if b is None else momentum * b + d
     return p - lr * (d if b is None else b), v, a, b
 
@@ -97,30 +97,30 @@ def rmsprop_(
     """v averages g², a averages g (None if not centred), b is momentum's (None without)."""
     for pt, gt, vt, at, bt, s, t in scratched(p, g, v, a, b):
         d = decayed(gt, pt, weight_decay, out=s)
-        np.multiply(d, d, out=t)
+        xp.multiply(d, d, out=t)
         t *= 1 - alpha
         vt *= alpha
         vt += t
         root = vt
         if a is not None:
             at *= alpha
-            at += np.multiply(d, 1 - alpha, out=t)
-            np.multiply(at, at, out=t)
-            root = np.subtract(vt, t, out=t)
-        np.sqrt(root, out=t)
+            at += xp.multiply(d, 1 - alpha, out=t)
+            xp.multiply(at, at, out=t)
+            root = xp.subtract(vt, t, out=t)
+        xp.sqrt(root, out=t)
         t += eps
-        np.divide(d, t, out=t)
+        xp.divide(d, t, out=t)
         if b is not None:
             bt *= momentum
             bt += t
-            np.copyto(t, bt)
+            xp.copyto(t, bt)
         t *= lr
         pt -= t
 
 
 def naive_lion(p, g, m, *, lr, beta1, beta2, weight_decay):
     """The formula; returns p, m."""
-    c = np.sign(beta1 * m + (1 - beta1) * g)
+    c = xp.sign(beta1 * m + (1 - beta1) * g)
     return p - lr * (c + weight_decay * p), beta2 * m + (1 - beta2) * g
 
 
@@ -130,15 +130,15 @@ def lion_(
 ) -> None:  # fmt: skip
     """m averages g; the step is a sign, of one size for every parameter (none for nan)."""
     for pt, gt, mt, s, t in scratched(p, g, m):
-        np.multiply(mt, beta1, out=t)
-        t += np.multiply(gt, 1 - beta1, out=s)
-        np.subtract((t > 0).view("i1"), (t < 0).view("i1"), out=t)  # np.sign branches: 5 × slower
+        xp.multiply(mt, beta1, out=t)
+        t += xp.multiply(gt, 1 - beta1, out=s)
+        xp.subtract((t > 0).view("i1"), (t < 0).view("i1"), out=t)  # np.sign branches: 5 × slower
         t *= lr
         if weight_decay:
             pt *= 1 - lr * weight_decay
         pt -= t
         mt *= beta2
-        mt += np.multiply(gt, 1 - beta2, out=s)
+        mt += xp.multiply(gt, 1 - beta2, out=s)
 
 
 # The formulas as versions: what they return goes where it belongs

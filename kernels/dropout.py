@@ -19,7 +19,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from . import arrays as np
+from . import arrays as xp
 from .capture import refuse
 from .dispatch import dispatched
 from .halves import BFLOAT16, is_half
@@ -34,36 +34,36 @@ COUNTS = 128  # a program: a count a thread, whose eight numbers are two loads o
 
 @dispatched
 def forward(
-    x: np.ndarray, key: int, first: int, samples: int, keep: float, scale: float
-) -> tuple[np.ndarray, Any]:
+    x: xp.ndarray, key: int, first: int, samples: int, keep: float, scale: float
+) -> tuple[xp.ndarray, Any]:
     """x times scale where the number drawn is under `keep`, x times 0 elsewhere; and the mask.
 
     x has equal parts, `samples` of them, the first at count `first`; its numbers are (bits >> 8)
     / 2²⁴, from Philox's words in order, the low half of each first. Temporary memory is 6 bytes
     for each of a tile's ELEMENTS; the mask takes n/8 bytes.
     """
-    x, kept = np.asarray(x, order="C"), []
-    y = np.empty_like(x, dtype=np.result_type(x, scale))
+    x, kept = xp.asarray(x, order="C"), []
+    y = xp.empty_like(x, dtype=xp.result_type(x, scale))
     for part, mask in _masks(x.size, key, first, samples, keep):
         _scaled(x, part, mask, scale, y)
-        kept.append((part, np.packbits(mask)))
+        kept.append((part, xp.packbits(mask)))
     return y, kept
 
 
 @dispatched
 def backward(
-    g: np.ndarray, kept: Any, key: int, first: int, samples: int, keep: float, scale: float
-) -> np.ndarray:
+    g: xp.ndarray, kept: Any, key: int, first: int, samples: int, keep: float, scale: float
+) -> xp.ndarray:
     """g times scale where forward kept, times 0 elsewhere; the mask is drawn again if it is None.
 
     Temporary memory is 2 bytes for each of a tile's ELEMENTS.
     """
     if kept is None:
         return forward.versions["numpy"](g, key, first, samples, keep, scale)[0]
-    g = np.asarray(g, order="C")
-    dx = np.empty_like(g)
+    g = xp.asarray(g, order="C")
+    dx = xp.empty_like(g)
     for part, bits in kept:
-        mask = np.unpackbits(bits, count=part.stop - part.start).view(bool)
+        mask = xp.unpackbits(bits, count=part.stop - part.start).view(bool)
         _scaled(g, part, mask, scale, dx)
     return dx
 
@@ -72,8 +72,8 @@ def backward(
 def naive(x, key, first, samples, keep, scale):
     """The whole mask from NumPy's own numbers, then two products."""
     size = x.size // max(samples, 1)
-    draws = np.random.Generator(np.random.Philox(key=key, counter=first)).random(
-        (samples, -(-size // NUMBERS) * NUMBERS), np.float32
+    draws = xp.random.Generator(xp.random.Philox(key=key, counter=first)).random(
+        (samples, -(-size // NUMBERS) * NUMBERS), xp.float32
     )
     mask = (draws[:, :size] < keep).reshape(x.shape)
     return x * mask * scale, None
@@ -87,24 +87,24 @@ def _backward_naive(g, kept, *drawn):
 
 def limit(keep: float) -> int:
     """u / 2²⁴ < float32(keep), as NumPy compares numbers drawn in float32, where u < limit."""
-    return math.ceil(float(np.float32(keep)) * 2**24)
+    return math.ceil(float(xp.float32(keep)) * 2**24)
 
 
 def _masks(
     n: int, key: int, first: int, samples: int, keep: float
-) -> Iterator[tuple[slice, np.ndarray]]:
+) -> Iterator[tuple[slice, xp.ndarray]]:
     """Pieces of n elements, in order, each with its mask, flat."""
-    philox, start = np.random.Philox(key=key, counter=first), 0
+    philox, start = xp.random.Philox(key=key, counter=first), 0
     for rows, width in _pieces(n, samples):
         stop = start + rows * width
         yield slice(start, stop), _mask(philox, rows, width, limit(keep) << 8)
         start = stop
 
 
-def _mask(philox: np.random.Philox, rows: int, width: int, below: int) -> np.ndarray:
+def _mask(philox: xp.random.Philox, rows: int, width: int, below: int) -> xp.ndarray:
     words = philox.random_raw(rows * -(-width // NUMBERS) * 4)
-    bits = words.view(np.uint32).reshape(rows, -1)[:, :width]  # on a big-endian machine: swapped
-    return np.less(bits, below).reshape(-1)
+    bits = words.view(xp.uint32).reshape(rows, -1)[:, :width]  # on a big-endian machine: swapped
+    return xp.less(bits, below).reshape(-1)
 
 
 def _pieces(n: int, samples: int) -> Iterator[tuple[int, int]]:
@@ -120,9 +120,9 @@ def _pieces(n: int, samples: int) -> Iterator[tuple[int, int]]:
             yield min(step, samples - row), min(most, size - column)
 
 
-def _scaled(x: np.ndarray, part: slice, mask: np.ndarray, scale: float, out: np.ndarray) -> None:
+def _scaled(x: xp.ndarray, part: slice, mask: xp.ndarray, scale: float, out: xp.ndarray) -> None:
     piece = out.reshape(-1)[part]
-    np.multiply(x.reshape(-1)[part], mask, out=piece)
+    xp.multiply(x.reshape(-1)[part], mask, out=piece)
     piece *= scale
 
 
@@ -191,7 +191,7 @@ def _forward_triton(x, key, first, samples, keep, scale):
     if x.dtype.kind != "f" and not is_half(x):
         return forward.plain(x)(x, key, first, samples, keep, scale)
     x = contiguous(x)
-    y = np.empty_like(x)
+    y = xp.empty_like(x)
     size = x.size // max(samples, 1)
     whole = samples <= 1 or size % NUMBERS == 0
     size = x.size if whole else size
@@ -200,7 +200,7 @@ def _forward_triton(x, key, first, samples, keep, scale):
     _dropout_kernel[(-(-counts // COUNTS),)](
         x, y, counts, size, each, limit(keep), *_words(key), *_words(first),
         float(scale if x.dtype == BFLOAT16 else x.dtype.type(scale)),
-        WHOLE=whole, DOUBLE=x.dtype == np.float64, COUNTS=COUNTS,
+        WHOLE=whole, DOUBLE=x.dtype == xp.float64, COUNTS=COUNTS,
     )  # fmt: skip
     return y, None
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from . import arrays as np
+from . import arrays as xp
 from .capture import capturing
 from .dispatch import dispatched
 from .launch import contiguous, next_power_of_2, triton_kernel
@@ -29,74 +29,74 @@ RUN, BLOCK = 8, 256  # rows of g, and columns, that a program loads together: 16
 SEEN = 1024  # indices that a program looks at together: 8 a thread
 
 
-def naive_backward(g: np.ndarray, index: np.ndarray, rows: int) -> np.ndarray:
+def naive_backward(g: xp.ndarray, index: xp.ndarray, rows: int) -> xp.ndarray:
     """g (n, h), index (n,) -> (rows, h), one row at a time."""
-    table = np.zeros_like(g, shape=(rows, g.shape[1]))
-    np.add.at(table, index, g)
+    table = xp.zeros_like(g, shape=(rows, g.shape[1]))
+    xp.add.at(table, index, g)
     return table
 
 
-def forward(table: np.ndarray, index: np.ndarray) -> np.ndarray:
+def forward(table: xp.ndarray, index: xp.ndarray) -> xp.ndarray:
     """table (rows, h), index (...) from 0 to rows - 1 -> (..., h)."""
     if not table.flags.c_contiguous:
         return table[index]
-    return table.take(index.astype(np.intp, copy=False), axis=0)  # faster than table[index]
+    return table.take(index.astype(xp.intp, copy=False), axis=0)  # faster than table[index]
 
 
 @dispatched
-def backward(g: np.ndarray, index: np.ndarray, rows: int) -> np.ndarray:
+def backward(g: xp.ndarray, index: xp.ndarray, rows: int) -> xp.ndarray:
     """g (n, h), index (n,) -> (rows, h).
 
     Temporary memory: rows of g that share an index, one and a half times; six integers a row.
     """
-    table = np.zeros((rows, g.shape[1]), g.dtype)
+    table = xp.zeros((rows, g.shape[1]), g.dtype)
     table[index] = g  # where an index repeats one of them stays, until their sum replaces it
-    small = index.astype(np.min_scalar_type(max(rows - 1, 0)))  # 16 bits: sorted by their digits
-    order = np.argsort(small, kind="stable")
+    small = index.astype(xp.min_scalar_type(max(rows - 1, 0)))  # 16 bits: sorted by their digits
+    order = xp.argsort(small, kind="stable")
     place = _place_in_run(small[order])
     if place.any():
-        again = (place > 0) | np.append(place[1:] > 0, False)
+        again = (place > 0) | xp.append(place[1:] > 0, False)
         order, place = order[again], place[again]
         table[index[order[place == 0]]] = _sums_of_runs(g, order, place)
     return table
 
 
-def _place_in_run(index: np.ndarray) -> np.ndarray:
+def _place_in_run(index: xp.ndarray) -> xp.ndarray:
     """0, 1, 2, … along each run of equal neighbours."""
-    place = np.arange(len(index))
-    first = np.ones(len(index), bool)
+    place = xp.arange(len(index))
+    first = xp.ones(len(index), bool)
     first[1:] = index[1:] != index[:-1]
-    return place - np.maximum.accumulate(np.where(first, place, 0))
+    return place - xp.maximum.accumulate(xp.where(first, place, 0))
 
 
-def _sums_of_runs(g: np.ndarray, order: np.ndarray, place: np.ndarray) -> np.ndarray:
+def _sums_of_runs(g: xp.ndarray, order: xp.ndarray, place: xp.ndarray) -> xp.ndarray:
     """The sums of runs of rows of g; `order` lists the rows, `place` counts along each run."""
     while place.any():
-        even, odd = np.flatnonzero(place % 2 == 0), np.flatnonzero(place % 2)
+        even, odd = xp.flatnonzero(place % 2 == 0), xp.flatnonzero(place % 2)
         pairs = g.take(order[even], axis=0)
-        pairs[odd - 1 - np.arange(len(odd))] += g.take(order[odd], axis=0)
-        g, order, place = pairs, np.arange(len(pairs)), place[even] // 2
+        pairs[odd - 1 - xp.arange(len(odd))] += g.take(order[odd], axis=0)
+        g, order, place = pairs, xp.arange(len(pairs)), place[even] // 2
     return g
 
 
 backward.version("naive")(naive_backward)
 
 
-def put_back(g: np.ndarray, index: tuple, shape: tuple) -> np.ndarray:
+def put_back(g: xp.ndarray, index: tuple, shape: tuple) -> xp.ndarray:
     """The transpose of x[index] for x of a shape: elements picked twice get both cotangents."""
     at = [
         k for k, part in enumerate(index) if not (isinstance(part, slice) and part == slice(None))
     ]
-    if len(at) == 1 and isinstance(index[at[0]], np.ndarray):
+    if len(at) == 1 and isinstance(index[at[0]], xp.ndarray):
         lead, i, n = math.prod(shape[: at[0]]), index[at[0]], shape[at[0]]
         width = math.prod(shape) // max(n, 1)
-        if np.on_gpu(g) or (width >= WIDE and g.size >= MANY):
+        if xp.on_gpu(g) or (width >= WIDE and g.size >= MANY):
             rest = width // max(lead, 1)
             rows = g.reshape(lead, i.size, rest).swapaxes(0, 1).reshape(i.size, width)
             table = backward(rows, i.reshape(-1) % max(n, 1), n)
             return table.reshape(n, lead, rest).swapaxes(0, 1).reshape(shape)
-    whole = np.zeros_like(g, order="C", shape=shape)
-    np.add.at(whole, index, g)
+    whole = xp.zeros_like(g, order="C", shape=shape)
+    xp.add.at(whole, index, g)
     return whole
 
 
@@ -158,10 +158,10 @@ def _first_kernel(
 
 
 def _without_sorting(g, index, rows, columns):
-    table, (n, h) = np.zeros_like(g, shape=(rows, g.shape[1])), g.shape
-    index = np.asarray(index, order="C")
+    table, (n, h) = xp.zeros_like(g, shape=(rows, g.shape[1])), g.shape
+    index = xp.asarray(index, order="C")
     _first_kernel[(n, -(-h // columns))](
-        g, index, table, n, h, rows, DOUBLE=g.dtype == np.float64, SEEN=SEEN, RUN=RUN,
+        g, index, table, n, h, rows, DOUBLE=g.dtype == xp.float64, SEEN=SEEN, RUN=RUN,
         COLUMNS=columns,
     )  # fmt: skip
     return table
@@ -170,16 +170,16 @@ def _without_sorting(g, index, rows, columns):
 @backward.version("triton")
 def _backward_triton(g, index, rows):
     if not len(index):
-        return np.zeros_like(g, shape=(rows, g.shape[1]))
+        return xp.zeros_like(g, shape=(rows, g.shape[1]))
     g, h = contiguous(g), g.shape[1]
     columns = min(BLOCK, next_power_of_2(h))
     if capturing():
         return _without_sorting(g, index, rows, columns)
-    order = np.argsort(index, kind="stable")
-    with np.beside(g):
-        starts = np.searchsorted(index[order], np.arange(rows + 1))
-    table = np.empty_like(g, shape=(rows, h))
+    order = xp.argsort(index, kind="stable")
+    with xp.beside(g):
+        starts = xp.searchsorted(index[order], xp.arange(rows + 1))
+    table = xp.empty_like(g, shape=(rows, h))
     _runs_kernel[(rows, -(-h // columns))](
-        g, order, starts, table, h, DOUBLE=g.dtype == np.float64, RUN=RUN, COLUMNS=columns
+        g, order, starts, table, h, DOUBLE=g.dtype == xp.float64, RUN=RUN, COLUMNS=columns
     )
     return table

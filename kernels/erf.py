@@ -1,6 +1,6 @@
 """The error function of arrays: float64 by Cody (1969, Math. Comp. 23, 631-637), less by tanh."""
 
-from . import arrays as np
+from . import arrays as xp
 from .dispatch import dispatched
 from .tiles import constant
 
@@ -35,64 +35,64 @@ _TANH = (
 )  # fmt: skip
 
 
-def _ratio(coefficients: tuple, x: np.ndarray) -> np.ndarray:
-    return np.polyval(coefficients[0], x) / np.polyval(coefficients[1], x)
+def _ratio(coefficients: tuple, x: xp.ndarray) -> xp.ndarray:
+    return xp.polyval(coefficients[0], x) / xp.polyval(coefficients[1], x)
 
 
-def _erfc_large(y: np.ndarray) -> np.ndarray:
+def _erfc_large(y: xp.ndarray) -> xp.ndarray:
     z = 1 / (y * y)
-    return np.exp(-y * y) * (_ONE_OVER_SQRT_PI - z * _ratio(_LARGE, z)) / y
+    return xp.exp(-y * y) * (_ONE_OVER_SQRT_PI - z * _ratio(_LARGE, z)) / y
 
 
 @dispatched
-def erf(x: np.ndarray, out: np.ndarray | None = None, scale: float = 1.0) -> np.ndarray:
+def erf(x: xp.ndarray, out: xp.ndarray | None = None, scale: float = 1.0) -> xp.ndarray:
     """erf(scale · x): float64 to a few units in the last place, float32 to 4e-7 of the value;
     lesser dtypes as float32, rounded.
 
     Temporary memory: two arrays like x; for float64, of which all branches are worked out, 12.
     """
-    out = np.empty_like(x) if out is None else out
-    if x.dtype == np.float32:
+    out = xp.empty_like(x) if out is None else out
+    if x.dtype == xp.float32:
         _by_tanh(x, out, scale)
-    elif x.dtype == np.float64:
+    elif x.dtype == xp.float64:
         out[...] = _cody(x if scale == 1 else x * scale)
     else:
-        out[...] = erf(x.astype(np.float32), None, scale)
+        out[...] = erf(x.astype(xp.float32), None, scale)
     return out
 
 
 @erf.version("naive")
 def naive(x, out=None, scale=1.0):
     """float64's for every dtype."""
-    out = np.empty_like(x) if out is None else out
-    out[...] = _cody(x.astype(np.float64) * scale)
+    out = xp.empty_like(x) if out is None else out
+    out[...] = _cody(x.astype(xp.float64) * scale)
     return out
 
 
-def _by_tanh(x: np.ndarray, out: np.ndarray, scale: float) -> None:
+def _by_tanh(x: xp.ndarray, out: xp.ndarray, scale: float) -> None:
     first, *middle, last = (c * scale ** (2 * i + 1) for i, c in enumerate(_TANH))
-    z = np.empty_like(x)
-    with np.errstate(over="ignore"):
-        np.multiply(x, x, out=z)
-    np.minimum(z, constant(FAR / scale**2, z), out=z)
-    np.multiply(z, last, out=out)
+    z = xp.empty_like(x)
+    with xp.errstate(over="ignore"):
+        xp.multiply(x, x, out=z)
+    xp.minimum(z, constant(FAR / scale**2, z), out=z)
+    xp.multiply(z, last, out=out)
     for coefficient in reversed(middle):
         out += coefficient
         out *= z
     out += first
     out *= x
-    np.tanh(out, out=out)
+    xp.tanh(out, out=out)
 
 
-def _cody(x: np.ndarray) -> np.ndarray:
-    y = np.abs(x)
-    inner = np.minimum(y, 0.46875)
-    middle = np.clip(y, 0.46875, 4.0)
-    outer = np.clip(y, 4.0, 6.0)  # beyond 6 erf is 1 to the last bit
-    value = np.where(
+def _cody(x: xp.ndarray) -> xp.ndarray:
+    y = xp.abs(x)
+    inner = xp.minimum(y, 0.46875)
+    middle = xp.clip(y, 0.46875, 4.0)
+    outer = xp.clip(y, 4.0, 6.0)  # beyond 6 erf is 1 to the last bit
+    value = xp.where(
         y <= 0.46875,
         inner * _ratio(_SMALL, inner * inner),
         1
-        - np.where(y <= 4, np.exp(-middle * middle) * _ratio(_MIDDLE, middle), _erfc_large(outer)),
+        - xp.where(y <= 4, xp.exp(-middle * middle) * _ratio(_MIDDLE, middle), _erfc_large(outer)),
     )
-    return np.copysign(np.where(np.isnan(y), y, value), x)
+    return xp.copysign(xp.where(xp.isnan(y), y, value), x)

@@ -20,13 +20,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from . import arrays as np
+from . import arrays as xp
 from . import flash_backward, flash_triton
 from .dispatch import dispatched
 from .flash_plan import served
 from .flash_tiles import ALONG, Scratch, Tiles, block_size, blocks, dots, fit, group, heads, widened
 
-Array = np.ndarray
+Array = xp.ndarray
 
 NOTHING = -1e30  # a finite -lse (-inf · 0 would be NaN) for queries that see nothing
 
@@ -36,12 +36,12 @@ def naive(
 ) -> tuple[Array, Array]:
     """The formula, whole arrays: out (b, a, s, e) and the log-sum-exp (b, a, s)."""
     scores = _naive_scores(q, k, causal, scale, mask)
-    nothing = np.full_like(scores[..., :0], -np.inf, shape=(*scores.shape[:-1], 1))
+    nothing = xp.full_like(scores[..., :0], -xp.inf, shape=(*scores.shape[:-1], 1))
     top = scores.max(-1, keepdims=True) if scores.shape[-1] else nothing
-    e = np.exp(scores - np.where(np.isneginf(top), 0, top))
+    e = xp.exp(scores - xp.where(xp.isneginf(top), 0, top))
     total = e.sum(-1, keepdims=True)
     total[total == 0] = 1
-    return e / total @ _repeated(v, q), (top + np.log(total))[..., 0]
+    return e / total @ _repeated(v, q), (top + xp.log(total))[..., 0]
 
 
 def naive_backward(
@@ -50,7 +50,7 @@ def naive_backward(
 ) -> tuple[Array, Array, Array, Array]:  # fmt: skip
     """The formulas, whole arrays: the cotangents of q, k, v and of the scores."""
     scores = _naive_scores(q, k, causal, scale, mask)
-    p = np.exp(scores - np.where(np.isneginf(lse), 0, lse)[..., None])
+    p = xp.exp(scores - xp.where(xp.isneginf(lse), 0, lse)[..., None])
     ds = p * (g @ _repeated(v, q).swapaxes(-1, -2) - (g * out).sum(-1, keepdims=True))
     dk, dv = ds.swapaxes(-1, -2) @ q * scale, p.swapaxes(-1, -2) @ g
     dk, dv = (x.reshape(*k.shape[:2], group(q, k), *x.shape[2:]).sum(2) for x in (dk, dv))
@@ -60,19 +60,19 @@ def naive_backward(
 def _naive_scores(q, k, causal, scale, mask):
     scores = q @ _repeated(k, q).swapaxes(-1, -2) * scale
     if causal:
-        scores = np.where(np.tril(np.ones_like(scores, np.bool_)), scores, -np.inf)
+        scores = xp.where(xp.tril(xp.ones_like(scores, xp.bool_)), scores, -xp.inf)
     return scores if mask is None else scores + mask
 
 
 def _repeated(x: Array, q: Array) -> Array:
-    return np.repeat(x, group(q, x), 1)
+    return xp.repeat(x, group(q, x), 1)
 
 
 def merge(out1: Array, lse1: Array, out2: Array, lse2: Array) -> tuple[Array, Array]:
     """Attention to two sets of keys from attention to each: out (b, a, s, e), lse (b, a, s)."""
-    lse = np.logaddexp(lse1, lse2)
-    base = np.where(np.isneginf(lse), 0, lse)  # of who sees nothing in either: 0 · 0 + 0 · 0
-    one, two = (np.exp(x - base).astype(out1.dtype)[..., None] for x in (lse1, lse2))
+    lse = xp.logaddexp(lse1, lse2)
+    base = xp.where(xp.isneginf(lse), 0, lse)  # of who sees nothing in either: 0 · 0 + 0 · 0
+    one, two = (xp.exp(x - base).astype(out1.dtype)[..., None] for x in (lse1, lse2))
     return one * out1 + two * out2, lse
 
 
@@ -87,11 +87,11 @@ def forward(
     out is 0. mask (b, a, s, t) is added to the scores. Causal: query i sees keys 0..i. Any strides.
     """
     s, t = q.shape[2], k.shape[2]
-    lse, scratch = np.empty_like(q, shape=q.shape[:3], order="C"), Scratch(q)
+    lse, scratch = xp.empty_like(q, shape=q.shape[:3], order="C"), Scratch(q)
     if not s * t:
-        out[...], lse[...] = 0, -np.inf
+        out[...], lse[...] = 0, -xp.inf
         return lse
-    size, ones = block_size(s, 8, causal), np.ones((t, 1), q.dtype)
+    size, ones = block_size(s, 8, causal), xp.ones((t, 1), q.dtype)
     for few, members in heads(q, k, size * min(t, ALONG)):
         values = scratch.dense("dense v", v[few])
         of_keys = fit(k[few], values)
@@ -115,10 +115,10 @@ def _exponentials(tiles, q, kt, mask, near, rows, along) -> Iterator[tuple]:
         if not tiles.near:
             before, top = top, p.max(-1, keepdims=True)
             if before is not None:
-                np.maximum(top, before, out=top)
+                xp.maximum(top, before, out=top)
             if near is not None:
                 top[near[:, rows]] = 0
-            base = np.where(np.isneginf(top), 0, top)
+            base = xp.where(xp.isneginf(top), 0, top)
             p -= base
             shrink = None if before is None else tiles.power(before - base)
         yield keys, tiles.exponentials(p, rows, keys), shrink, top
@@ -133,12 +133,12 @@ def _along_keys(exponentials, tiles, ones, v, out):
         if shrink is not None:
             total *= shrink
             acc *= shrink
-        total += np.matmul(p, ones[keys])
+        total += xp.matmul(p, ones[keys])
         tiles.scratch.put(acc, p, v[:, keys], keys.start == 0)
     if tiles.masked:
         total[total == 0] = 1
-    np.divide(acc, total, out=out)
-    lse = np.log(total)
+    xp.divide(acc, total, out=out)
+    lse = xp.log(total)
     return (lse if top is None else lse + top / tiles.unit)[..., 0]
 
 
@@ -165,7 +165,7 @@ def backward(
         to_k, to_v = scratch("dk", *k[few].shape), scratch("dv", *v[few].shape)
         for member, at in enumerate(members):
             to_q = scratch("dq", *q[at].shape)
-            minus = np.where(np.isneginf(lse[at]), NOTHING, lse[at] * -tiles.unit)
+            minus = xp.where(xp.isneginf(lse[at]), NOTHING, lse[at] * -tiles.unit)
             qs = _beside(scratch, "q", q[at], minus)
             gs = _beside(scratch, "g", g[at], -dots(g[at], out[at]))
             hidden = None if mask is None else mask[at]
@@ -183,8 +183,8 @@ def backward(
                         dmask[at][:, rows, keys] = ds
                     scratch.put(to_k[:, keys], ds.swapaxes(-1, -2), qs[:, rows, :-1], fresh)
                     scratch.put(to_q[:, rows], ds, ks[:, keys], keys.start == 0)
-            np.multiply(to_q, factor, out=dq[at])
-        np.multiply(to_k[:, :seen], factor, out=dk[few][:, :seen])
+            xp.multiply(to_q, factor, out=dq[at])
+        xp.multiply(to_k[:, :seen], factor, out=dk[few][:, :seen])
         dv[few][:, :seen] = to_v[:, :seen]
 
 
@@ -194,7 +194,7 @@ def _over_ones(scratch: Scratch, name: str, x: Array, scale: float, often: bool)
     n, t, d = x.shape
     y = scratch(name, n, d + 1, t) if often else scratch(name, n, t, d + 1).swapaxes(-1, -2)
     x = scratch.dense("dense", x) if often else x  # to turn rows that lie apart takes thrice
-    np.multiply(x.swapaxes(-1, -2), x.dtype.type(scale), out=y[:, :-1])
+    xp.multiply(x.swapaxes(-1, -2), x.dtype.type(scale), out=y[:, :-1])
     y[:, -1] = 1
     return y
 

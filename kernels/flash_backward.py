@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import arrays as np
+from . import arrays as xp
 from . import flash_plan as plan
 from .flash_tiles import LOG2E
 from .flash_triton import edged, head_of, put, tile
@@ -176,9 +176,9 @@ def _queries_kernel(
 
 
 def backward(
-    g: np.ndarray, q: np.ndarray, k: np.ndarray, v: np.ndarray, out: np.ndarray, lse: np.ndarray,
-    dq: np.ndarray, dk: np.ndarray, dv: np.ndarray, causal: bool, scale: float,
-    mask: np.ndarray | None = None, dmask: np.ndarray | None = None,
+    g: xp.ndarray, q: xp.ndarray, k: xp.ndarray, v: xp.ndarray, out: xp.ndarray, lse: xp.ndarray,
+    dq: xp.ndarray, dk: xp.ndarray, dv: xp.ndarray, causal: bool, scale: float,
+    mask: xp.ndarray | None = None, dmask: xp.ndarray | None = None,
 ) -> None:  # fmt: skip
     """As flash.backward."""
     g, q, k, v = (plan.rows(x) for x in (g, q, k, v))
@@ -186,7 +186,7 @@ def backward(
     homes = [plan.room(x) for x in (dq, dk, dv)]
     delta, base = _sums(g, plan.rows(out), lse)
     to_q, to_k, to_v = homes
-    slopes = None if dmask is None else np.empty_like(dmask, order="C")
+    slopes = None if dmask is None else xp.empty_like(dmask, order="C")
     _launch_keys(g, q, k, v, delta, base, to_k, to_v, mask, causal, scale)
     _launch_queries(g, q, k, v, delta, base, to_q, mask, slopes, causal, scale)
     plan.settle(homes, [dq, dk, dv])
@@ -198,7 +198,7 @@ def _sums(g, out, lse):
     """Σ g·out and log-sum-exp of each query, as kernels take them."""
     b, heads, s, e = g.shape
     padded, wide = -(-s // PADDED) * PADDED, plan.width(e)
-    delta, base = (np.empty_like(lse, shape=(b * heads, padded)) for _ in range(2))
+    delta, base = (xp.empty_like(lse, shape=(b * heads, padded)) for _ in range(2))
     size = NUMBERS // wide
     _delta_kernel[(b * heads * -(-padded // size),)](
         plan.address(g), plan.address(out), lse, delta, base, *plan.strides(g, out), heads, s,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from . import arrays as np
+from . import arrays as xp
 from .launch import next_power_of_2, pointer
 from .matmul_plan import address, has_tma, widens
 
@@ -62,7 +62,7 @@ def choose(kernel: str, width: int, kind: str) -> tuple[str, Tile]:
     return (kind, fits[0]) if fits else choose(kernel, width, "half")
 
 
-def kind_of(boxes: list[np.ndarray], mask: np.ndarray | None) -> str:
+def kind_of(boxes: list[xp.ndarray], mask: xp.ndarray | None) -> str:
     """For arrays that a program goes along, which TMA may load."""
     if boxes[0].itemsize > 2:
         return "single"
@@ -71,14 +71,14 @@ def kind_of(boxes: list[np.ndarray], mask: np.ndarray | None) -> str:
     return "box" if has_tma(boxes[0]) and all(map(_boxed, boxes)) else "half"
 
 
-def _boxed(x: np.ndarray) -> bool:
+def _boxed(x: xp.ndarray) -> bool:
     """Whether 16 bytes divide address and strides, as TMA wants it."""
     steps = [stride for n, stride in zip(x.shape[:3], x.strides) if n > 1]
     even = all(step > 0 and step % 16 == 0 for step in steps)
     return x.size > 0 and even and pointer(x).data_ptr() % 16 == 0
 
 
-def served(q: np.ndarray, v: np.ndarray) -> bool:
+def served(q: xp.ndarray, v: xp.ndarray) -> bool:
     return q.dtype.name in SERVED and 0 < max(q.shape[3], v.shape[3]) <= WIDEST
 
 
@@ -90,27 +90,27 @@ def width(n: int) -> int:
 # Operands
 
 
-def rows(x: np.ndarray) -> np.ndarray:
+def rows(x: xp.ndarray) -> xp.ndarray:
     """x itself if its rows are contiguous, else a copy."""
     return x if _in_rows(x) else x.copy("C")
 
 
-def room(x: np.ndarray) -> np.ndarray:
+def room(x: xp.ndarray) -> xp.ndarray:
     """Where a kernel may write what belongs into x: x itself if its rows are contiguous."""
-    return x if _in_rows(x) else np.empty_like(x, order="C")
+    return x if _in_rows(x) else xp.empty_like(x, order="C")
 
 
-def _in_rows(x: np.ndarray) -> bool:
+def _in_rows(x: xp.ndarray) -> bool:
     return x.strides[-1] == x.itemsize or x.shape[-1] == 1
 
 
-def settle(homes: list[np.ndarray], targets: list[np.ndarray]) -> None:
+def settle(homes: list[xp.ndarray], targets: list[xp.ndarray]) -> None:
     for home, target in zip(homes, targets):
         if home is not target:
             target[...] = home
 
 
-def strides(*arrays: np.ndarray | None) -> list[int]:
+def strides(*arrays: xp.ndarray | None) -> list[int]:
     """Of batch, head and row of each, in numbers."""
     found = [(0, 0, 0) if x is None else x.strides[:3] for x in arrays]
     return [
@@ -118,7 +118,7 @@ def strides(*arrays: np.ndarray | None) -> list[int]:
     ]
 
 
-def operand(x: np.ndarray, kind: str, count: int, wide: int) -> Any:
+def operand(x: xp.ndarray, kind: str, count: int, wide: int) -> Any:
     """What a program goes along: for TMA a descriptor of boxes of `count` rows, `wide` numbers."""
     if kind != "box":
         return address(x)
@@ -126,12 +126,12 @@ def operand(x: np.ndarray, kind: str, count: int, wide: int) -> Any:
     from triton.tools.tensor_descriptor import TensorDescriptor
 
     base = pointer(x)
-    base.dtype = language.bfloat16 if x.dtype == np.uint16 else language.float16
+    base.dtype = language.bfloat16 if x.dtype == xp.uint16 else language.float16
     steps = [8 if n == 1 else step // x.itemsize for n, step in zip(x.shape[:3], x.strides)]
     return TensorDescriptor(base, list(x.shape), [*steps, 1], [1, 1, count, wide])
 
 
-def constants(q: np.ndarray, v: np.ndarray, causal: bool, kind: str, tile: Tile) -> dict[str, Any]:
+def constants(q: xp.ndarray, v: xp.ndarray, causal: bool, kind: str, tile: Tile) -> dict[str, Any]:
     """Those that all kernels have, and how they are compiled."""
     d, e = q.shape[3], v.shape[3]
     return {

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 
 from numpy.lib import introspect
 
-from . import arrays as np
+from . import arrays as xp
 from .arrays import on_gpu
 from .halves import store, wide
 
-Array = np.ndarray
+Array = xp.ndarray
 
 ELEMENTS = 1 << 17  # of a tile, 512 KiB in float32
 FEWEST, MOST = 64, 256  # rows of a block: few skip more of the masked half, many feed the GEMM
@@ -59,39 +59,39 @@ def heads(q: Array, k: Array, elements: int) -> Iterator[tuple[tuple, list[tuple
 
 def dots(x: Array, y: Array) -> Array:
     """Of rows: (n, s, d) twice -> (n, s)."""
-    return np.einsum("hqd,hqd->hq", x, y)
+    return xp.einsum("hqd,hqd->hq", x, y)
 
 
 def lengths(x: Array) -> Array:
     """Of rows: (n, s, d) -> (n, s)."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.sqrt(dots(x, x))
+    with xp.errstate(over="ignore", invalid="ignore"):
+        return xp.sqrt(dots(x, x))
 
 
 def all_near(queries: Array, keys: Array, scale: float) -> bool:
     """Whether no score of these lengths, (n, s) and (n, t), can be far from 0."""
-    with np.errstate(over="ignore", invalid="ignore"):
+    with xp.errstate(over="ignore", invalid="ignore"):
         most = queries.max(1) * keys.max(1) * abs(scale * LOG2E)
     return bool((most <= NEAR).all())
 
 
 def near_queries(queries: Array, keys: Array, scale: float, causal: bool) -> Array:
     """Whether all scores that a query sees must lie near 0: (n, s)."""
-    longest = np.maximum.accumulate(keys, 1)
-    last = np.arange(queries.shape[1]) if causal else np.full(1, keys.shape[1])
-    longest = longest[:, np.minimum(last, keys.shape[1] - 1)]
-    with np.errstate(over="ignore", invalid="ignore"):
+    longest = xp.maximum.accumulate(keys, 1)
+    last = xp.arange(queries.shape[1]) if causal else xp.full(1, keys.shape[1])
+    longest = longest[:, xp.minimum(last, keys.shape[1] - 1)]
+    with xp.errstate(over="ignore", invalid="ignore"):
         return queries * longest * abs(scale * LOG2E) <= NEAR
 
 
 def fit(keys: Array, values: Array | None = None) -> Array:
     """Lengths of keys (n, t), infinite if their values (n, t, e) may overflow times 2^NEAR."""
     found = lengths(keys)
-    return found if values is None else np.where(lengths(values) < FAR, found, np.inf)
+    return found if values is None else xp.where(lengths(values) < FAR, found, xp.inf)
 
 
 @functools.cache
-def power_of_2(dtype: np.dtype) -> bool:
+def power_of_2(dtype: xp.dtype) -> bool:
     """Whether NumPy's exp2 works in vectors here: it then takes half the time of exp."""
     found = introspect.opt_func_info(func_name="^exp2$")["exp2"]
     return "baseline" not in found[2 * dtype.char]["current"]
@@ -100,15 +100,15 @@ def power_of_2(dtype: np.dtype) -> bool:
 def edge(rows: int, keys: int, ahead: int, like: Array, factor: bool) -> Array:
     """1 where a query sees a key and else 0, or their logarithms, to multiply or to be added."""
     make = _edge if rows * keys <= MOST * ALONG else _edge.__wrapped__
-    with np.beside(like):
+    with xp.beside(like):
         return make(rows, keys, ahead, like.dtype, factor, on_gpu(like))
 
 
 @functools.lru_cache(maxsize=16)
 def _edge(rows, keys, ahead, dtype, factor, there):
     """`there` is whether it lies on the GPU: what is cached for a CPU must not turn up there."""
-    seen = np.tri(rows, keys, ahead, dtype=np.bool_)
-    return (np.where(seen, 1, 0) if factor else np.where(seen, 0, -np.inf)).astype(dtype)
+    seen = xp.tri(rows, keys, ahead, dtype=xp.bool_)
+    return (xp.where(seen, 1, 0) if factor else xp.where(seen, 0, -xp.inf)).astype(dtype)
 
 
 def widened(*outputs: int) -> Callable[[Callable], Callable]:
@@ -124,7 +124,7 @@ def widened(*outputs: int) -> Callable[[Callable], Callable]:
             inner = [wide(a) if getattr(a, "ndim", 0) else a for a in args]
             results = [i for i in outputs if i < len(args) and args[i] is not None]
             for i in results:
-                inner[i] = np.empty_like(args[i], np.float32)
+                inner[i] = xp.empty_like(args[i], xp.float32)
             returned = function(*inner)
             for i in results:
                 store(inner[i], args[i])
@@ -145,7 +145,7 @@ class Scratch:
         size = math.prod(shape)
         if name not in self.memory or self.memory[name].size < size:
             self.memory.pop(name, None)  # both at once would be more than a tile
-            self.memory[name] = np.empty_like(self.like, shape=size)
+            self.memory[name] = xp.empty_like(self.like, shape=size)
         return self.memory[name][:size].reshape(shape)
 
     def dense(self, name: str, x: Array) -> Array:
@@ -157,12 +157,12 @@ class Scratch:
         return y
 
     def product(self, name: str, a: Array, b: Array) -> Array:
-        return np.matmul(a, b, out=self(name, *a.shape[:-1], b.shape[-1]))
+        return xp.matmul(a, b, out=self(name, *a.shape[:-1], b.shape[-1]))
 
     def put(self, into: Array, a: Array, b: Array, fresh: bool) -> None:
         """into = a b, or += a b."""
         if fresh:
-            np.matmul(a, b, out=into)
+            xp.matmul(a, b, out=into)
         else:
             into += self.product("part", a, b)
 
@@ -178,9 +178,9 @@ class Tiles:
     def __init__(self, scratch: Scratch, causal: bool, masked: bool):
         self.scratch, self.causal, self.masked, self.near = scratch, causal, masked, False
         by_2 = not masked and power_of_2(scratch.like.dtype)
-        self.power: Callable = np.exp2 if by_2 else np.exp
+        self.power: Callable = xp.exp2 if by_2 else xp.exp
         self.unit = LOG2E if by_2 else 1.0
-        self.least = math.log2(np.finfo(scratch.like.dtype).tiny) / LOG2E * self.unit + 1
+        self.least = math.log2(xp.finfo(scratch.like.dtype).tiny) / LOG2E * self.unit + 1
 
     def measure(self, q: Array, of_keys: Array, scale: float) -> Array | None:
         """Chooses the way for queries (n, s, d) and keys of some lengths; tells which queries need
@@ -197,21 +197,21 @@ class Tiles:
         if mask is not None:
             p += mask[:, rows, keys]
         if not self.near:
-            self._hide(np.add, p, rows, keys)
+            self._hide(xp.add, p, rows, keys)
         return p
 
     def exponentials(self, p: Array, rows: slice, keys: slice) -> Array:
         """In place."""
         if not self.near and not self.masked:
-            np.maximum(p, self.least, out=p)
+            xp.maximum(p, self.least, out=p)
         self.power(p, out=p)
         if not self.masked:
-            self._hide(np.multiply, p, rows, keys)
+            self._hide(xp.multiply, p, rows, keys)
         return p
 
-    def _hide(self, by: np.ufunc, p: Array, rows: slice, keys: slice) -> None:
+    def _hide(self, by: xp.ufunc, p: Array, rows: slice, keys: slice) -> None:
         first = max(rows.start, keys.start)  # no key before it is hidden from any of these queries
         if self.causal and keys.stop > rows.start + 1:
             of = p[..., first - keys.start :]
-            hidden = edge(of.shape[1], of.shape[2], rows.start - first, p, by is np.multiply)
+            hidden = edge(of.shape[1], of.shape[2], rows.start - first, p, by is xp.multiply)
             by(of, hidden, out=of)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import arrays as np
+from . import arrays as xp
 from . import flash_plan as plan
 from .flash_tiles import LOG2E
 from .launch import triton_kernel
@@ -149,14 +149,14 @@ def _forward_kernel(
 
 
 def forward(
-    q: np.ndarray, k: np.ndarray, v: np.ndarray, out: np.ndarray, causal: bool, scale: float,
-    mask: np.ndarray | None = None,
-) -> np.ndarray:  # fmt: skip
+    q: xp.ndarray, k: xp.ndarray, v: xp.ndarray, out: xp.ndarray, causal: bool, scale: float,
+    mask: xp.ndarray | None = None,
+) -> xp.ndarray:  # fmt: skip
     """As flash.forward; the log-sum-exp in float32."""
     (b, heads, s, d), (_, few, t, e) = q.shape, v.shape
-    lse = np.empty_like(q, np.float32, "C", shape=(b, heads, s))
+    lse = xp.empty_like(q, xp.float32, "C", shape=(b, heads, s))
     if not t:
-        out[...], lse[...] = 0, -np.inf
+        out[...], lse[...] = 0, -xp.inf
         return lse
     q, k, v, home = plan.rows(q), plan.rows(k), plan.rows(v), plan.room(out)
     mask = mask if mask is None else plan.rows(mask)

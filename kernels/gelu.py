@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from . import arrays as np
+from . import arrays as xp
 from .dispatch import dispatched
 from .erf import erf
 from .launch import contiguous, triton_kernel
@@ -26,24 +26,24 @@ BLOCK = 1024  # elements a program
 
 
 @dispatched
-def forward(x: np.ndarray, approximate: str = "none") -> tuple[np.ndarray, np.ndarray]:
+def forward(x: xp.ndarray, approximate: str = "none") -> tuple[xp.ndarray, xp.ndarray]:
     """x · Φ(x), and its slope for backward.
 
     Temporary memory is two tiles of ELEMENTS; but exact in float16 it is 8 and in float64 14,
     for erf then has more terms.
     """
-    x = np.asarray(x, order="C")  # np.ascontiguousarray would make 1-d of 0-d
-    y, slope = np.empty_like(x), np.empty_like(x)
+    x = xp.asarray(x, order="C")  # np.ascontiguousarray would make 1-d of 0-d
+    y, slope = xp.empty_like(x), xp.empty_like(x)
     form = _by_tanh if approximate == "tanh" else _exact
     for xt, yt, st in flat_tiles(x, y, slope):
-        half = np.empty_like(xt)
+        half = xp.empty_like(xt)
         form(xt, half, yt, st)
-        np.multiply(half, xt, out=yt)
+        xp.multiply(half, xt, out=yt)
         st += half
     return y, slope
 
 
-def naive(x: np.ndarray, approximate: str = "none") -> np.ndarray:
+def naive(x: xp.ndarray, approximate: str = "none") -> xp.ndarray:
     """The formula, one temporary an operation."""
     return x * _naive_half(x, approximate)
 
@@ -54,18 +54,18 @@ def _forward_naive(x, approximate="none"):
     if approximate == "tanh":
         slope = half + 2 * x * half * (1 - half) * C * (1 + 3 * K * x * x)
     else:
-        slope = half + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+        slope = half + x * xp.exp(-x * x / 2) / math.sqrt(2 * math.pi)
     return x * half, slope
 
 
 def _naive_half(x, approximate):
     if approximate == "tanh":
-        return 0.5 * (1 + np.tanh(C * (x + K * x**3)))
+        return 0.5 * (1 + xp.tanh(C * (x + K * x**3)))
     return 0.5 * (1 + erf(x / math.sqrt(2)))
 
 
 @dispatched
-def backward(g: np.ndarray, slope: np.ndarray) -> np.ndarray:
+def backward(g: xp.ndarray, slope: xp.ndarray) -> xp.ndarray:
     """g · d gelu/dx."""
     return g * slope
 
@@ -75,23 +75,23 @@ def _exact(x, half, scratch, rest):
     erf(x, out=half, scale=math.sqrt(0.5))
     half *= 0.5
     half += 0.5
-    np.multiply(x, x, out=rest)
+    xp.multiply(x, x, out=rest)
     rest *= -0.5
-    np.exp(rest, out=rest)
+    xp.exp(rest, out=rest)
     rest *= C / 2
     rest *= x
 
 
 def _by_tanh(x, half, scratch, rest):
     """With u = C(x + Kx³): half = (1 + tanh u) / 2; rest = x · d half/dx."""
-    square = np.multiply(x, x, out=scratch)
-    np.multiply(square, C * K, out=half)
+    square = xp.multiply(x, x, out=scratch)
+    xp.multiply(square, C * K, out=half)
     half += C
     half *= x
-    np.tanh(half, out=half)
+    xp.tanh(half, out=half)
     half *= 0.5
     half += 0.5
-    np.subtract(1, half, out=rest)
+    xp.subtract(1, half, out=rest)
     rest *= half  # half the slope of tanh; before x: x³ may overflow, and inf · 0 is NaN
     square *= 6 * C * K
     square += 2 * C
@@ -123,8 +123,8 @@ def _gelu_kernel(
 @forward.version("triton")
 def _forward_triton(x, approximate="none"):
     x = contiguous(x)
-    y, slope = np.empty_like(x), np.empty_like(x)
-    constants = {"TANH": approximate == "tanh", "DOUBLE": x.dtype == np.float64, "BLOCK": BLOCK}
+    y, slope = xp.empty_like(x), xp.empty_like(x)
+    constants = {"TANH": approximate == "tanh", "DOUBLE": x.dtype == xp.float64, "BLOCK": BLOCK}
     _gelu_kernel[(-(-x.size // BLOCK),)](x, y, slope, x.size, **constants)
     return y, slope
 
@@ -139,7 +139,7 @@ def _scale_kernel(g_ptr, slope_ptr, dx_ptr, n, DOUBLE: tl.constexpr, BLOCK: tl.c
 
 @backward.version("triton")
 def _backward_triton(g, slope):
-    g, dx = np.asarray(g, order="C"), np.empty_like(slope)
-    constants = {"DOUBLE": g.dtype == np.float64, "BLOCK": BLOCK}
+    g, dx = xp.asarray(g, order="C"), xp.empty_like(slope)
+    constants = {"DOUBLE": g.dtype == xp.float64, "BLOCK": BLOCK}
     _scale_kernel[(-(-g.size // BLOCK),)](g, slope, dx, g.size, **constants)
     return dx

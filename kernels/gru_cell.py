@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import arrays as np
+from . import arrays as xp
 from .dispatch import dispatched
 from .launch import contiguous, triton_kernel
 from .lstm_cell import Outputs, cut, gates_of, outputs, pick, tanh
@@ -26,7 +26,7 @@ tl: Any = None  # Triton's language, once a kernel is launched
 
 @dispatched
 def forward(
-    a: np.ndarray, m: np.ndarray, h: np.ndarray, b: np.ndarray | None = None,
+    a: xp.ndarray, m: xp.ndarray, h: xp.ndarray, b: xp.ndarray | None = None,
     halved: bool = False, out: Outputs | None = None,
 ) -> Outputs:  # fmt: skip
     """a, m (n, 3h), h (n, h), b (h,) -> h', m_n + b (n, h), the values of r, z, n (3, n, h).
@@ -44,24 +44,24 @@ def forward(
 def _step(a, m, h, b, gates, hidden, state, halved):
     """Of one tile, with a, m and gates (3, n, h)."""
     both, new = gates[:2], gates[2]
-    np.add(a[:2], m[:2], out=both)
+    xp.add(a[:2], m[:2], out=both)
     if not halved:
         both *= 0.5
-    np.tanh(both, out=both)
+    xp.tanh(both, out=both)
     both *= 0.5
     both += 0.5
-    np.add(m[2], 0 if b is None else b, out=hidden)
-    np.multiply(both[0], hidden, out=new)
+    xp.add(m[2], 0 if b is None else b, out=hidden)
+    xp.multiply(both[0], hidden, out=new)
     new += a[2]
-    np.tanh(new, out=new)
-    np.subtract(h, new, out=state)
+    xp.tanh(new, out=new)
+    xp.subtract(h, new, out=state)
     state *= both[1]
     state += new
 
 
 @dispatched
 def backward(
-    g: np.ndarray, dh: np.ndarray, values: np.ndarray, hidden: np.ndarray, h: np.ndarray,
+    g: xp.ndarray, dh: xp.ndarray, values: xp.ndarray, hidden: xp.ndarray, h: xp.ndarray,
     out: Outputs | None = None,
 ) -> Outputs:  # fmt: skip
     """g + dh (n, h) is the cotangent of h'; the values, m_n + b and h as forward's.
@@ -72,23 +72,23 @@ def backward(
     da, dm, dold = out = _slots(h, out)
     for rows in row_tiles(*h.shape):
         parts = gates_of(da[rows], 3), gates_of(dm[rows], 3), dold[rows]
-        _slopes(np.add(g[rows], dh[rows]), values[:, rows], hidden[rows], h[rows], *parts)
+        _slopes(xp.add(g[rows], dh[rows]), values[:, rows], hidden[rows], h[rows], *parts)
     return out
 
 
 def _slopes(e, gates, hidden, h, da, dm, dold):
     """Of one tile: e is the cotangent of h', and written over."""
-    d = np.multiply(gates, gates)
+    d = xp.multiply(gates, gates)
     (r, z, new), (dr, dz, dn) = gates, d
-    np.subtract(1, dn, out=dn)
-    np.subtract(gates[:2], d[:2], out=d[:2])  # the slopes of all gates
-    np.multiply(e, z, out=dold)
+    xp.subtract(1, dn, out=dn)
+    xp.subtract(gates[:2], d[:2], out=d[:2])  # the slopes of all gates
+    xp.multiply(e, z, out=dold)
     dz *= e
     e -= dold
     dn *= e
     dr *= dn
     dr *= hidden
-    dz *= np.subtract(h, new, out=e)
+    dz *= xp.subtract(h, new, out=e)
     da[...] = d
     dn *= r
     dm[...] = d
@@ -98,11 +98,11 @@ def _slopes(e, gates, hidden, h, da, dm, dold):
 def naive(a, m, h, b=None, halved=False, out=None):
     """The formula, one temporary an operation."""
     state, hidden, values = out = outputs(h, out, 3)
-    sigmoid = lambda x: 0.5 + 0.5 * np.tanh(x if halved else x / 2)  # 1 / (1 + exp(-x)), or of 2x
+    sigmoid = lambda x: 0.5 + 0.5 * xp.tanh(x if halved else x / 2)  # 1 / (1 + exp(-x)), or of 2x
     (ar, az, an), (mr, mz, mn) = gates_of(a, 3), gates_of(m, 3)
     hidden[...] = mn if b is None else mn + b
     r, z = sigmoid(ar + mr), sigmoid(az + mz)
-    values[...] = np.stack((r, z, np.tanh(an + r * hidden)))
+    values[...] = xp.stack((r, z, xp.tanh(an + r * hidden)))
     state[...] = (1 - z) * values[2] + z * h
     return out
 
@@ -112,15 +112,15 @@ def _backward_naive(g, dh, values, hidden, h, out=None):
     (r, z, n), d, out = values, g + dh, _slots(h, out)
     dn = d * (1 - z) * (1 - n * n)
     both = dn * hidden * r * (1 - r), d * (h - n) * z * (1 - z)
-    for slot, part in zip(out, (np.hstack((*both, dn)), np.hstack((*both, dn * r)), d * z)):
+    for slot, part in zip(out, (xp.hstack((*both, dn)), xp.hstack((*both, dn * r)), d * z)):
         slot[...] = part
     return out
 
 
-def _slots(h: np.ndarray, out: Outputs | None) -> Outputs:
+def _slots(h: xp.ndarray, out: Outputs | None) -> Outputs:
     """Cotangents (n, 3h) twice and (n, h), unless they are there."""
     n, units = h.shape
-    return out or tuple(np.empty_like(h, shape=(n, k * units), order="C") for k in (3, 3, 1))
+    return out or tuple(xp.empty_like(h, shape=(n, k * units), order="C") for k in (3, 3, 1))
 
 
 # The same on a GPU: a block of one row's units a program

@@ -14,7 +14,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from . import arrays as np
+from . import arrays as xp
 from .arrays import on_gpu
 
 POINTERS = {"uint16": "bfloat16", "bf16": "bfloat16"}  # which NumPy and CuPy have not
@@ -75,9 +75,9 @@ def pointer(value: Any, dtype: str | None = None) -> Any:
 
     Of NumPy's scalars the interpreter takes any, a GPU's launch none: they become Python's numbers.
     """
-    if isinstance(value, np.ndarray):
+    if isinstance(value, xp.ndarray):
         return Pointer(value, dtype or value.dtype.name)
-    return value.item() if isinstance(value, np.generic) else value
+    return value.item() if isinstance(value, xp.generic) else value
 
 
 class Pointer:
@@ -126,7 +126,7 @@ def interpreted() -> bool:
 
 def _want_interpreter(args: tuple) -> None:
     arrays = (getattr(a, "array", a) for a in args)  # also what stands in a Pointer
-    on_host = any(isinstance(a, np.ndarray) and not on_gpu(a) for a in arrays)
+    on_host = any(isinstance(a, xp.ndarray) and not on_gpu(a) for a in arrays)
     if on_host and not interpreted():
         raise RuntimeError(
             "a Triton kernel on NumPy arrays runs in Triton's interpreter: set TRITON_INTERPRET=1 "

@@ -14,7 +14,7 @@ three times backward. Two numbers a row are kept, the mean and 1/deviation.
 
 from __future__ import annotations
 
-from . import arrays as np
+from . import arrays as xp
 from . import norm_triton
 from .dispatch import dispatched
 from .tiles import added, row_tiles, spreading
@@ -26,13 +26,13 @@ LONG = 1024  # numbers in a row: BLAS is slow at rows as far apart as pages of m
 def naive(x, weight, bias, eps=1e-5):
     """The formula, one temporary an operation."""
     mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
-    return (x - mean) / np.sqrt(variance + eps) * weight + bias
+    return (x - mean) / xp.sqrt(variance + eps) * weight + bias
 
 
 @dispatched
 def forward(
-    x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None, eps: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    x: xp.ndarray, weight: xp.ndarray | None, bias: xp.ndarray | None, eps: float
+) -> tuple[xp.ndarray, xp.ndarray, xp.ndarray]:
     """x (n, h) -> y (n, h), and for backward x itself, less its means if need be, and (2, n, 2).
 
     With r = 1/deviation and m = -mean · r, y = x · (r wᵀ) + (m wᵀ + 1 bᵀ). Over x and a tile that
@@ -43,17 +43,17 @@ def forward(
     digits: then all is done again with the means taken off. Temporary memory: a tile of
     ROW_ELEMENTS, and vectors.
     """
-    stats, y = np.zeros_like(x, shape=(2, len(x), 2)), np.empty_like(x)
-    affine, share = np.zeros_like(x, shape=(2, x.shape[1])), np.empty_like(x, shape=x.shape[1])
+    stats, y = xp.zeros_like(x, shape=(2, len(x), 2)), xp.empty_like(x)
+    affine, share = xp.zeros_like(x, shape=(2, x.shape[1])), xp.empty_like(x, shape=x.shape[1])
     affine[0] = 1 if weight is None else weight
     affine[1] = 0 if bias is None else bias
     share[...] = 1 / max(x.shape[1], 1)
-    with np.errstate(over="ignore", invalid="ignore"):
+    with xp.errstate(over="ignore", invalid="ignore"):
         _normalise(x, share, affine, eps, y, stats)
-        near = (np.square(stats[1, :, 0]) <= NEAR).all()
+        near = (xp.square(stats[1, :, 0]) <= NEAR).all()
     if not near:
-        x = x - np.matmul(x, share)[:, None]
-        _normalise(x, np.zeros_like(share), affine, eps, y, stats)
+        x = x - xp.matmul(x, share)[:, None]
+        _normalise(x, xp.zeros_like(share), affine, eps, y, stats)
     return y, x, stats
 
 
@@ -63,10 +63,10 @@ def _normalise(x, share, affine, eps, y, stats):
     shift[:, 1] = 1
     for rows in row_tiles(n, h):
         xt = x[rows]
-        mean = np.matmul(xt, share)
-        variance = np.vecdot(xt, xt) / max(h, 1) - mean * mean
-        r = np.divide(1, np.sqrt(variance + eps), out=scale[rows, 0])
-        np.multiply(-mean, r, out=shift[rows, 0])
+        mean = xp.matmul(xt, share)
+        variance = xp.vecdot(xt, xt) / max(h, 1) - mean * mean
+        r = xp.divide(1, xp.sqrt(variance + eps), out=scale[rows, 0])
+        xp.multiply(-mean, r, out=shift[rows, 0])
         _affine(xt, scale[rows], shift[rows], affine, y[rows])
 
 
@@ -74,20 +74,20 @@ def _affine(x, scale, shift, affine, y):
     """y = x · (scale affine) + shift affine of a tile, (n, 2) (2, h): products, or row by row."""
     if x.shape[1] >= LONG:
         with spreading(x.shape[1]):
-            np.multiply(x, scale[:, :1], out=y)
+            xp.multiply(x, scale[:, :1], out=y)
             y += shift[:, :1]
             y *= affine[0]
             y += affine[1]
     else:
-        np.matmul(scale, affine, out=y)
+        xp.matmul(scale, affine, out=y)
         y *= x
-        y += np.matmul(shift, affine)
+        y += xp.matmul(shift, affine)
 
 
 @dispatched
 def backward(
-    g: np.ndarray, x: np.ndarray, weight: np.ndarray | None, stats: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    g: xp.ndarray, x: xp.ndarray, weight: xp.ndarray | None, stats: xp.ndarray
+) -> tuple[xp.ndarray, xp.ndarray, xp.ndarray]:
     """Cotangents of x (n, h), in g's shape if that is another, and of weight and bias (h,).
 
     With u = g · w and normal = r x + m, dx = r (u - mean(u) - normal · mean(u · normal)), which is
@@ -96,39 +96,39 @@ def backward(
     Temporary memory: three tiles of ROW_ELEMENTS, and vectors.
     """
     n, h = x.shape
-    dx, daffine = np.empty_like(x, shape=g.shape), np.zeros_like(x, shape=(2, h))
+    dx, daffine = xp.empty_like(x, shape=g.shape), xp.zeros_like(x, shape=(2, h))
     g, out, (scale, shift) = g.reshape(n, h), dx.reshape(n, h), stats
-    weight = np.ones_like(x, shape=h) if weight is None else weight
-    parts = np.empty_like(x, shape=(3, next(row_tiles(n, h), slice(0, 0)).stop, h))
+    weight = xp.ones_like(x, shape=h) if weight is None else weight
+    parts = xp.empty_like(x, shape=(3, next(row_tiles(n, h), slice(0, 0)).stop, h))
     parts[2] = 1
     for rows in row_tiles(n, h):
         gt, tile, r, m = g[rows], parts[:, : rows.stop - rows.start], scale[rows, 0], shift[rows, 0]
         u, xt = tile[:2]
-        daffine += np.matmul(shift[rows].T, gt)
-        gw = np.matmul(gt, weight)
-        np.copyto(xt, x[rows])
-        gx = np.multiply(gt, xt, out=u)
-        daffine[0] += np.matmul(r, gx)
-        factors = _factors(r, m, gw, np.matmul(gx, weight), max(h, 1))
+        daffine += xp.matmul(shift[rows].T, gt)
+        gw = xp.matmul(gt, weight)
+        xp.copyto(xt, x[rows])
+        gx = xp.multiply(gt, xt, out=u)
+        daffine[0] += xp.matmul(r, gx)
+        factors = _factors(r, m, gw, xp.matmul(gx, weight), max(h, 1))
         with spreading(h):
-            np.multiply(gt, weight, out=u)
+            xp.multiply(gt, weight, out=u)
         added(factors, tile, out[rows])
     return dx, *daffine
 
 
-def _factors(r: np.ndarray, m: np.ndarray, gw: np.ndarray, gxw: np.ndarray, h: int) -> np.ndarray:
+def _factors(r: xp.ndarray, m: xp.ndarray, gw: xp.ndarray, gxw: xp.ndarray, h: int) -> xp.ndarray:
     """What u, x and 1 are multiplied by in each row, (n, 3), from Σ u and Σ u · x over it, (n,)."""
-    factors, share = np.empty_like(r, shape=(len(r), 3)), r / -h
+    factors, share = xp.empty_like(r, shape=(len(r), 3)), r / -h
     slope = share * (r * gxw + m * gw)  # -r · mean(u · normal)
     factors[:, 0] = r
-    np.multiply(slope, r, out=factors[:, 1])
-    np.add(slope * m, share * gw, out=factors[:, 2])
+    xp.multiply(slope, r, out=factors[:, 1])
+    xp.add(slope * m, share * gw, out=factors[:, 2])
     return factors
 
 
 @forward.version("naive")
 def _forward_naive(x, weight, bias, eps):
-    rstd = 1 / np.sqrt(x.var(1, keepdims=True) + eps)
+    rstd = 1 / xp.sqrt(x.var(1, keepdims=True) + eps)
     normal = (x - x.mean(1, keepdims=True)) * rstd
     y = normal if weight is None else normal * weight
     return y if bias is None else y + bias, normal, rstd

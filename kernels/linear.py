@@ -1,6 +1,6 @@
 """y = x Wᵀ + b: for many rows in blocks, so that the bias is added while the block is in cache."""
 
-from . import arrays as np
+from . import arrays as xp
 from .dispatch import dispatched
 from .halves import is_half
 from .matmul import column_sums, matmul
@@ -11,66 +11,66 @@ FEW = 64  # rows up to which the output's units serve a GEMM better as its rows
 
 
 @dispatched
-def forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+def forward(x: xp.ndarray, weight: xp.ndarray, bias: xp.ndarray | None) -> xp.ndarray:
     """x (n, in), weight (out, in), bias (out,) -> (n, out).
 
     Temporary memory: none, but for 2 to FEW rows an array like the result.
     """
-    y = np.empty((len(x), len(weight)), np.result_type(x, weight))
+    y = xp.empty((len(x), len(weight)), xp.result_type(x, weight))
     if _few(x, weight):
-        return np.add(np.matmul(weight, x.T).T, 0 if bias is None else bias, out=y)
+        return xp.add(xp.matmul(weight, x.T).T, 0 if bias is None else bias, out=y)
     if bias is None:
-        return np.matmul(x, weight.T, out=y)
+        return xp.matmul(x, weight.T, out=y)
     for start in range(0, len(x), ROWS):
         rows = slice(start, start + ROWS)
-        np.matmul(x[rows], weight.T, out=y[rows])
+        xp.matmul(x[rows], weight.T, out=y[rows])
         y[rows] += bias
     return y
 
 
-def _few(x: np.ndarray, other: np.ndarray) -> bool:
+def _few(x: xp.ndarray, other: xp.ndarray) -> bool:
     return 1 < len(x) <= FEW and len(x) * other.size > MULTIPLICATIONS
 
 
 @dispatched
-def backward_input(g: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def backward_input(g: xp.ndarray, weight: xp.ndarray) -> xp.ndarray:
     """(n, out) -> (n, in)."""
     return product(g, weight)
 
 
 @dispatched
-def backward_weight(g: np.ndarray, x: np.ndarray) -> np.ndarray:
+def backward_weight(g: xp.ndarray, x: xp.ndarray) -> xp.ndarray:
     """(n, out), (n, in) -> (out, in). Temporary memory: none, but for 2 to FEW rows two like g."""
-    return product(turned(g), x) if _few(g, x) else np.matmul(g.T, x)
+    return product(turned(g), x) if _few(g, x) else xp.matmul(g.T, x)
 
 
 @dispatched
-def backward_bias(g: np.ndarray) -> np.ndarray:
+def backward_bias(g: xp.ndarray) -> xp.ndarray:
     """(n, out) -> (out,)."""
     return g.sum(0)
 
 
 @dispatched
-def multiply(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def multiply(a: xp.ndarray, b: xp.ndarray) -> xp.ndarray:
     """(..., m, k) @ (..., k, n), leading sizes broadcast: there is nothing to fuse."""
-    return np.matmul(a, b)
+    return xp.matmul(a, b)
 
 
 @forward.version("naive")
 def naive(x, weight, bias):
     """The formula; so are its cotangents."""
-    y = np.matmul(x, weight.T)
+    y = xp.matmul(x, weight.T)
     return y if bias is None else y + bias
 
 
 @backward_input.version("naive")
 def _backward_input_naive(g, weight):
-    return np.matmul(g, weight)
+    return xp.matmul(g, weight)
 
 
 @backward_weight.version("naive")
 def _backward_weight_naive(g, x):
-    return np.matmul(g.T, x)
+    return xp.matmul(g.T, x)
 
 
 # On a GPU they are matmul's tiles, with the bias in the epilogue

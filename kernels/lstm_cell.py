@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import arrays as np
+from . import arrays as xp
 from .dispatch import dispatched
 from .launch import contiguous, next_power_of_2, triton_kernel
 from .tiles import row_tiles
@@ -22,12 +22,12 @@ from .tiles import row_tiles
 tl: Any = None  # Triton's language, once a kernel is launched
 
 BLOCK = 512  # of h a program: 4 a thread of each of a dozen arrays
-Outputs = tuple[np.ndarray, ...]
+Outputs = tuple[xp.ndarray, ...]
 
 
 @dispatched
 def forward(
-    a: np.ndarray, m: np.ndarray, c: np.ndarray, halved: bool = False, out: Outputs | None = None
+    a: xp.ndarray, m: xp.ndarray, c: xp.ndarray, halved: bool = False, out: Outputs | None = None
 ) -> Outputs:
     """a of the input, m of the state (n, 4h): a + m is what the functions of i, f, g, o take.
 
@@ -36,7 +36,7 @@ def forward(
     """
     state, new, values = out = outputs(c, out)
     for rows in row_tiles(*c.shape):
-        gates = np.add(gates_of(a[rows]), gates_of(m[rows]), out=values[:, rows])
+        gates = xp.add(gates_of(a[rows]), gates_of(m[rows]), out=values[:, rows])
         _step(gates, c[rows], new[rows], state[rows], halved)
     return out
 
@@ -46,45 +46,45 @@ def _step(gates, c, new, state, halved):
     for sigmoid in (gates[:2], gates[3]):
         if not halved:
             sigmoid *= 0.5
-    np.tanh(gates, out=gates)
+    xp.tanh(gates, out=gates)
     for sigmoid in (gates[:2], gates[3]):
         sigmoid *= 0.5
         sigmoid += 0.5
     i, f, g, o = gates
-    np.multiply(f, c, out=new)
-    new += np.multiply(i, g, out=state)
-    np.tanh(new, out=state)
+    xp.multiply(f, c, out=new)
+    new += xp.multiply(i, g, out=state)
+    xp.tanh(new, out=state)
     state *= o
 
 
 @dispatched
 def backward(
-    g: np.ndarray, dh: np.ndarray, dc: np.ndarray, values: np.ndarray, c: np.ndarray,
-    new: np.ndarray, da: np.ndarray | None = None,
-) -> np.ndarray:  # fmt: skip
+    g: xp.ndarray, dh: xp.ndarray, dc: xp.ndarray, values: xp.ndarray, c: xp.ndarray,
+    new: xp.ndarray, da: xp.ndarray | None = None,
+) -> xp.ndarray:  # fmt: skip
     """g + dh and dc (n, h) are the cotangents of h' and c'; values, c and c' as forward's.
 
     Returns that of a and m (n, 4h); dc becomes that of c. Temporary memory: six tiles of
     ROW_ELEMENTS.
     """
-    da = np.empty_like(values, shape=(len(c), 4 * c.shape[1])) if da is None else da
+    da = xp.empty_like(values, shape=(len(c), 4 * c.shape[1])) if da is None else da
     for rows in row_tiles(*c.shape):
-        e, t = np.add(g[rows], dh[rows]), np.tanh(new[rows])
+        e, t = xp.add(g[rows], dh[rows]), xp.tanh(new[rows])
         _slopes(values[:, rows], c[rows], e, t, dc[rows], gates_of(da[rows]))
     return da
 
 
 def _slopes(gates, c, e, t, ec, da):
     """Of one tile: e and ec are the cotangents of h' and c', t is tanh c'; t is written over."""
-    dt = np.multiply(gates, gates)
+    dt = xp.multiply(gates, gates)
     (i, f, g, o), (di, df, dg, do) = gates, dt
-    np.subtract(gates[:2], dt[:2], out=dt[:2])  # the slopes of all gates
-    np.subtract(1, dg, out=dg)
-    np.subtract(o, do, out=do)
+    xp.subtract(gates[:2], dt[:2], out=dt[:2])  # the slopes of all gates
+    xp.subtract(1, dg, out=dg)
+    xp.subtract(o, do, out=do)
     do *= t
     do *= e
     t *= t
-    np.subtract(1, t, out=t)
+    xp.subtract(1, t, out=t)
     t *= o
     t *= e
     ec += t
@@ -99,34 +99,34 @@ def _slopes(gates, c, e, t, ec, da):
 def naive(a, m, c, halved=False, out=None):
     """The formula, one temporary an operation."""
     state, new, values = out = outputs(c, out)
-    sigmoid = lambda x: 0.5 + 0.5 * np.tanh(x if halved else x / 2)  # 1 / (1 + exp(-x)), or of 2x
+    sigmoid = lambda x: 0.5 + 0.5 * xp.tanh(x if halved else x / 2)  # 1 / (1 + exp(-x)), or of 2x
     i, f, g, o = gates_of(a + m)
-    i, f, g, o = values[...] = np.stack((sigmoid(i), sigmoid(f), np.tanh(g), sigmoid(o)))
+    i, f, g, o = values[...] = xp.stack((sigmoid(i), sigmoid(f), xp.tanh(g), sigmoid(o)))
     new[...] = f * c + i * g
-    state[...] = o * np.tanh(new)
+    state[...] = o * xp.tanh(new)
     return out
 
 
 @backward.version("naive")
 def _backward_naive(g, dh, dc, values, c, new, da=None):
-    (i, f, n, o), t, dh = values, np.tanh(new), g + dh
+    (i, f, n, o), t, dh = values, xp.tanh(new), g + dh
     d = dc + dh * o * (1 - t * t)
     parts = d * n * i * (1 - i), d * c * f * (1 - f), d * i * (1 - n * n), dh * t * o * (1 - o)
     dc[...] = d * f
-    whole = np.concatenate(parts, 1)
+    whole = xp.concatenate(parts, 1)
     if da is None:
         return whole
     da[...] = whole
     return da
 
 
-def outputs(c: np.ndarray, out: Outputs | None, gates: int = 4) -> Outputs:
+def outputs(c: xp.ndarray, out: Outputs | None, gates: int = 4) -> Outputs:
     """Two arrays (n, h) and the values (gates, n, h), unless they are there."""
     shapes = c.shape, c.shape, (gates, *c.shape)
-    return out or tuple(np.empty_like(c, shape=s, order="C") for s in shapes)
+    return out or tuple(xp.empty_like(c, shape=s, order="C") for s in shapes)
 
 
-def gates_of(a: np.ndarray, gates: int = 4) -> np.ndarray:
+def gates_of(a: xp.ndarray, gates: int = 4) -> xp.ndarray:
     """(n, gates·h) as (gates, n, h): a view."""
     return a.reshape(len(a), gates, a.shape[1] // gates).swapaxes(0, 1)
 
@@ -205,15 +205,15 @@ def _forward_triton(a, m, c, halved=False, out=None):
 @backward.version("triton")
 def _backward_triton(g, dh, dc, values, c, new, da=None):
     assert dc.flags.c_contiguous, f"dc is written to: want it contiguous, not {dc.strides}"
-    da = np.empty_like(values, shape=(len(c), 4 * c.shape[1])) if da is None else da
+    da = xp.empty_like(values, shape=(len(c), 4 * c.shape[1])) if da is None else da
     grid, constants = cut(c)
     arrays = map(contiguous, (g, dh, dc, values, c, new))
     _slopes_kernel[grid](*arrays, da, c.shape[1], **constants)
     return da
 
 
-def cut(c: np.ndarray) -> tuple[tuple[int, int], dict[str, Any]]:
+def cut(c: xp.ndarray) -> tuple[tuple[int, int], dict[str, Any]]:
     """For c (n, h) a kernel's grid and constants."""
     n, h = c.shape
     block = min(BLOCK, next_power_of_2(h))
-    return (n, -(-h // block)), {"DOUBLE": c.dtype == np.float64, "BLOCK": block}
+    return (n, -(-h // block)), {"DOUBLE": c.dtype == xp.float64, "BLOCK": block}

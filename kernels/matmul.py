@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from . import arrays as np
+from . import arrays as xp
 from . import gelu, matmul_tma, pointwise
 from . import matmul_plan as plan
 from .dispatch import dispatched
@@ -31,7 +31,7 @@ tl: Any = None  # Triton's language, once a kernel is launched
 
 SERVED = ("float32", "float16", "uint16")  # by Triton's version
 ROWS = 2048  # of a, at a time: each block packs all of b anew, for 5 to 9 percent if of 256 rows
-Array = np.ndarray
+Array = xp.ndarray
 
 
 @dispatched
@@ -49,7 +49,7 @@ def matmul(
     """
     out, formula = plan.output(a, b, out), _formula(activation, FORMULAS)
     b, bias = wide(b), None if bias is None else wide(bias)
-    with np.errstate(over="ignore"):  # silu's exp(-x), and numbers that are infinite in 16 bits
+    with xp.errstate(over="ignore"):  # silu's exp(-x), and numbers that are infinite in 16 bits
         if out.ndim == 2:
             _in_blocks(a, b, bias, formula, out, pre)
             return out
@@ -75,15 +75,15 @@ def naive(
 
 def column_sums(g: Array) -> Array:
     """(m, n) -> (n,): a row of ones times g."""
-    ones = np.full_like(g, ONE.get(g.dtype, 1), shape=(1, len(g)), order="C")
+    ones = xp.full_like(g, ONE.get(g.dtype, 1), shape=(1, len(g)), order="C")
     return matmul(ones, g)[0]
 
 
 NAIVE: dict[str, Callable] = {
-    "relu": lambda z: np.maximum(z, 0),
+    "relu": lambda z: xp.maximum(z, 0),
     "gelu": gelu.naive,
     "gelu_tanh": lambda z: gelu.naive(z, "tanh"),
-    "silu": lambda z: z / (1 + np.exp(-z)),
+    "silu": lambda z: z / (1 + xp.exp(-z)),
 }
 
 
@@ -95,11 +95,11 @@ def _gelu(x, out):
 
 
 def _gelu_tanh(x, out):
-    np.multiply(x, x, out=out)
+    xp.multiply(x, x, out=out)
     out *= gelu.C * gelu.K
     out += gelu.C
     out *= x
-    np.tanh(out, out=out)
+    xp.tanh(out, out=out)
     out += 1
     out *= x
     out *= 0.5
@@ -125,7 +125,7 @@ def _in_blocks(a, b, bias, formula, out, pre):
 
 def _block(a, b, bias, formula, out, pre):
     in_place = out.dtype == a.dtype == b.dtype
-    z = np.matmul(a, b, out=out if in_place else None)
+    z = xp.matmul(a, b, out=out if in_place else None)
     if formula or pre is not None or not in_place:
         _finish(z, bias, formula, out, pre)
     elif bias is not None:
@@ -144,7 +144,7 @@ def _finish(z: Array, bias: Array | None, formula: Callable | None, out: Array, 
         elif out.dtype == x.dtype:
             formula(x, out=out[rows])
         else:
-            y = np.empty_like(x)
+            y = xp.empty_like(x)
             formula(x, out=y)
             store(y, out[rows])
 
@@ -254,7 +254,7 @@ def _launch_slices(a, b, bias, activation, out, pre, precision, slices):
     (_, m, k), n = a.array.shape, b.array.shape[2]
     x = a.array.reshape(m, slices, k // slices).swapaxes(0, 1)
     w = b.array.reshape(slices, k // slices, n)
-    sums = plan.target(np.empty_like(x, np.float32, "C", shape=(slices, m, n)), boxed=False)
+    sums = plan.target(xp.empty_like(x, xp.float32, "C", shape=(slices, m, n)), boxed=False)
     _launch(plan.operand(x, 0), plan.operand(w, 0), None, None, sums, None, precision)
     block = min(1024, next_power_of_2(n))
     _sum_kernel[(m * -(-n // block),)](

@@ -6,7 +6,7 @@ import functools
 import math
 from typing import Any, NamedTuple
 
-from . import arrays as np
+from . import arrays as xp
 from .arrays import on_gpu
 from .launch import interpreted, pointer
 
@@ -18,31 +18,31 @@ START, SUM = 1500, 3000  # nanoseconds to fill a tile's stages and empty them; t
 # Shapes
 
 
-def output(a: np.ndarray, b: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+def output(a: xp.ndarray, b: xp.ndarray, out: xp.ndarray | None) -> xp.ndarray:
     """Where a (..., m, k) times b (k, n) or (..., k, n) is written: out, if it has that shape."""
     if min(a.ndim, b.ndim) < 2 or a.shape[-1] != b.shape[-2]:
         raise ValueError(f"matmul: {a.shape} by {b.shape}: want (…, m, k) by (k, n) or (…, k, n)")
-    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2]) if b.ndim > 2 else a.shape[:-2]
+    batch = xp.broadcast_shapes(a.shape[:-2], b.shape[:-2]) if b.ndim > 2 else a.shape[:-2]
     shape = (*batch, a.shape[-2], b.shape[-1])
     if out is None:  # order: that of a transposed a would make out's columns contiguous
-        return np.empty_like(a, np.result_type(a, b), "C", shape=shape)
+        return xp.empty_like(a, xp.result_type(a, b), "C", shape=shape)
     if out.shape != shape:
         raise ValueError(f"matmul: {a.shape} by {b.shape} into {out.shape}: want {shape}")
     return out
 
 
-def stacked(a: np.ndarray, b: np.ndarray, *outs: np.ndarray | None) -> list:
+def stacked(a: xp.ndarray, b: xp.ndarray, *outs: xp.ndarray | None) -> list:
     """Views (batches, rows, cols) of all: if b is one matrix, of one batch with all of a's rows."""
     if b.ndim == 2:
         a = a.reshape(1, math.prod(a.shape[:-1]), a.shape[-1])
         return [a, b[None], *(_stack(o, 1) for o in outs)]
-    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-    whole = [np.broadcast_to(x, batch + x.shape[-2:]) for x in (a, b)]
+    batch = xp.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    whole = [xp.broadcast_to(x, batch + x.shape[-2:]) for x in (a, b)]
     count = math.prod(batch)
     return [*(x.reshape(count, *x.shape[-2:]) for x in whole), *(_stack(o, count) for o in outs)]
 
 
-def _stack(out: np.ndarray | None, batches: int) -> np.ndarray | None:
+def _stack(out: xp.ndarray | None, batches: int) -> xp.ndarray | None:
     if out is None:
         return None
     shape = batches, math.prod(out.shape[:-1]) // max(batches, 1), out.shape[-1]
@@ -55,7 +55,7 @@ def _stack(out: np.ndarray | None, batches: int) -> np.ndarray | None:
 class Operand(NamedTuple):
     """A stack (batches, rows, cols) as kernels take it: one axis contiguous, the other by `ld`."""
 
-    array: np.ndarray
+    array: xp.ndarray
     transposed: bool  # the rows are contiguous
     ld: int
     step: int  # from a matrix to the next
@@ -63,7 +63,7 @@ class Operand(NamedTuple):
     vector: int  # elements that are loaded, and masked, together
 
 
-def operand(x: np.ndarray, reuse: int) -> Operand:
+def operand(x: xp.ndarray, reuse: int) -> Operand:
     """x (batches, rows, cols) itself if its rows or its columns are contiguous, else a copy.
 
     A copy too if TMA, which is there, cannot read it (16 bits, odd strides), and enough rows or
@@ -79,7 +79,7 @@ def operand(x: np.ndarray, reuse: int) -> Operand:
     return _described(_padded(x) if plain else _padded(x.swapaxes(1, 2)).swapaxes(1, 2), not plain)
 
 
-def target(x: np.ndarray, boxed: bool) -> Operand:
+def target(x: xp.ndarray, boxed: bool) -> Operand:
     """x (batches, rows, cols) itself if its rows are contiguous and TMA, if wanted, can write it;
     else room for it."""
     if x.strides[2] == x.itemsize or x.shape[2] == 1:
@@ -89,7 +89,7 @@ def target(x: np.ndarray, boxed: bool) -> Operand:
     return _described(_room(x), transposed=False)
 
 
-def _described(x: np.ndarray, transposed: bool) -> Operand:
+def _described(x: xp.ndarray, transposed: bool) -> Operand:
     (batches, *sides), vector = x.shape, 16 // x.itemsize
     step, *strides = (stride // x.itemsize for stride in x.strides)
     lines, width = sides[::-1] if transposed else sides
@@ -100,31 +100,31 @@ def _described(x: np.ndarray, transposed: bool) -> Operand:
     return Operand(x, transposed, ld, step, tma, vector if even and width % vector == 0 else 1)
 
 
-def _padded(x: np.ndarray) -> np.ndarray:
+def _padded(x: xp.ndarray) -> xp.ndarray:
     room = _room(x)
     room[...] = x
     return room
 
 
-def _room(x: np.ndarray) -> np.ndarray:
+def _room(x: xp.ndarray) -> xp.ndarray:
     """Of x's shape, with rows that start at multiples of 16 bytes."""
     batches, rows, cols = x.shape
     whole = (batches, rows, _up(cols, 16 // x.itemsize))
-    return np.empty_like(x, order="C", shape=whole)[..., :cols]
+    return xp.empty_like(x, order="C", shape=whole)[..., :cols]
 
 
 def _up(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
 
 
-def address(x: np.ndarray | None) -> Any:
+def address(x: xp.ndarray | None) -> Any:
     """What a kernel takes for an array of numbers."""
-    return pointer(x, "bf16") if x is not None and x.dtype == np.uint16 else x
+    return pointer(x, "bf16") if x is not None and x.dtype == xp.uint16 else x
 
 
-def widens(x: np.ndarray) -> bool:
+def widens(x: xp.ndarray) -> bool:
     """Whether tiles must be float32: the interpreter multiplies bfloat16's bits as integers."""
-    return x.dtype == np.uint16 and interpreted()
+    return x.dtype == xp.uint16 and interpreted()
 
 
 # Tiles
@@ -165,7 +165,7 @@ TILES = {
 }  # fmt: skip
 
 
-def has_tma(a: np.ndarray) -> bool:
+def has_tma(a: xp.ndarray) -> bool:
     """Whether products of such numbers, on such a machine, go by TMA if strides allow it."""
     return a.itemsize == 2 and 90 <= machine(a)[0] < 110
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import arrays as np
+from . import arrays as xp
 from .launch import pointer, triton_kernel
 from .matmul_plan import Operand, Tile, address, widens
 from .matmul_tiles import GROUP, activate, biased, parted, place
@@ -56,7 +56,7 @@ def _matmul_tma_kernel(
 
 
 def launch(
-    a: Operand, b: Operand, bias: np.ndarray | None, activation: str | None,
+    a: Operand, b: Operand, bias: xp.ndarray | None, activation: str | None,
     out: Operand, pre: Operand | None, tile: Tile, sms: int,
 ) -> None:  # fmt: skip
     """a (batches, m, k), b (batches, k, n) -> out, and pre, all of them fit for TMA."""
@@ -88,6 +88,6 @@ def _descriptor(x: Operand, rows: int, cols: int) -> Any:
     if x.transposed:
         sides, box = sides[::-1], box[::-1]
     base = pointer(x.array)
-    name = "bfloat16" if x.array.dtype == np.uint16 else x.array.dtype.name
+    name = "bfloat16" if x.array.dtype == xp.uint16 else x.array.dtype.name
     base.dtype = getattr(language, name)
     return TensorDescriptor(base, [batches, *sides], [x.step, x.ld, 1], [1, *box])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import arrays as np
+from . import arrays as xp
 from .launch import contiguous, next_power_of_2, triton_kernel
 
 tl: Any = None  # Triton's language, once a kernel is launched
@@ -196,9 +196,9 @@ def forward(x, weight, bias, eps, centred):
     """x (n, h) -> y (n, h) and stats (n,), centred (2, n), in float32 or, of float64, float64."""
     n, h = x.shape
     x, weight, bias = map(contiguous, (x, weight, bias))
-    wide, constants = cut(n, h, x.dtype == np.float64, centred)
-    kind = np.float64 if constants["DOUBLE"] else np.float32
-    y, stats = np.empty_like(x), np.empty_like(x, shape=(2, n) if centred else n, dtype=kind)
+    wide, constants = cut(n, h, x.dtype == xp.float64, centred)
+    kind = xp.float64 if constants["DOUBLE"] else xp.float32
+    y, stats = xp.empty_like(x), xp.empty_like(x, shape=(2, n) if centred else n, dtype=kind)
     kernel = _wide_forward_kernel if wide else _forward_kernel
     grid = (-(-n // constants["ROWS"]),)
     kernel[grid](x, weight, bias, y, stats, n, h, eps=float(eps), **constants)
@@ -209,19 +209,19 @@ def backward(g, x, weight, stats, centred):
     """dx in g's shape, and the cotangents of weight and, centred, of bias: (1 or 2, h)."""
     n, h = x.shape
     g, x, weight = map(contiguous, (g, x, weight))
-    dx = np.empty_like(x, shape=g.shape)
-    wide, constants = cut(n, h, x.dtype == np.float64, centred, back=True)
+    dx = xp.empty_like(x, shape=g.shape)
+    wide, constants = cut(n, h, x.dtype == xp.float64, centred, back=True)
     if wide:
         _wide_slope_kernel[(n,)](g, x, weight, stats, dx, n, h, **constants)
     tall, across = constants["ROWS"], -(-h // constants["COLUMNS"])
     share = -(-n // (tall * max(1, PROGRAMS // across))) * tall
     programs = -(-n // share)
-    sums = np.empty_like(stats, shape=(1 + centred, programs, h))
+    sums = xp.empty_like(stats, shape=(1 + centred, programs, h))
     _backward_kernel[programs, across](
         g, x, weight, stats, dx, sums, n, h, share,
         SLOPE=not wide, **constants,
     )  # fmt: skip
-    out = np.empty_like(x, shape=(1 + centred, h))
+    out = xp.empty_like(x, shape=(1 + centred, h))
     grid = -(-h // COLUMNS_ADDED), 1 + centred
     _add_up_kernel[grid](sums, out, programs, h, COLUMNS=COLUMNS_ADDED)
     return dx, out

@@ -7,23 +7,23 @@ is in cache a pass costs a tenth of what it costs over the whole array.
 from collections.abc import Callable
 from typing import Any
 
-from . import arrays as np
+from . import arrays as xp
 from .dispatch import dispatched
 from .tiles import constant, flat_tiles
 
 
 @dispatched
-def tiled(formula: Callable[..., Any], *arguments: Any) -> np.ndarray:
+def tiled(formula: Callable[..., Any], *arguments: Any) -> xp.ndarray:
     """formula(*arguments, out): arrays of one shape, worked through in tiles, then numbers.
 
     Temporary memory: at most three tiles of ELEMENTS.
     """
-    arrays = [np.asarray(a, order="C") for a in arguments if isinstance(a, np.ndarray)]
+    arrays = [xp.asarray(a, order="C") for a in arguments if isinstance(a, xp.ndarray)]
     if arrays[-1].dtype.kind != "f":
         name = arrays[-1].dtype.name
         raise NotImplementedError(f"an activation of {name}: convert with .float() first")
-    out, numbers = np.empty_like(arrays[-1]), arguments[len(arrays) :]
-    with np.errstate(over="ignore"):  # exp(-x) may be infinite: 1 / (1 + it) is 0
+    out, numbers = xp.empty_like(arrays[-1]), arguments[len(arrays) :]
+    with xp.errstate(over="ignore"):  # exp(-x) may be infinite: 1 / (1 + it) is 0
         for *parts, part in flat_tiles(*arrays, out):
             formula(*parts, *numbers, out=part)
     return out
@@ -31,51 +31,51 @@ def tiled(formula: Callable[..., Any], *arguments: Any) -> np.ndarray:
 
 def relu(x, out):
     """max(x, 0)."""
-    np.maximum(x, constant(0, x), out=out)
+    xp.maximum(x, constant(0, x), out=out)
 
 
 def relu_slope(g, x, out):
     """g where x is positive: 1 and 0 in g's own dtype multiply faster than bools do."""
-    np.greater(x, 0, out=out)
+    xp.greater(x, 0, out=out)
     out *= g
 
 
 def sigmoid(x, out):
     """1 / (1 + exp(-x))."""
-    np.negative(x, out=out)
-    np.exp(out, out=out)
+    xp.negative(x, out=out)
+    xp.exp(out, out=out)
     out += 1
-    np.divide(1, out, out=out)
+    xp.divide(1, out, out=out)
 
 
 def sigmoid_slope(g, y, out):
     """g·y·(1 - y), from the sigmoid y."""
-    np.subtract(1, y, out=out)
+    xp.subtract(1, y, out=out)
     out *= y
     out *= g
 
 
 def log1p_exp(x, out):
     """log(1 + exp(x)) as max(x, 0) + log1p(exp(-|x|)): no overflow, exact where it is tiny."""
-    t = np.abs(x)
-    np.negative(t, out=t)
-    np.exp(t, out=t)
-    np.log1p(t, out=t)
-    np.maximum(x, constant(0, x), out=out)
+    t = xp.abs(x)
+    xp.negative(t, out=t)
+    xp.exp(t, out=t)
+    xp.log1p(t, out=t)
+    xp.maximum(x, constant(0, x), out=out)
     out += t
 
 
 def log_sigmoid(x, out):
     """-log(1 + exp(-x))."""
     log1p_exp(-x, out)
-    np.negative(out, out=out)
+    xp.negative(out, out=out)
 
 
 def log_sigmoid_slope(g, x, out):
     """g·sigmoid(-x)."""
-    np.exp(x, out=out)
+    xp.exp(x, out=out)
     out += 1
-    np.divide(g, out, out=out)
+    xp.divide(g, out, out=out)
 
 
 def softplus(x, beta, threshold, out):
@@ -96,8 +96,8 @@ def softplus_slope(g, x, beta, threshold, out):
 
 
 def _above(scaled, threshold, value, out):
-    if np.on_gpu(scaled) or scaled.max(initial=-np.inf) > threshold:
-        np.copyto(out, value, where=scaled > threshold)
+    if xp.on_gpu(scaled) or scaled.max(initial=-xp.inf) > threshold:
+        xp.copyto(out, value, where=scaled > threshold)
 
 
 def silu(x, out):
@@ -108,9 +108,9 @@ def silu(x, out):
 
 def silu_slope(g, x, out):
     """g·s·(1 + x·(1 - s)), from s = sigmoid(x)."""
-    s = np.empty_like(x)
+    s = xp.empty_like(x)
     sigmoid(x, s)
-    np.subtract(1, s, out=out)
+    xp.subtract(1, s, out=out)
     out *= x
     out += 1
     out *= s
@@ -119,15 +119,15 @@ def silu_slope(g, x, out):
 
 def leaky_relu(x, slope, out):
     """x or slope·x, whichever is larger (smaller, if slope is over 1)."""
-    np.multiply(x, slope, out=out)
-    (np.maximum if slope <= 1 else np.minimum)(x, out, out=out)
+    xp.multiply(x, slope, out=out)
+    (xp.maximum if slope <= 1 else xp.minimum)(x, out, out=out)
 
 
 def leaky_relu_slope(g, x, slope, out):
     """g where x is positive, slope·g elsewhere."""
-    np.greater(x, 0, out=out)
+    xp.greater(x, 0, out=out)
     if 0 < slope <= 1:
-        np.maximum(out, constant(slope, x), out=out)
+        xp.maximum(out, constant(slope, x), out=out)
     elif slope:
         out *= 1 - slope
         out += slope
@@ -136,18 +136,18 @@ def leaky_relu_slope(g, x, slope, out):
 
 def elu(x, alpha, out):
     """x where it is positive, alpha·(exp(x) - 1) elsewhere."""
-    t = np.minimum(x, constant(0, x))
-    np.expm1(t, out=t)
+    t = xp.minimum(x, constant(0, x))
+    xp.expm1(t, out=t)
     if alpha != 1:
         t *= alpha
-    np.maximum(x, constant(0, x), out=out)
+    xp.maximum(x, constant(0, x), out=out)
     out += t
 
 
 def elu_slope(g, x, alpha, out):
     """g where x is positive, alpha·exp(x)·g elsewhere."""
-    np.minimum(x, constant(0, x), out=out)
-    np.exp(out, out=out)
+    xp.minimum(x, constant(0, x), out=out)
+    xp.exp(out, out=out)
     if alpha != 1:
         out *= alpha
         out += (x > 0) * out.dtype.type(1 - alpha)
@@ -158,7 +158,7 @@ def elu_slope(g, x, alpha, out):
 
 
 def _naive_sigmoid(x):
-    return 1 / (1 + np.exp(-x))
+    return 1 / (1 + xp.exp(-x))
 
 
 def _naive_silu_slope(g, x):
@@ -167,34 +167,34 @@ def _naive_silu_slope(g, x):
 
 
 def _naive_softplus(x, beta, threshold):
-    return np.where(x * beta > threshold, x, np.logaddexp(0, x * beta) / beta)
+    return xp.where(x * beta > threshold, x, xp.logaddexp(0, x * beta) / beta)
 
 
 def _naive_softplus_slope(g, x, beta, threshold):
-    return np.where(x * beta > threshold, g, g * _naive_sigmoid(x * beta))
+    return xp.where(x * beta > threshold, g, g * _naive_sigmoid(x * beta))
 
 
-NAIVE: dict[Any, Callable[..., np.ndarray]] = {
-    relu: lambda x: np.maximum(x, 0),
+NAIVE: dict[Any, Callable[..., xp.ndarray]] = {
+    relu: lambda x: xp.maximum(x, 0),
     relu_slope: lambda g, x: g * (x > 0),
     sigmoid: _naive_sigmoid,
     sigmoid_slope: lambda g, y: g * y * (1 - y),
-    log_sigmoid: lambda x: -np.logaddexp(0, -x),
+    log_sigmoid: lambda x: -xp.logaddexp(0, -x),
     log_sigmoid_slope: lambda g, x: g * _naive_sigmoid(-x),
     softplus: _naive_softplus,
     softplus_slope: _naive_softplus_slope,
     silu: lambda x: x * _naive_sigmoid(x),
     silu_slope: _naive_silu_slope,
-    leaky_relu: lambda x, slope: np.where(x > 0, x, x * slope),
-    leaky_relu_slope: lambda g, x, slope: np.where(x > 0, g, g * slope),
-    elu: lambda x, alpha: np.where(x > 0, x, alpha * np.expm1(x)),
-    elu_slope: lambda g, x, alpha: np.where(x > 0, g, g * alpha * np.exp(x)),
+    leaky_relu: lambda x, slope: xp.where(x > 0, x, x * slope),
+    leaky_relu_slope: lambda g, x, slope: xp.where(x > 0, g, g * slope),
+    elu: lambda x, alpha: xp.where(x > 0, x, alpha * xp.expm1(x)),
+    elu_slope: lambda g, x, alpha: xp.where(x > 0, g, g * alpha * xp.exp(x)),
 }
 
 
 @tiled.version("naive")
 def _naively(formula, *arguments):
-    with np.errstate(over="ignore"):
+    with xp.errstate(over="ignore"):
         if formula in NAIVE:
             return NAIVE[formula](*arguments)
-        return formula(*arguments, out=np.empty_like(arguments[0]))
+        return formula(*arguments, out=xp.empty_like(arguments[0]))

@@ -4,7 +4,7 @@ A mean over windows is linear, and rows and columns are apart: (down) x (across)
 infinity reaches all windows of its row and column that way.
 """
 
-from . import arrays as np
+from . import arrays as xp
 from .dispatch import dispatched
 from .tiles import row_tiles
 from .windows import Windows, fit
@@ -15,8 +15,8 @@ MORE = 4  # times the usual tile: taps are many calls, so each must do more
 def naive(x, win: Windows, size, reduce, fill):
     """The formula, one output pixel at a time: x (p, h, w) -> (p, *size)."""
     (sh, sw), (dh, dw), (rh, rw) = win.stride, win.dilation, win.reach()
-    whole, y = _padded(x, win, size, fill), np.empty((len(x), *size), x.dtype)
-    for i, j in np.ndindex(*size):
+    whole, y = _padded(x, win, size, fill), xp.empty((len(x), *size), x.dtype)
+    for i, j in xp.ndindex(*size):
         window = whole[:, i * sh : i * sh + rh : dh, j * sw : j * sw + rw : dw]
         y[:, i, j] = reduce(window, (1, 2))
     return y
@@ -27,52 +27,52 @@ def _taps(win: Windows, size: tuple) -> list[tuple[int, tuple]]:
     return [(number, at) for number, (_, at) in enumerate(win.taps(size))]
 
 
-def _padded(x: np.ndarray, win: Windows, size: tuple, fill: float) -> np.ndarray:
+def _padded(x: xp.ndarray, win: Windows, size: tuple, fill: float) -> xp.ndarray:
     """Planes (p, h, w) as large as the windows reach; x itself where nothing is added."""
     parts = zip(x.shape[1:], win.padding, win.reach(), win.stride, size)
     h, w = (max(n + sum(pad), s * (m - 1) + reach) for n, pad, reach, s, m in parts)
     if (h, w) == x.shape[1:]:
         return x
-    whole = np.full_like(x, fill, order="C", shape=(len(x), h, w))
+    whole = xp.full_like(x, fill, order="C", shape=(len(x), h, w))
     _inside(whole, win, x.shape)[...] = x
     return whole
 
 
-def _inside(whole: np.ndarray, win: Windows, shape: tuple) -> np.ndarray:
+def _inside(whole: xp.ndarray, win: Windows, shape: tuple) -> xp.ndarray:
     (top, _), (left, _) = win.padding
     return whole[:, top : top + shape[1], left : left + shape[2]]
 
 
 @dispatched
-def max_forward(x: np.ndarray, win: Windows, size: tuple) -> tuple[np.ndarray, np.ndarray]:
+def max_forward(x: xp.ndarray, win: Windows, size: tuple) -> tuple[xp.ndarray, xp.ndarray]:
     """x (n, c, h, w) -> the largest (n, c, *size), and the number of its first place (planes).
 
     Temporary memory: some planes, MORE tiles of ROW_ELEMENTS, with their padding, and what a place
     in the window sees of them twice.
     """
     shape, x = x.shape, x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
-    y = np.empty((len(x), *size), x.dtype)
-    which = np.zeros(y.shape, np.min_scalar_type(win.kernel[0] * win.kernel[1]))
+    y = xp.empty((len(x), *size), x.dtype)
+    which = xp.zeros(y.shape, xp.min_scalar_type(win.kernel[0] * win.kernel[1]))
     taps = _taps(win, size)
     for planes in row_tiles(len(x), x.shape[1] * x.shape[2] // MORE):
-        _largest(_padded(x[planes], win, size, -np.inf), taps, y[planes], which[planes])
+        _largest(_padded(x[planes], win, size, -xp.inf), taps, y[planes], which[planes])
     return y.reshape(*shape[:2], *size), which
 
 
 def _largest(whole, taps, y, which):
     """Of one tile of padded planes."""
-    tap, newer = np.empty_like(y), np.empty(y.shape, np.bool_)
+    tap, newer = xp.empty_like(y), xp.empty(y.shape, xp.bool_)
     y[...] = whole[taps[0][1]]
     for number, at in taps[1:]:
         tap[...] = whole[at]  # read twice: packed, both are faster
-        np.greater(tap, y, out=newer)
-        last = np.multiply(newer, which.dtype.type(number), dtype=which.dtype)
-        np.maximum(which, last, out=which)  # the last of the newer ones
-        np.maximum(y, tap, out=y)
+        xp.greater(tap, y, out=newer)
+        last = xp.multiply(newer, which.dtype.type(number), dtype=which.dtype)
+        xp.maximum(which, last, out=which)  # the last of the newer ones
+        xp.maximum(y, tap, out=y)
 
 
 @dispatched
-def max_backward(g: np.ndarray, which: np.ndarray, shape: tuple, win: Windows) -> np.ndarray:
+def max_backward(g: xp.ndarray, which: xp.ndarray, shape: tuple, win: Windows) -> xp.ndarray:
     """g (n, c, *size) -> the cotangent of x, of `shape`: each goes to what was largest.
 
     Temporary memory: as forward's.
@@ -80,8 +80,8 @@ def max_backward(g: np.ndarray, which: np.ndarray, shape: tuple, win: Windows) -
     g, size, taps = g.reshape(which.shape), which.shape[1:], _taps(win, which.shape[1:])
     apart = win.dilation == (1, 1) and all(s >= k for s, k in zip(win.stride, win.kernel))
     covered = tuple(n * k for n, k in zip(size, win.kernel)) == tuple(shape[2:])
-    exact = apart and covered and win.stride == win.kernel and not np.any(win.padding)
-    dx = (np.empty if exact else np.zeros)((len(g), *shape[2:]), g.dtype)
+    exact = apart and covered and win.stride == win.kernel and not xp.any(win.padding)
+    dx = (xp.empty if exact else xp.zeros)((len(g), *shape[2:]), g.dtype)
     for planes in row_tiles(len(g), shape[2] * shape[3] // MORE):
         whole = _handed_out(
             g[planes], which[planes], _padded(dx[planes], win, size, 0), taps, apart
@@ -97,35 +97,35 @@ def _handed_out(g, which, whole, taps, apart):
     for number, at in taps:
         mask = (which == number).astype(g.dtype)
         if apart:
-            np.multiply(g, mask, out=whole[at])
+            xp.multiply(g, mask, out=whole[at])
         else:
-            whole[at] += np.multiply(g, mask, out=mask)
+            whole[at] += xp.multiply(g, mask, out=mask)
     return whole
 
 
 @max_forward.version("naive")
 def _max_naive(x, win, size):
     shape, x = x.shape, x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
-    whole, ((_, first), *taps) = _padded(x, win, size, -np.inf), _taps(win, size)
-    y, which = whole[first], np.zeros_like(x, shape=(len(x), *size), dtype=np.int64)
+    whole, ((_, first), *taps) = _padded(x, win, size, -xp.inf), _taps(win, size)
+    y, which = whole[first], xp.zeros_like(x, shape=(len(x), *size), dtype=xp.int64)
     for number, at in taps:
-        which = np.where(whole[at] > y, number, which)
-        y = np.maximum(y, whole[at])
+        which = xp.where(whole[at] > y, number, which)
+        y = xp.maximum(y, whole[at])
     return y.reshape(*shape[:2], *size), which
 
 
 @max_backward.version("naive")
 def _max_backward_naive(g, which, shape, win):
     g, size = g.reshape(which.shape), which.shape[1:]
-    whole = _padded(np.zeros_like(g, shape=(len(g), *shape[2:])), win, size, 0)
+    whole = _padded(xp.zeros_like(g, shape=(len(g), *shape[2:])), win, size, 0)
     for number, at in _taps(win, size):
         whole[at] += g * (which == number)
     return _inside(whole, win, (len(g), *shape[2:])).reshape(shape)
 
 
-def mean_matrix(n: int, starts: np.ndarray, stops: np.ndarray, sizes: np.ndarray, dtype):
+def mean_matrix(n: int, starts: xp.ndarray, stops: xp.ndarray, sizes: xp.ndarray, dtype):
     """(windows, n): row i has 1/sizes[i] from starts[i] to stops[i], and 0 elsewhere."""
-    place = np.arange(n)
+    place = xp.arange(n)
     inside = (place >= starts[:, None]) & (place < stops[:, None])
     return (inside / sizes[:, None]).astype(dtype)
 
@@ -134,27 +134,27 @@ def sliding(n: int, axis: int, win: Windows, ceil_mode: bool, include_pad: bool,
     """The matrix of sliding means over an axis of n; a last window may leave the padding."""
     low, high = win.padding[axis]
     count = fit(n, win.kernel[axis], win.stride[axis], (low, high), ceil_mode)
-    starts = np.arange(count) * win.stride[axis] - low
-    stops = np.minimum(starts + win.kernel[axis], n + high)
-    seen = np.minimum(stops, n) - np.maximum(starts, 0)
-    sizes = np.full(len(starts), divisor) if divisor else stops - starts if include_pad else seen
+    starts = xp.arange(count) * win.stride[axis] - low
+    stops = xp.minimum(starts + win.kernel[axis], n + high)
+    seen = xp.minimum(stops, n) - xp.maximum(starts, 0)
+    sizes = xp.full(len(starts), divisor) if divisor else stops - starts if include_pad else seen
     return mean_matrix(n, starts, stops, sizes, dtype)
 
 
 def adaptive(n: int, count: int | None, dtype):
     """The matrix of `count` (or n) means over windows that cover an axis of n evenly."""
     count = n if count is None else count
-    i = np.arange(count)
+    i = xp.arange(count)
     starts, stops = i * n // max(count, 1), -((i + 1) * -n // max(count, 1))
     return mean_matrix(n, starts, stops, stops - starts, dtype)
 
 
-def mean(x: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:
+def mean(x: xp.ndarray, down: xp.ndarray, across: xp.ndarray) -> xp.ndarray:
     """x (n, c, h, w), down (ho, h), across (wo, w) -> down x acrossᵀ (n, c, ho, wo).
 
     Temporary memory: x acrossᵀ (n, c, h, wo).
     """
     n, c, h, w = x.shape
-    down, across = np.at_home_of(x, down), np.at_home_of(x, across)
-    narrow = np.matmul(x.reshape(n * c * h, w), across.T).reshape(n, c, h, len(across))
-    return np.matmul(down, narrow)
+    down, across = xp.at_home_of(x, down), xp.at_home_of(x, across)
+    narrow = xp.matmul(x.reshape(n * c * h, w), across.T).reshape(n, c, h, len(across))
+    return xp.matmul(down, narrow)

@@ -12,7 +12,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from . import arrays as np
+from . import arrays as xp
 
 MULTIPLICATIONS = 100**3
 DEPTH = 1024  # of a piece: deeper products are added up
@@ -47,8 +47,8 @@ def _is_intel() -> bool:
 
 
 def product(
-    a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None, lined: bool = False
-) -> np.ndarray:
+    a: xp.ndarray, b: xp.ndarray, out: xp.ndarray | None = None, lined: bool = False
+) -> xp.ndarray:
     """a (..., m, k) @ b (..., k, n) of the same leading sizes, into out (..., m, n).
 
     lined: b starts on a cache line, as what `on_lines` makes does. Where it lies by chance is not
@@ -57,29 +57,29 @@ def product(
     """
     (*lead, m, k), n = a.shape, b.shape[-1]
     if out is None:
-        out = np.empty_like(a, shape=(*lead, m, n))
-    straight = not np.on_gpu(a) and a.strides[-1] == b.strides[-1] == a.itemsize
+        out = xp.empty_like(a, shape=(*lead, m, n))
+    straight = not xp.on_gpu(a) and a.strides[-1] == b.strides[-1] == a.itemsize
     large = m * k * n > MULTIPLICATIONS and m >= 4
     if straight and large and unpacked() and (m <= FEW or _loads_well(b, lined)):
         return _in_layers(a, b, out) if k > DEPTH else _in_pieces(a, b, out)
-    return np.matmul(a, b, out=out)
+    return xp.matmul(a, b, out=out)
 
 
-def _loads_well(b: np.ndarray, lined: bool) -> bool:
+def _loads_well(b: xp.ndarray, lined: bool) -> bool:
     return not _is_intel() or (lined and b.strides[-2] % LINE == 0)
 
 
-def _in_layers(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
+def _in_layers(a: xp.ndarray, b: xp.ndarray, out: xp.ndarray) -> xp.ndarray:
     """The sum of products of DEPTH columns of a with as many rows of b."""
     product(a[..., :DEPTH], b[..., :DEPTH, :], out, lined=True)
-    part = np.empty_like(out)
+    part = xp.empty_like(out)
     for start in range(DEPTH, a.shape[-1], DEPTH):
         layer = slice(start, start + DEPTH)
         out += product(a[..., layer], b[..., layer, :], part, lined=True)
     return out
 
 
-def _in_pieces(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
+def _in_pieces(a: xp.ndarray, b: xp.ndarray, out: xp.ndarray) -> xp.ndarray:
     """Pieces of out as one product of stacks, and what is left below and to the right of them."""
     (*lead, m, k), n = a.shape, b.shape[-1]
     height, width = _piece(m, k, n)
@@ -92,7 +92,7 @@ def _in_pieces(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
         product(a, b[..., columns:], out[..., columns:], lined=True)
         _in_pieces(a, b[..., :columns], out[..., :columns])
     else:
-        np.matmul(
+        xp.matmul(
             a.reshape(*lead, down, 1, height, k),
             b.reshape(*lead, 1, k, across, width).swapaxes(-3, -2),
             out=out.reshape(*lead, down, height, across, width).swapaxes(-3, -2),
@@ -119,20 +119,20 @@ def lines(n: int) -> int:
     return (-(-n // 16) | 1) * 16
 
 
-def on_lines(like: np.ndarray, *shape: int) -> np.ndarray:
+def on_lines(like: xp.ndarray, *shape: int) -> xp.ndarray:
     """An empty array of the kind of `like` that starts on a cache line."""
-    if np.on_gpu(like):
-        return np.empty_like(like, shape=shape)
+    if xp.on_gpu(like):
+        return xp.empty_like(like, shape=shape)
     n = math.prod(shape)
-    whole = np.empty_like(like, shape=n + LINE // like.itemsize)
+    whole = xp.empty_like(like, shape=n + LINE // like.itemsize)
     start = -whole.__array_interface__["data"][0] % LINE // like.itemsize
     return whole[start : start + n].reshape(shape)
 
 
-def turned(a: np.ndarray) -> np.ndarray:
+def turned(a: xp.ndarray) -> xp.ndarray:
     """a (..., m, n) -> a copy of its transpose (..., n, m), on lines, rows at odd distances."""
     *lead, m, n = a.shape
-    between = np.empty_like(a, shape=(*lead, m, lines(n)))[..., :n]
+    between = xp.empty_like(a, shape=(*lead, m, lines(n)))[..., :n]
     between[...] = a
     turned = on_lines(a, *lead, n, lines(m))[..., :m]
     turned[...] = between.swapaxes(-1, -2)

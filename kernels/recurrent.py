@@ -21,7 +21,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from . import arrays as np
+from . import arrays as xp
 from . import gru_cell, lstm_cell
 from .product import product, turned
 
@@ -35,26 +35,26 @@ class Saved(NamedTuple):
 
     kind: str
     steps: Steps
-    x: np.ndarray  # (n, in)
-    w_ih: np.ndarray
-    w_hh: np.ndarray
-    h: np.ndarray  # (b + n, h): h0 and the state after each row
-    gates: np.ndarray  # (n, gates·h), their values, each step's gate by gate; of others: h, too
-    extra: np.ndarray  # LSTM: c0 and the cells (b + n, h); GRU: W_hn h + b_hn (n, h)
+    x: xp.ndarray  # (n, in)
+    w_ih: xp.ndarray
+    w_hh: xp.ndarray
+    h: xp.ndarray  # (b + n, h): h0 and the state after each row
+    gates: xp.ndarray  # (n, gates·h), their values, each step's gate by gate; of others: h, too
+    extra: xp.ndarray  # LSTM: c0 and the cells (b + n, h); GRU: W_hn h + b_hn (n, h)
 
 
 def naive(kind, x, h, c, w_ih, w_hh, b_ih=0, b_hh=0):
     """One step of one kind by its formula: x (b, in), h and c (b, h) -> h, c."""
-    sigmoid = lambda x: 1 / (1 + np.exp(-x))
-    a, m = (np.split(p, GATES[kind], 1) for p in (x @ w_ih.T + b_ih, h @ w_hh.T + b_hh))
+    sigmoid = lambda x: 1 / (1 + xp.exp(-x))
+    a, m = (xp.split(p, GATES[kind], 1) for p in (x @ w_ih.T + b_ih, h @ w_hh.T + b_hh))
     if kind == "GRU":
         r, z = sigmoid(a[0] + m[0]), sigmoid(a[1] + m[1])
-        return (1 - z) * np.tanh(a[2] + r * m[2]) + z * h, c
+        return (1 - z) * xp.tanh(a[2] + r * m[2]) + z * h, c
     a = [p + q for p, q in zip(a, m)]
     if kind == "LSTM":
-        c = sigmoid(a[1]) * c + sigmoid(a[0]) * np.tanh(a[2])
-        return sigmoid(a[3]) * np.tanh(c), c
-    return np.tanh(a[0]) if kind == "RNN_TANH" else np.maximum(a[0], 0), c
+        c = sigmoid(a[1]) * c + sigmoid(a[0]) * xp.tanh(a[2])
+        return sigmoid(a[3]) * xp.tanh(c), c
+    return xp.tanh(a[0]) if kind == "RNN_TANH" else xp.maximum(a[0], 0), c
 
 
 # Rows
@@ -70,48 +70,48 @@ def steps_of(sizes: Sequence[int]) -> Steps:
     return steps
 
 
-def ends(sizes: Sequence[int]) -> np.ndarray:
+def ends(sizes: Sequence[int]) -> xp.ndarray:
     """The row of each sequence's last step."""
-    rows = np.empty(sizes[0], np.int64)
+    rows = xp.empty(sizes[0], xp.int64)
     for _, _, step in steps_of(sizes):
-        rows[: step.stop - step.start] = np.arange(step.start, step.stop)
+        rows[: step.stop - step.start] = xp.arange(step.start, step.stop)
     return rows
 
 
-def reversal(sizes: Sequence[int]) -> np.ndarray:
+def reversal(sizes: Sequence[int]) -> xp.ndarray:
     """The order of rows in which every sequence runs backwards (applied twice: as before)."""
-    step, place = np.nonzero(np.arange(sizes[0]) < np.array(sizes)[:, None])
-    starts = np.cumsum(sizes) - sizes
-    return starts[np.bincount(place)[place] - 1 - step] + place
+    step, place = xp.nonzero(xp.arange(sizes[0]) < xp.array(sizes)[:, None])
+    starts = xp.cumsum(sizes) - sizes
+    return starts[xp.bincount(place)[place] - 1 - step] + place
 
 
-def _by_gate(rows: np.ndarray, gates: int) -> np.ndarray:
+def _by_gate(rows: xp.ndarray, gates: int) -> xp.ndarray:
     """The memory of rows (n, gates·h) as (gates, n, h)."""
     return rows.reshape(gates, len(rows), rows.shape[1] // gates)
 
 
-def _before(h: np.ndarray, steps: Steps) -> np.ndarray:
+def _before(h: xp.ndarray, steps: Steps) -> xp.ndarray:
     """The state before each row, (n, h)."""
     first, last = steps[0][2], steps[-1][2]
     if last.stop - last.start == first.stop:  # equal lengths: the states themselves
         return h[: last.stop]
-    return np.concatenate([h[before] for before, _, _ in steps])
+    return xp.concatenate([h[before] for before, _, _ in steps])
 
 
 # All kinds
 
 
 def forward(
-    kind: str, x: np.ndarray, h0: np.ndarray | None, c0: np.ndarray | None, w_ih: np.ndarray,
-    w_hh: np.ndarray, b_ih: np.ndarray | None, b_hh: np.ndarray | None, sizes: Sequence[int],
-) -> tuple[np.ndarray, Saved]:  # fmt: skip
+    kind: str, x: xp.ndarray, h0: xp.ndarray | None, c0: xp.ndarray | None, w_ih: xp.ndarray,
+    w_hh: xp.ndarray, b_ih: xp.ndarray | None, b_hh: xp.ndarray | None, sizes: Sequence[int],
+) -> tuple[xp.ndarray, Saved]:  # fmt: skip
     """x (n, in), h0 and c0 (b, h) or None for 0, weights (gates·h, in or h), biases (gates·h).
 
     Returns the states (n, h), for an LSTM with the last cells (b, h) after them; and for backward.
     Temporary memory: the weights three times, gates of a step and of ROWS rows (or a step's).
     """
     steps, b, n, units = steps_of(sizes), sizes[0], len(x), len(w_hh) // GATES[kind]
-    h = np.empty_like(x, shape=(b + n + (b if kind == "LSTM" else 0), units))
+    h = xp.empty_like(x, shape=(b + n + (b if kind == "LSTM" else 0), units))
     h[:b] = 0 if h0 is None else h0
     bias = b_ih
     if b_ih is not None and b_hh is not None:
@@ -121,58 +121,58 @@ def forward(
     w_x, w = (turned(w) if b > 1 else w.copy().T for w in (w_ih, w_hh))
     gates = extra = h
     if kind in ("LSTM", "GRU"):
-        gates = np.empty_like(x, shape=(n, len(w_hh)))
+        gates = xp.empty_like(x, shape=(n, len(w_hh)))
         w_x, w = _halved(w_x, units), _halved(w, units)
         bias = None if bias is None else _halved(bias, units)
     ready = _projected(x, w_x, bias, steps)
     if kind == "LSTM":
-        extra = np.empty_like(h, shape=(b + n, units))
+        extra = xp.empty_like(h, shape=(b + n, units))
         extra[:b] = 0 if c0 is None else c0
         _lstm(gates, h, extra, w, ready)
-        h[b + n :] = extra[b + np.at_home_of(h, ends(sizes))]
+        h[b + n :] = extra[b + xp.at_home_of(h, ends(sizes))]
     elif kind == "GRU":
-        extra = np.empty_like(h, shape=(n, units))
+        extra = xp.empty_like(h, shape=(n, units))
         _gru(gates, h, extra, w, None if b_hh is None else b_hh[2 * units :], ready)
     else:
         _rnn(h, w, ready, kind == "RNN_TANH")
     return h[b:], Saved(kind, steps, x, w_ih, w_hh, h, gates, extra)
 
 
-def _halved(a: np.ndarray, units: int) -> np.ndarray:
+def _halved(a: xp.ndarray, units: int) -> xp.ndarray:
     """a (..., gates·h), halved for sigmoids: all gates but the third."""
-    a = np.array(a) if a.ndim == 1 else a
+    a = xp.array(a) if a.ndim == 1 else a
     a[..., : 2 * units] *= 0.5
     a[..., 3 * units :] *= 0.5
     return a
 
 
 def _projected(
-    x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, steps: Steps
-) -> Iterator[tuple[tuple[slice, slice, slice], np.ndarray]]:
+    x: xp.ndarray, w: xp.ndarray, bias: xp.ndarray | None, steps: Steps
+) -> Iterator[tuple[tuple[slice, slice, slice], xp.ndarray]]:
     """Each step and its rows of x w + bias, in one buffer: still in cache when they are used."""
     buffer, first, ends = None, 0, [rows.stop for _, _, rows in steps]
-    at_once, ready = len(x) if np.on_gpu(x) else ROWS, 0
+    at_once, ready = len(x) if xp.on_gpu(x) else ROWS, 0
     for step in steps:
         start, stop = step[2].start, step[2].stop
         if stop > ready or buffer is None:
             first, ready = start, ends[bisect_right(ends, max(stop, start + at_once)) - 1]
             if buffer is None or len(buffer) < ready - first:
-                buffer = np.empty_like(x, shape=(ready - first, w.shape[1]))
+                buffer = xp.empty_like(x, shape=(ready - first, w.shape[1]))
             part = product(x[first:ready], w, buffer[: ready - first], lined=True)
             if bias is not None:
                 part += bias
         yield step, buffer[start - first : stop - first]
 
 
-def _of_weights(d: np.ndarray, m: np.ndarray, x: np.ndarray, h: np.ndarray) -> list[np.ndarray]:
+def _of_weights(d: xp.ndarray, m: xp.ndarray, x: xp.ndarray, h: xp.ndarray) -> list[xp.ndarray]:
     """dᵀ x and mᵀ h, as one product if d is m and there are rows enough to pay for its copies."""
     if d is not m or len(d) < d.shape[1]:
-        return [np.matmul(d.T, x), np.matmul(m.T, h)]
-    both = np.matmul(d.T, np.concatenate([x, h], 1))
-    return [part.copy() for part in np.split(both, [x.shape[1]], 1)]
+        return [xp.matmul(d.T, x), xp.matmul(m.T, h)]
+    both = xp.matmul(d.T, xp.concatenate([x, h], 1))
+    return [part.copy() for part in xp.split(both, [x.shape[1]], 1)]
 
 
-def backward(g: np.ndarray, saved: Saved, need_x: bool = True) -> list[np.ndarray | None]:
+def backward(g: xp.ndarray, saved: Saved, need_x: bool = True) -> list[xp.ndarray | None]:
     """The cotangents of x (None unless needed), h0, c0, both weights and both biases.
 
     Temporary memory: those of the gates (n, gates·h), of a GRU twice; x and h side by side, and the
@@ -183,18 +183,18 @@ def backward(g: np.ndarray, saved: Saved, need_x: bool = True) -> list[np.ndarra
 
 
 def backward_input(
-    g: np.ndarray, saved: Saved, need_x: bool = True
-) -> tuple[list[np.ndarray | None], tuple[np.ndarray, ...]]:
+    g: xp.ndarray, saved: Saved, need_x: bool = True
+) -> tuple[list[xp.ndarray | None], tuple[xp.ndarray, ...]]:
     """The cotangents of x, h0 and c0, and what backward_weight takes: all else may go."""
     kind, steps, x, w_ih, w_hh, h, gates, extra = saved
     b, n = steps[0][2].stop, len(x)
-    d = np.empty_like(x, shape=(n, len(w_hh)))
-    dh, dc, m = np.zeros_like(h, shape=(b, h.shape[1])), None, d
+    d = xp.empty_like(x, shape=(n, len(w_hh)))
+    dh, dc, m = xp.zeros_like(h, shape=(b, h.shape[1])), None, d
     if kind == "LSTM":
         dc = g[n:].copy()
         _lstm_back(g, gates, extra, w_hh, steps, d, dh, dc)
     elif kind == "GRU":
-        m = np.empty_like(d)  # the cotangents of h W_hhᵀ: not those of x W_ihᵀ for the new state
+        m = xp.empty_like(d)  # the cotangents of h W_hhᵀ: not those of x W_ihᵀ for the new state
         _gru_back(g, gates, h, extra, w_hh, steps, d, m, dh)
     else:
         _rnn_back(g, h, w_hh, steps, d, dh, kind == "RNN_TANH")
@@ -202,11 +202,11 @@ def backward_input(
 
 
 def backward_weight(
-    d: np.ndarray, m: np.ndarray, x: np.ndarray, before: np.ndarray
-) -> list[np.ndarray]:
+    d: xp.ndarray, m: xp.ndarray, x: xp.ndarray, before: xp.ndarray
+) -> list[xp.ndarray]:
     """The cotangents of both weights and both biases."""
-    ones = np.ones_like(x, shape=len(x))  # BLAS adds rows twice as fast as a reduction
-    return [*_of_weights(d, m, x, before), np.matmul(ones, d), np.matmul(ones, m)]
+    ones = xp.ones_like(x, shape=len(x))  # BLAS adds rows twice as fast as a reduction
+    return [*_of_weights(d, m, x, before), xp.matmul(ones, d), xp.matmul(ones, m)]
 
 
 # One loop over time each way for each kind; rows of a are projected inputs, without the state
@@ -216,9 +216,9 @@ def _rnn(h, w, ready, tanh):
     for (before, now, _), a in ready:
         a += product(h[before], w, lined=True)
         if tanh:
-            np.tanh(a, out=h[now])
+            xp.tanh(a, out=h[now])
         else:
-            np.maximum(a, 0, out=h[now])
+            xp.maximum(a, 0, out=h[now])
 
 
 def _rnn_back(g, h, w, steps, d, dh, tanh):
@@ -227,10 +227,10 @@ def _rnn_back(g, h, w, steps, d, dh, tanh):
         e = dh[: len(dt)]
         e += g[rows]
         if tanh:
-            np.multiply(state, state, out=dt)
-            np.subtract(1, dt, out=dt)
+            xp.multiply(state, state, out=dt)
+            xp.subtract(1, dt, out=dt)
         else:
-            np.greater(state, 0, out=dt)
+            xp.greater(state, 0, out=dt)
         dt *= e
         product(dt, w, out=e)
 

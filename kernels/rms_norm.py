@@ -6,7 +6,7 @@ number a row is kept.
 
 from __future__ import annotations
 
-from . import arrays as np
+from . import arrays as xp
 from . import norm_triton
 from .dispatch import dispatched
 from .tiles import added, row_tiles, spreading
@@ -14,31 +14,31 @@ from .tiles import added, row_tiles, spreading
 
 def naive(x, weight, eps):
     """The formula: x (n, h), weight (h,)."""
-    return x / np.sqrt((x * x).mean(1, keepdims=True) + eps) * weight
+    return x / xp.sqrt((x * x).mean(1, keepdims=True) + eps) * weight
 
 
 @dispatched
-def forward(x: np.ndarray, weight: np.ndarray | None, eps: float) -> tuple[np.ndarray, np.ndarray]:
+def forward(x: xp.ndarray, weight: xp.ndarray | None, eps: float) -> tuple[xp.ndarray, xp.ndarray]:
     """x (n, h) -> y (n, h), and for backward 1/root of the mean square, beside zeros (n, 2).
 
     y = x · (r wᵀ): a pass for the sums, one that spreads the factors, one product. BLAS has no
     fast product of a column and a row alone, hence the zeros. Temporary memory: none but vectors.
     """
     n, h = x.shape
-    y, scale, affine = np.empty_like(x), *(np.zeros_like(x, shape=s) for s in ((n, 2), (2, h)))
+    y, scale, affine = xp.empty_like(x), *(xp.zeros_like(x, shape=s) for s in ((n, 2), (2, h)))
     affine[0] = 1 if weight is None else weight
     for rows in row_tiles(n, h):
         xt = x[rows]
-        np.divide(1, np.sqrt(np.vecdot(xt, xt) / max(h, 1) + eps), out=scale[rows, 0])
-        yt = np.matmul(scale[rows], affine, out=y[rows])
+        xp.divide(1, xp.sqrt(xp.vecdot(xt, xt) / max(h, 1) + eps), out=scale[rows, 0])
+        yt = xp.matmul(scale[rows], affine, out=y[rows])
         yt *= xt
     return y, scale
 
 
 @dispatched
 def backward(
-    g: np.ndarray, x: np.ndarray, weight: np.ndarray | None, scale: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+    g: xp.ndarray, x: xp.ndarray, weight: xp.ndarray | None, scale: xp.ndarray
+) -> tuple[xp.ndarray, xp.ndarray]:
     """Cotangents of x (n, h), in g's shape if that is another, and of weight (h,).
 
     With u = g · w and s = Σ u · x over a row, dx = r u - (r² / h · r s) x. Six passes: g · x and
@@ -46,26 +46,26 @@ def backward(
     of ROW_ELEMENTS, and vectors.
     """
     n, h = x.shape
-    dx, dw, factors = np.empty_like(x, shape=g.shape), np.zeros_like(x, shape=h), scale.copy()
+    dx, dw, factors = xp.empty_like(x, shape=g.shape), xp.zeros_like(x, shape=h), scale.copy()
     g, out, r = g.reshape(n, h), dx.reshape(n, h), scale[:, 0]
-    weight, slope = np.ones_like(x, shape=h) if weight is None else weight, r * r / -max(h, 1)
-    parts = np.empty_like(x, shape=(2, next(row_tiles(n, h), slice(0, 0)).stop, h))
+    weight, slope = xp.ones_like(x, shape=h) if weight is None else weight, r * r / -max(h, 1)
+    parts = xp.empty_like(x, shape=(2, next(row_tiles(n, h), slice(0, 0)).stop, h))
     for rows in row_tiles(n, h):
         gt, tile = g[rows], parts[:, : rows.stop - rows.start]
         u, xt = tile
-        np.copyto(xt, x[rows])
-        gx = np.multiply(gt, xt, out=u)
-        dw += np.matmul(r[rows], gx)
-        np.multiply(slope[rows], r[rows] * np.matmul(gx, weight), out=factors[rows, 1])
+        xp.copyto(xt, x[rows])
+        gx = xp.multiply(gt, xt, out=u)
+        dw += xp.matmul(r[rows], gx)
+        xp.multiply(slope[rows], r[rows] * xp.matmul(gx, weight), out=factors[rows, 1])
         with spreading(h):
-            np.multiply(gt, weight, out=u)
+            xp.multiply(gt, weight, out=u)
         added(factors[rows], tile, out[rows])
     return dx, dw
 
 
 @forward.version("naive")
 def _forward_naive(x, weight, eps):
-    rstd = 1 / np.sqrt((x * x).mean(1, keepdims=True) + eps)
+    rstd = 1 / xp.sqrt((x * x).mean(1, keepdims=True) + eps)
     return x * rstd if weight is None else x * rstd * weight, rstd
 
 

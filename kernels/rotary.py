@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from . import arrays as np
+from . import arrays as xp
 from .dispatch import dispatched
 from .launch import contiguous, next_power_of_2, triton_kernel
 from .tiles import ELEMENTS
@@ -29,41 +29,41 @@ TILE = 2048  # features of x a program turns at a time: 16 a thread
 GROUP = 4  # heads that a program turns by one load of their angles
 
 
-def angles(positions: np.ndarray, d: int, base: float) -> np.ndarray:
+def angles(positions: xp.ndarray, d: int, base: float) -> xp.ndarray:
     """position · base^(-2i/d) for i = 0 .. d/2 - 1: (...) -> (..., d/2), in float64."""
-    with np.beside(positions):
-        return positions[..., None] * base ** (-np.arange(0, d, 2) / d)
+    with xp.beside(positions):
+        return positions[..., None] * base ** (-xp.arange(0, d, 2) / d)
 
 
 @dispatched
-def rotate(x: np.ndarray, turn: np.ndarray, interleaved: bool) -> np.ndarray:
+def rotate(x: xp.ndarray, turn: xp.ndarray, interleaved: bool) -> xp.ndarray:
     """x (..., s, d), turn = exp(i · angles) that broadcasts to (..., s, d/2) -> (..., s, d).
 
     turn is complex64, but complex128 for x in float64. Temporary memory: for halves, a tile of
     ELEMENTS and twice the table; for float16, x and y in float32 too.
     """
-    if x.dtype == np.float16:
-        return rotate.versions["numpy"](x.astype(np.float32), turn, interleaved).astype(x.dtype)
-    y = np.empty_like(x, order="C")
+    if x.dtype == xp.float16:
+        return rotate.versions["numpy"](x.astype(xp.float32), turn, interleaved).astype(x.dtype)
+    y = xp.empty_like(x, order="C")
     if interleaved:
-        x = x if x.strides[-1] == x.itemsize else np.ascontiguousarray(x)
-        np.multiply(x.view(turn.dtype), turn, out=y.view(turn.dtype))
+        x = x if x.strides[-1] == x.itemsize else xp.ascontiguousarray(x)
+        xp.multiply(x.view(turn.dtype), turn, out=y.view(turn.dtype))
     else:
-        cos, sin = (np.broadcast_to(table, x.shape) for table in _wide(turn))
+        cos, sin = (xp.broadcast_to(table, x.shape) for table in _wide(turn))
         for tile in _tiles(x.shape):
             _rotate_halves(x[tile], cos[tile], sin[tile], y[tile])
     return y
 
 
 @dispatched
-def backward(g: np.ndarray, turn: np.ndarray, interleaved: bool) -> np.ndarray:
+def backward(g: xp.ndarray, turn: xp.ndarray, interleaved: bool) -> xp.ndarray:
     """The rotation back: g (..., s, d) -> (..., s, d)."""
     return rotate.versions["numpy"](g, turn.conj(), interleaved)
 
 
-def naive(x: np.ndarray, angles: np.ndarray, interleaved: bool) -> np.ndarray:
+def naive(x: xp.ndarray, angles: xp.ndarray, interleaved: bool) -> xp.ndarray:
     """The formula, pair by pair: x (..., s, d), angles (..., s, d/2)."""
-    return _by_pairs(x, np.cos(angles), np.sin(angles), interleaved)
+    return _by_pairs(x, xp.cos(angles), xp.sin(angles), interleaved)
 
 
 @rotate.version("naive")
@@ -77,7 +77,7 @@ def _backward_naive(g, turn, interleaved):
 
 
 def _by_pairs(x, cos, sin, interleaved):
-    half, y = x.shape[-1] // 2, np.empty_like(x)
+    half, y = x.shape[-1] // 2, xp.empty_like(x)
     for i in range(half):
         j, k = (2 * i, 2 * i + 1) if interleaved else (i, half + i)
         y[..., j] = x[..., j] * cos[..., i] - x[..., k] * sin[..., i]
@@ -98,19 +98,19 @@ def _tiles(shape: tuple[int, ...]) -> Iterator[tuple]:
         yield from ((i, *rest) for i in range(shape[0]) for rest in _tiles(shape[1:]))
 
 
-def _wide(turn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _wide(turn: xp.ndarray) -> tuple[xp.ndarray, xp.ndarray]:
     """(cos, cos) and (-sin, sin), as wide as x: what is as long as x is fast to multiply by."""
     cos, sin = turn.real, turn.imag
-    return np.concatenate((cos, cos), -1), np.concatenate((-sin, sin), -1)
+    return xp.concatenate((cos, cos), -1), xp.concatenate((-sin, sin), -1)
 
 
 def _rotate_halves(x, cos, sin, y):
     """x · (cos, cos) + (x's halves exchanged) · (-sin, sin)."""
     half = x.shape[-1] // 2
-    exchanged = np.empty_like(y)
+    exchanged = xp.empty_like(y)
     exchanged[..., :half], exchanged[..., half:] = x[..., half:], x[..., :half]
     exchanged *= sin
-    np.multiply(x, cos, out=y)
+    xp.multiply(x, cos, out=y)
     y += exchanged
 
 
@@ -167,7 +167,7 @@ def _rotary_kernel(
 
 @rotate.version("triton")
 def _rotate_triton(x, turn, interleaved, back=False):
-    y, d = np.empty_like(x, order="C"), x.shape[-1]
+    y, d = xp.empty_like(x, order="C"), x.shape[-1]
     if not x.size:
         return y
     x, turn, sizes, strides = _laid_out(x, turn)
@@ -178,7 +178,7 @@ def _rotate_triton(x, turn, interleaved, back=False):
     programs = lead * -(-rows // tall) * -(-repeats // group)
     _rotary_kernel[(programs,)](
         x, y, turn.view(f"f{turn.itemsize // 2}"), rows, outer, repeats, inner, d, *strides,
-        INTERLEAVED=interleaved, BACK=back, DOUBLE=x.dtype == np.float64,
+        INTERLEAVED=interleaved, BACK=back, DOUBLE=x.dtype == xp.float64,
         ROWS=tall, HALF=columns, GROUP=group,
     )  # fmt: skip
     return y
@@ -198,7 +198,7 @@ def _laid_out(x, turn):
     x = contiguous(x)
     if found := _four_axes(x, turn):
         return x, turn, *found
-    turn = np.broadcast_to(turn, (*x.shape[:-1], turn.shape[-1])).copy()
+    turn = xp.broadcast_to(turn, (*x.shape[:-1], turn.shape[-1])).copy()
     return x, turn, *_four_axes(x, turn)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from . import arrays as np
+from . import arrays as xp
 from .dispatch import dispatched
 from .launch import next_power_of_2, triton_kernel
 from .tiles import row_tiles, spreading
@@ -28,39 +28,39 @@ SMALL = 20.0  # a first row's maximum of at most this size: worth trying without
 RANGE = 1e-10, 1e10  # sums in which no digit is lost, though summands below 1e-38 are 0
 
 
-def naive(x: np.ndarray, axis: int = -1) -> np.ndarray:
+def naive(x: xp.ndarray, axis: int = -1) -> xp.ndarray:
     """The formula, one temporary a pass."""
-    e = np.exp(x - np.highest(x, axis, keepdims=True))
+    e = xp.exp(x - xp.highest(x, axis, keepdims=True))
     return e / e.sum(axis, keepdims=True)
 
 
-def shift(x: np.ndarray, out: np.ndarray) -> None:
+def shift(x: xp.ndarray, out: xp.ndarray) -> None:
     """out = x minus a maximum, so that exp(out) cannot overflow; x (n, v) is one tile.
 
     A number for the whole tile where its rows are alike, for a number a row costs twice as much
     (in float16, which ends at e⁻¹⁷, a number a row all the same).
     """
-    top = x.max(1, keepdims=True, initial=-np.inf)
-    highest = top.max(initial=-np.inf)
-    near = x.itemsize > 2 and np.isfinite(highest) and top.min(initial=np.inf) >= highest - NEAR
-    np.subtract(x, highest if near else top, out=out)
+    top = x.max(1, keepdims=True, initial=-xp.inf)
+    highest = top.max(initial=-xp.inf)
+    near = x.itemsize > 2 and xp.isfinite(highest) and top.min(initial=xp.inf) >= highest - NEAR
+    xp.subtract(x, highest if near else top, out=out)
 
 
-def exponentials(x: np.ndarray, out: np.ndarray) -> np.ndarray:
+def exponentials(x: xp.ndarray, out: xp.ndarray) -> xp.ndarray:
     """out = exp(x - a number a row), x (n, v) one tile; returns the sums of its rows (n,).
 
     Two passes where that number may be 0, which the sums tell: four with the maxima taken off.
     """
-    if x.itemsize > 2 and abs(x[0].max(initial=-np.inf)) <= SMALL:
-        with np.errstate(over="ignore", invalid="ignore"):
-            sums = _sums(np.exp(x, out=out))
+    if x.itemsize > 2 and abs(x[0].max(initial=-xp.inf)) <= SMALL:
+        with xp.errstate(over="ignore", invalid="ignore"):
+            sums = _sums(xp.exp(x, out=out))
         if RANGE[0] <= sums.min() and sums.max() <= RANGE[1]:
             return sums
     shift(x, out)
-    return _sums(np.exp(out, out=out))
+    return _sums(xp.exp(out, out=out))
 
 
-def _by_rows(rows_of: Callable[..., None], axis: int, *arrays: np.ndarray) -> np.ndarray:
+def _by_rows(rows_of: Callable[..., None], axis: int, *arrays: xp.ndarray) -> xp.ndarray:
     """Fill a new array tile by tile: rows_of(*tiles, tile of it), `axis` being the rows'."""
 
     def fill(*flat):
@@ -71,11 +71,11 @@ def _by_rows(rows_of: Callable[..., None], axis: int, *arrays: np.ndarray) -> np
     return _in_rows(fill, axis, *arrays)
 
 
-def _in_rows(fill: Callable[..., None], axis: int, *arrays: np.ndarray) -> np.ndarray:
+def _in_rows(fill: Callable[..., None], axis: int, *arrays: xp.ndarray) -> xp.ndarray:
     """A new array that fill(*arrays, it) fills, all of them (n, v) and without gaps."""
     shape = arrays[0].shape or (1,)
-    moved = [np.ascontiguousarray(a.reshape(shape).swapaxes(axis, -1)) for a in arrays]
-    out = np.empty_like(moved[0])
+    moved = [xp.ascontiguousarray(a.reshape(shape).swapaxes(axis, -1)) for a in arrays]
+    out = xp.empty_like(moved[0])
     fill(*(a.reshape(a.size // max(a.shape[-1], 1), a.shape[-1]) for a in (*moved, out)))
     if arrays[0].ndim and axis in (-1, out.ndim - 1):
         return out  # no view: a gradient that nothing else holds need not be copied
@@ -83,7 +83,7 @@ def _in_rows(fill: Callable[..., None], axis: int, *arrays: np.ndarray) -> np.nd
 
 
 @dispatched
-def forward(x: np.ndarray, axis: int) -> np.ndarray:
+def forward(x: xp.ndarray, axis: int) -> xp.ndarray:
     """exp(x) / sum(exp(x)) along an axis: three passes, five where a maximum is taken off.
 
     Temporary memory: a few numbers a row; along another axis than the last, copies of all arrays.
@@ -96,46 +96,46 @@ def _softmax(x, y):
     if x.itemsize == 2:  # the inverse of a sum over 16384 would lose digits
         y /= sums[:, None]
     else:
-        with np.errstate(divide="ignore"):
+        with xp.errstate(divide="ignore"):
             y *= (1 / sums)[:, None]
 
 
-def _sums(x: np.ndarray) -> np.ndarray:
-    return np.matmul(x, np.ones_like(x, shape=x.shape[1]))
+def _sums(x: xp.ndarray) -> xp.ndarray:
+    return xp.matmul(x, xp.ones_like(x, shape=x.shape[1]))
 
 
 @dispatched
-def backward(g: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
+def backward(g: xp.ndarray, y: xp.ndarray, axis: int) -> xp.ndarray:
     """y · (g - Σ g·y), from the softmax y: three passes. Temporary memory: as forward's."""
     return _by_rows(_softmax_slope, axis, g, y)
 
 
 def _softmax_slope(g, y, dx):
-    np.subtract(g, np.vecdot(g, y)[:, None], out=dx)
+    xp.subtract(g, xp.vecdot(g, y)[:, None], out=dx)
     dx *= y
 
 
 @dispatched
-def log_forward(x: np.ndarray, axis: int) -> np.ndarray:
+def log_forward(x: xp.ndarray, axis: int) -> xp.ndarray:
     """x - log(sum(exp(x))) along an axis. Temporary memory: as forward's, and a tile."""
     return _by_rows(_log_softmax, axis, x)
 
 
 def _log_softmax(x, y):
     shift(x, y)
-    y -= np.log(_sums(np.exp(y)))[:, None]
+    y -= xp.log(_sums(xp.exp(y)))[:, None]
 
 
 @dispatched
-def log_backward(g: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
+def log_backward(g: xp.ndarray, y: xp.ndarray, axis: int) -> xp.ndarray:
     """g - exp(y) · Σ g, from the log-softmax y. Temporary memory: as forward's."""
     return _by_rows(_log_softmax_slope, axis, g, y)
 
 
 def _log_softmax_slope(g, y, dx):
-    np.exp(y, out=dx)
+    xp.exp(y, out=dx)
     dx *= _sums(g)[:, None]
-    np.subtract(g, dx, out=dx)
+    xp.subtract(g, dx, out=dx)
 
 
 forward.version("naive")(naive)
@@ -148,14 +148,14 @@ def _backward_naive(g, y, axis):
 
 @log_forward.version("naive")
 def _log_naive(x, axis):
-    x = x - np.highest(x, axis, keepdims=True)
-    with np.errstate(divide="ignore"):  # of nothing the sum is 0
-        return x - np.log(np.exp(x).sum(axis, keepdims=True))
+    x = x - xp.highest(x, axis, keepdims=True)
+    with xp.errstate(divide="ignore"):  # of nothing the sum is 0
+        return x - xp.log(xp.exp(x).sum(axis, keepdims=True))
 
 
 @log_backward.version("naive")
 def _log_backward_naive(g, y, axis):
-    return g - np.exp(y) * g.sum(axis, keepdims=True)
+    return g - xp.exp(y) * g.sum(axis, keepdims=True)
 
 
 # The same on a GPU: some whole rows a program, or one row that is read twice
@@ -266,12 +266,12 @@ def cut(rows: int, v: int, double: bool) -> tuple[bool, int, dict[str, Any]]:
     return wide, -(-rows // tall), constants
 
 
-def _launched(log: bool, axis: int, *arrays: np.ndarray) -> np.ndarray:
+def _launched(log: bool, axis: int, *arrays: xp.ndarray) -> xp.ndarray:
     """Forward of one array, backward of two."""
 
     def fill(*flat):
         rows, v = flat[0].shape
-        wide, programs, constants = cut(rows, v, flat[0].dtype == np.float64)
+        wide, programs, constants = cut(rows, v, flat[0].dtype == xp.float64)
         kernels = (_rows_kernel, _wide_kernel), (_rows_slope_kernel, _wide_slope_kernel)
         kernels[len(arrays) - 1][wide][(programs,)](*flat, rows, v, LOG=log, **constants)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import arrays as np
+from . import arrays as xp
 from .dispatch import dispatched
 from .launch import contiguous, next_power_of_2, triton_kernel
 from .pointwise import sigmoid, silu
@@ -25,14 +25,14 @@ BLOCK = 1024  # of y a program: 8 a thread, two loads of 16 bytes of float16
 
 
 @dispatched
-def forward(x: np.ndarray) -> np.ndarray:
+def forward(x: xp.ndarray) -> xp.ndarray:
     """x (..., 2h) -> (..., h): silu(x[..., :h]) · x[..., h:].
 
     Temporary memory is a third of a tile of ROW_ELEMENTS.
     """
     rows, h = _rows(x)
-    y = np.empty_like(rows, shape=(len(rows), h))
-    with np.errstate(over="ignore"), spreading(h):  # exp(-x) may be infinite: 1 / (1 + it) is 0
+    y = xp.empty_like(rows, shape=(len(rows), h))
+    with xp.errstate(over="ignore"), spreading(h):  # exp(-x) may be infinite: 1 / (1 + it) is 0
         for at in row_tiles(len(rows), h):
             silu(rows[at, :h], y[at])
             y[at] *= rows[at, h:]
@@ -40,49 +40,49 @@ def forward(x: np.ndarray) -> np.ndarray:
 
 
 @dispatched
-def backward(g: np.ndarray, x: np.ndarray) -> np.ndarray:
+def backward(g: xp.ndarray, x: xp.ndarray) -> xp.ndarray:
     """g (..., h), x (..., 2h) -> (..., 2h).
 
     Temporary memory is four tiles of ROW_ELEMENTS.
     """
     rows, h = _rows(x)
-    g, dx = g.reshape(len(rows), h), np.empty_like(rows)
-    with np.errstate(over="ignore"), spreading(h):
+    g, dx = g.reshape(len(rows), h), xp.empty_like(rows)
+    with xp.errstate(over="ignore"), spreading(h):
         for at in row_tiles(len(rows), h):
             _slopes(g[at], rows[at, :h], rows[at, h:], dx[at, :h], dx[at, h:])
     return dx.reshape(x.shape)
 
 
 @forward.version("naive")
-def naive(x: np.ndarray) -> np.ndarray:
+def naive(x: xp.ndarray) -> xp.ndarray:
     """The formula, one temporary an operation."""
-    a, b = np.split(x, 2, -1)
-    return a / (1 + np.exp(-a)) * b
+    a, b = xp.split(x, 2, -1)
+    return a / (1 + xp.exp(-a)) * b
 
 
 @backward.version("naive")
 def _backward_naive(g, x):
-    a, b = np.split(x, 2, -1)
-    s = 1 / (1 + np.exp(-a))
-    return np.concatenate((g * b * (s + a * s * (1 - s)), g * a * s), -1)
+    a, b = xp.split(x, 2, -1)
+    s = 1 / (1 + xp.exp(-a))
+    return xp.concatenate((g * b * (s + a * s * (1 - s)), g * a * s), -1)
 
 
-def _rows(x: np.ndarray) -> tuple[np.ndarray, int]:
+def _rows(x: xp.ndarray) -> tuple[xp.ndarray, int]:
     """x as (rows, 2h), and h."""
-    x, h = np.asarray(x, order="C"), x.shape[-1] // 2
+    x, h = xp.asarray(x, order="C"), x.shape[-1] // 2
     return x.reshape(x.size // max(2 * h, 1), 2 * h), h
 
 
 def _slopes(g, a, b, da, db):
-    s = np.empty_like(g, order="C")  # passes over arrays with gaps, as da and db, take longer
+    s = xp.empty_like(g, order="C")  # passes over arrays with gaps, as da and db, take longer
     sigmoid(a, s)
     value = a * s
-    np.multiply(value, g, out=db)
+    xp.multiply(value, g, out=db)
     slope = 1 - s
     slope *= value
     slope += s
     slope *= g
-    np.multiply(slope, b, out=da)
+    xp.multiply(slope, b, out=da)
 
 
 # The same on a GPU: a block of some rows' columns a program
@@ -125,7 +125,7 @@ def _slopes_kernel(
 @forward.version("triton")
 def _forward_triton(x):
     x = contiguous(x)
-    y = np.empty_like(x, shape=(*x.shape[:-1], x.shape[-1] // 2))
+    y = xp.empty_like(x, shape=(*x.shape[:-1], x.shape[-1] // 2))
     grid, sizes, constants = _cut(x)
     _swiglu_kernel[grid](x, y, *sizes, **constants)
     return y
@@ -134,7 +134,7 @@ def _forward_triton(x):
 @backward.version("triton")
 def _backward_triton(g, x):
     g, x = contiguous(g), contiguous(x)
-    dx, (grid, sizes, constants) = np.empty_like(x), _cut(x)
+    dx, (grid, sizes, constants) = xp.empty_like(x), _cut(x)
     _slopes_kernel[grid](g, x, dx, *sizes, **constants)
     return dx
 
@@ -144,5 +144,5 @@ def _cut(x):
     h = x.shape[-1] // 2
     rows, wide = x.size // max(2 * h, 1), min(BLOCK, next_power_of_2(h))
     tall = BLOCK // wide
-    constants = {"DOUBLE": x.dtype == np.float64, "ROWS": tall, "COLUMNS": wide}
+    constants = {"DOUBLE": x.dtype == xp.float64, "ROWS": tall, "COLUMNS": wide}
     return (-(-rows // tall), -(-h // wide)), (rows, h), constants

@@ -4,7 +4,7 @@ import contextlib
 import functools
 from collections.abc import Iterator
 
-from . import arrays as np
+from . import arrays as xp
 
 ELEMENTS = 1 << 16  # of one array: 256 KiB in float32, so four arrays fit a 1 MiB L2
 ROW_ELEMENTS = 1 << 18  # of whole rows, 1 MiB in float32: what is done a row needs many rows to
@@ -12,10 +12,10 @@ ROW_ELEMENTS = 1 << 18  # of whole rows, 1 MiB in float32: what is done a row ne
 BROAD = 512  # numbers in a row, from which rows are worth a call each
 
 
-def flat_tiles(*arrays: np.ndarray, elements: int = ELEMENTS) -> Iterator[tuple[np.ndarray, ...]]:
+def flat_tiles(*arrays: xp.ndarray, elements: int = ELEMENTS) -> Iterator[tuple[xp.ndarray, ...]]:
     """Matching pieces of contiguous arrays of equal size, as flat views."""
     flat = [_flat(a) for a in arrays]
-    elements = max(flat[0].size, 1) if np.on_gpu(flat[0]) else elements  # a GPU wants them whole
+    elements = max(flat[0].size, 1) if xp.on_gpu(flat[0]) else elements  # a GPU wants them whole
     for start in range(0, flat[0].size, elements):
         yield tuple(a[start : start + elements] for a in flat)
 
@@ -35,39 +35,39 @@ def spreading(width: int) -> Iterator[None]:
     it. A smaller buffer leaves that copy out, for one call of the inner loop a row. A pass that
     changes the dtype needs the buffer: there should be none inside.
     """
-    with np.errstate():  # it brings back the size too
+    with xp.errstate():  # it brings back the size too
         if width >= BROAD:
-            np.setbufsize(16)
+            xp.setbufsize(16)
         yield
 
 
-def added(factors: np.ndarray, parts: np.ndarray, out: np.ndarray) -> None:
+def added(factors: xp.ndarray, parts: xp.ndarray, out: xp.ndarray) -> None:
     """out[i] = Σ_k factors[i, k] · parts[k, i]: factors (n, k), k > 1, parts (k, n, h), out (n, h).
 
     A product of a row and a (k, h) matrix for each i: one pass, where NumPy's own products of rows
     and numbers take two passes a part.
     """
-    np.matmul(factors[:, None], parts.swapaxes(0, 1), out=out[:, None])
+    xp.matmul(factors[:, None], parts.swapaxes(0, 1), out=out[:, None])
 
 
-def constant(value: float, x: np.ndarray) -> np.ndarray:
+def constant(value: float, x: xp.ndarray) -> xp.ndarray:
     """As many of one value as x has elements: NumPy's maximum of two arrays takes a third of the
     time of one with a number."""
-    if np.on_gpu(x):
+    if xp.on_gpu(x):
         return value  # type: ignore[return-value]
     if x.size > ELEMENTS:
-        return np.full_like(x, value)
+        return xp.full_like(x, value)
     return _tile(value, x.dtype)[: x.size].reshape(x.shape)
 
 
 @functools.lru_cache(maxsize=8)
-def _tile(value: float, dtype: np.dtype) -> np.ndarray:
-    tile = np.full(ELEMENTS, value, dtype)
+def _tile(value: float, dtype: xp.dtype) -> xp.ndarray:
+    tile = xp.full(ELEMENTS, value, dtype)
     tile.flags.writeable = False
     return tile
 
 
-def _flat(array: np.ndarray) -> np.ndarray:
+def _flat(array: xp.ndarray) -> xp.ndarray:
     # reshape of anything else would be a copy: what is written to it would be lost
     assert array.flags.c_contiguous, (
         f"a tile needs C-contiguous memory, not strides {array.strides}"

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from . import arrays as np
+from . import arrays as xp
 from .dispatch import dispatched
 from .halves import wide
 from .launch import triton_kernel
@@ -23,17 +23,17 @@ TERMS = 4  # enough for any squares of float32: 212 bits
 PROGRAM = 4096  # elements a program: 8 a thread of 4 warps, four times
 
 
-def naive(arrays: Iterable[np.ndarray], p: float) -> float:
+def naive(arrays: Iterable[xp.ndarray], p: float) -> float:
     """One vector in float64, and its norm."""
-    parts = [np.abs(wide(a).reshape(-1)) for a in arrays if a.size]
+    parts = [xp.abs(wide(a).reshape(-1)) for a in arrays if a.size]
     if not parts:
         return 0.0
-    x = np.concatenate(parts).astype(np.float64)
-    with np.errstate(over="ignore"):
+    x = xp.concatenate(parts).astype(xp.float64)
+    with xp.errstate(over="ignore"):
         return float(x.max() if p == math.inf else (x**p).sum() ** (1 / p))
 
 
-def vector_norm(arrays: Iterable[np.ndarray], p: float) -> Any:
+def vector_norm(arrays: Iterable[xp.ndarray], p: float) -> Any:
     """(Σ |x|ᵖ)^(1/p), p > 0; for p = inf the largest |x|.
 
     The blocks of an array are summed in float64, exactly: no rounding grows with the size. Of
@@ -43,15 +43,15 @@ def vector_norm(arrays: Iterable[np.ndarray], p: float) -> Any:
     return _norm(p, *arrays)
 
 
-def squares(arrays: Iterable[np.ndarray]) -> list[float]:
+def squares(arrays: Iterable[xp.ndarray]) -> list[float]:
     """A few numbers whose exact sum is that of all squares, block by block as vector_norm's.
 
     So ranks that have some arrays each can add up theirs, and get the bits of one that has all.
     """
     arrays = list(arrays)
-    if any(map(np.on_gpu, arrays)):
+    if any(map(xp.on_gpu, arrays)):
         return [float(vector_norm(arrays, 2.0)) ** 2]
-    return exact(float(np.dot(b, b)) for b in _blocks(arrays))
+    return exact(float(xp.dot(b, b)) for b in _blocks(arrays))
 
 
 def exact(numbers: Iterable[float]) -> list[float]:
@@ -69,20 +69,20 @@ def exact(numbers: Iterable[float]) -> list[float]:
     return terms
 
 
-def _blocks(arrays: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+def _blocks(arrays: Iterable[xp.ndarray]) -> Iterator[xp.ndarray]:
     flat = (wide(a).reshape(-1) for a in arrays)
     return (a[i : i + BLOCK] for a in flat for i in range(0, a.size, BLOCK))
 
 
 @dispatched
-def _norm(p: float, *arrays: np.ndarray) -> float:
+def _norm(p: float, *arrays: xp.ndarray) -> float:
     blocks = _blocks(arrays)
     if p == math.inf:
-        return float(np.max([np.abs(b).max() for b in blocks], initial=0))  # max() may drop a nan
+        return float(xp.max([xp.abs(b).max() for b in blocks], initial=0))  # max() may drop a nan
     if p == 2:
-        return math.sqrt(math.fsum(float(np.dot(b, b)) for b in blocks))
-    with np.errstate(over="ignore"):
-        return math.fsum(float((np.abs(b).astype(float) ** p).sum()) for b in blocks) ** (1 / p)
+        return math.sqrt(math.fsum(float(xp.dot(b, b)) for b in blocks))
+    with xp.errstate(over="ignore"):
+        return math.fsum(float((xp.abs(b).astype(float) ** p).sum()) for b in blocks) ** (1 / p)
 
 
 @_norm.version("naive")
@@ -103,19 +103,19 @@ def _squares_kernel(x_ptr, sums_ptr, n, BLOCK: tl.constexpr):
 
 @_norm.version("triton")
 def _norm_triton(p, *arrays):
-    dense = [np.asarray(a, order="C") for a in arrays if a.size]
-    if p != 2 or not dense or any(a.dtype == np.float64 for a in dense):
-        return _on_device(p, [np.abs(wide(a)) for a in dense])
+    dense = [xp.asarray(a, order="C") for a in arrays if a.size]
+    if p != 2 or not dense or any(a.dtype == xp.float64 for a in dense):
+        return _on_device(p, [xp.abs(wide(a)) for a in dense])
     counts = [-(-a.size // PROGRAM) for a in dense]
-    sums, first = np.empty_like(dense[0], np.float32, shape=sum(counts)), 0
+    sums, first = xp.empty_like(dense[0], xp.float32, shape=sum(counts)), 0
     for a, count in zip(dense, counts):
         _squares_kernel[(count,)](a, sums[first:], a.size, BLOCK=PROGRAM)
         first += count
-    return np.sqrt(sums.sum(dtype=np.float64))
+    return xp.sqrt(sums.sum(dtype=xp.float64))
 
 
 def _on_device(p, sizes):
     if p == math.inf:
-        return np.max(np.stack([a.max() for a in sizes])) if sizes else 0.0
-    parts = [(a**p).sum(dtype=np.float64) for a in sizes]
-    return np.stack(parts).sum() ** (1 / p) if parts else 0.0
+        return xp.max(xp.stack([a.max() for a in sizes])) if sizes else 0.0
+    parts = [(a**p).sum(dtype=xp.float64) for a in sizes]
+    return xp.stack(parts).sum() ** (1 / p) if parts else 0.0

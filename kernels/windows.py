@@ -6,7 +6,7 @@ One dimension is two with a last axis of size 1: everything here has two axes.
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from . import arrays as np
+from . import arrays as xp
 
 Pair = tuple[int, int]
 
@@ -45,16 +45,16 @@ class Windows(NamedTuple):
 
     def taps(self, count: tuple) -> Iterator[tuple[tuple, tuple]]:
         """For every place in the kernel: it, and the index of what so many windows see there."""
-        for place in np.ndindex(*self.kernel):
+        for place in xp.ndindex(*self.kernel):
             parts = zip(place, self.dilation, self.stride, count)
             yield place, (..., *(slice(k * d, k * d + s * (n - 1) + 1, s) for k, d, s, n in parts))
 
-    def padded(self, images: int, channels: int, size: tuple, dtype: Any) -> np.ndarray:
+    def padded(self, images: int, channels: int, size: tuple, dtype: Any) -> xp.ndarray:
         """Zeros for so many images with their padding."""
         h, w = (n + sum(pad) for n, pad in zip(size, self.padding))
-        return np.zeros((images, channels, h, w), dtype)
+        return xp.zeros((images, channels, h, w), dtype)
 
-    def inside(self, padded: np.ndarray, size: tuple) -> np.ndarray:
+    def inside(self, padded: xp.ndarray, size: tuple) -> xp.ndarray:
         """The view without the padding."""
         (top, _), (left, _) = self.padding
         return padded[:, :, top : top + size[0], left : left + size[1]]

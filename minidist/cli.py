@@ -133,11 +133,13 @@ def sample(config: SampleConfig) -> None:
 
 def schedule(config: ScheduleConfig) -> None:
     """Validate, simulate, write what is asked for, and report."""
-    from .parallel.pipeline import draw, show, text
-    from .parallel.pipeline.costs import Costs
+    from .parallel.pipeline import text
+    from .parallel.pipeline.check.validate import validate
     from .parallel.pipeline.schedules import find
-    from .parallel.pipeline.simulate import simulate
-    from .parallel.pipeline.validate import validate
+    from .parallel.pipeline.study import draw
+    from .parallel.pipeline.study import report as show
+    from .parallel.pipeline.study.costs import Costs
+    from .parallel.pipeline.study.simulate import simulate
 
     times = (config.forward, config.input, config.weight)
     forward, backward, weight = (each[0] if len(each) == 1 else each for each in times)

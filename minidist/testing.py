@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from . import autograd
-from .array import complex_numbers, float64, is_floating, name_of
-from .graph import behind
-from .tensor import Tensor
+from .autograd.modes import Mode, no_grad
+from .autograd.tape import Joint, Leaf, Node, behind, walk_back
+from .tensor.dtypes import float64, is_floating, name_of
+from .tensor.tensor import Tensor
 
 
 def gradcheck(
@@ -88,7 +88,7 @@ class _Check:
         for i, (t, before) in enumerate(zip(self.tensors, self.before)):
             assert t.data.tobytes() == before, f"input {i} was written to by forward or backward"
 
-    def roots(self) -> list[tuple[autograd.Node, np.ndarray]]:
+    def roots(self) -> list[tuple[Node, np.ndarray]]:
         pairs = zip(self.outputs, self.cotangents)
         return [y.root(c) for y, c in pairs if y.requires_grad]
 
@@ -97,7 +97,7 @@ class _Check:
         before = [c.tobytes() for c in self.cotangents]
         for t in self.checked.values():
             t.grad = None
-        autograd.walk_back(self.roots(), retain_graph=True)
+        walk_back(self.roots(), retain_graph=True)
         for c, b in zip(self.cotangents, before):
             assert c.tobytes() == b, "backward wrote into the cotangent it was given"
         grads = {i: t.grad for i, t in self.checked.items()}
@@ -121,22 +121,22 @@ def _check_own_memory(gradients: dict, checked: dict, cotangents: list[np.ndarra
 # Every VJP on the way back, called with cotangents in awkward memory
 
 
-def _check_vjps(roots: list[tuple[autograd.Node, np.ndarray]]) -> None:
+def _check_vjps(roots: list[tuple[Node, np.ndarray]]) -> None:
     """Walk back once more through VJPs that are each called several times and compared."""
-    nodes = [n for n in behind(n for n, _ in roots) if not isinstance(n, autograd.Leaf)]
+    nodes = [n for n in behind(n for n, _ in roots) if not isinstance(n, Leaf)]
     originals = [node.vjps for node in nodes]
     for node in nodes:
-        node.vjps = [autograd.Joint(_watched(node, node.vjps))]
+        node.vjps = [Joint(_watched(node, node.vjps))]
     try:
-        autograd.walk_back(roots, retain_graph=True)
+        walk_back(roots, retain_graph=True)
     finally:
         for node, vjps in zip(nodes, originals):
             node.vjps = vjps
 
 
-def _watched(node: autograd.Node, vjps: Any) -> Callable[[np.ndarray], list]:
+def _watched(node: Node, vjps: Any) -> Callable[[np.ndarray], list]:
     """node.pull with its own VJPs, its results compared over cotangents in several layouts."""
-    plain = autograd.Node(node.name, node.sources, vjps)
+    plain = Node(node.name, node.sources, vjps)
 
     def pull(g: np.ndarray) -> list:
         results = _pull(plain, np.array(g, order="C"))
@@ -149,7 +149,7 @@ def _watched(node: autograd.Node, vjps: Any) -> Callable[[np.ndarray], list]:
     return pull
 
 
-def _check_layout(node: autograd.Node, g: np.ndarray, expected: list, layout: str) -> None:
+def _check_layout(node: Node, g: np.ndarray, expected: list, layout: str) -> None:
     for k, (a, b) in enumerate(zip(_pull(node, g), expected)):
         if node.sources[k] is None or a is None or b is None:
             continue
@@ -159,7 +159,7 @@ def _check_layout(node: autograd.Node, g: np.ndarray, expected: list, layout: st
         assert close, f"{where}: another result for a {layout} cotangent"
 
 
-def _pull(node: autograd.Node, g: np.ndarray) -> list:
+def _pull(node: Node, g: np.ndarray) -> list:
     """node.pull(g), which may not write into g."""
     before, wanted = g.tobytes(), [s for s in node.sources if s is not None]
     try:
@@ -200,7 +200,7 @@ class _Probe:
     def along(self, steps: dict[int, np.ndarray]) -> float:
         """(f(x + eps·step) - f(x - eps·step)) / 2eps, or Im f(x + i·eps·step) / eps."""
         if self.complex:
-            with complex_numbers():
+            with Mode(complex_numbers=True):
                 changes = [y.imag / self.eps for y in self._moved(steps, 1j * self.eps)]
         else:
             above, below = self._moved(steps, self.eps), self._moved(steps, -self.eps)
@@ -213,7 +213,7 @@ class _Probe:
         try:
             for i, data in kept.items():
                 self.check.tensors[i].data = np.asarray(data + by * steps.get(i, 0))
-            with autograd.no_grad():
+            with no_grad():
                 return [np.array(y.data) for y in self.check.run()]
         finally:
             for i, data in kept.items():

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from cases import numbers
+from support.cases import numbers
 
 from minidist import Tensor, ops
-from minidist.autograd import Joint
+from minidist.autograd.tape import Joint
 from minidist.ops.op import differentiable
 from minidist.testing import gradcheck
 

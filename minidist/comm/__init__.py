@@ -2,8 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .clock import Clock
-from .collectives import (
+from .collectives import (  # fmt: skip
     all_gather,
     all_reduce,
     all_to_all,
@@ -24,32 +23,26 @@ from .collectives import (
     reduce_scatter,
     scan,
     scatter,
-)  # fmt: skip
-from .communicator import Communicator, Request, wait_all
-from .errors import (
-    CommError,
-    DeadlineError,
-    DeadlockError,
-    MismatchError,
-    MpiError,
-    UnmatchedError,
 )
-from .guard import AgreedExit, abort_on_error, agree
+from .communicator import Communicator, Request, wait_all
+from .errors import CommError, DeadlineError, DeadlockError, MismatchError, MpiError, UnmatchedError
+from .guard.guard import AgreedExit, abort_on_error, agree
 from .ledger import Ledger, bus_bandwidth
 from .shards import shard_bounds, shard_range
+from .simulated.clock import Clock
 from .texts import print_in_order
 
 if TYPE_CHECKING:
     from .launcher import launch
-    from .mpi import local_rank, mpi_world, world_from_env
-    from .simulated import simulate
+    from .mpi.world import local_rank, mpi_world, world_from_env
+    from .simulated.world import simulate
 
 LAZY = {  # these need greenlet or threadpoolctl: loaded when first asked for
     "launch": "minidist.comm.launcher",
-    "simulate": "minidist.comm.simulated",
-    "local_rank": "minidist.comm.mpi",
-    "mpi_world": "minidist.comm.mpi",
-    "world_from_env": "minidist.comm.mpi",
+    "simulate": "minidist.comm.simulated.world",
+    "local_rank": "minidist.comm.mpi.world",
+    "mpi_world": "minidist.comm.mpi.world",
+    "world_from_env": "minidist.comm.mpi.world",
 }
 
 __all__ = [

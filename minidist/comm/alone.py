@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from .communicator import Communicator, Request
 from .errors import CommError
-from .fingerprint import Fingerprint
+from .guard.fingerprint import Fingerprint
 
 
 class Alone(Communicator):

@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from ..kernels import arrays as np
-from .fingerprint import Fingerprint, of_group
+from ..kernels import arrays as xp
+from .guard.fingerprint import Fingerprint, of_group
 from .sites import here
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Communicator(ABC):
     site = ""  # where that was started
 
     def isend(
-        self, array: np.ndarray, dest: int, tag: int = 0, synchronous: bool = False
+        self, array: xp.ndarray, dest: int, tag: int = 0, synchronous: bool = False
     ) -> Request:
         """Start sending; `array` must not change before the request's `wait` returns.
 
@@ -73,33 +73,33 @@ class Communicator(ABC):
             self.ledger.count(here, there, self.inside, tag, array)
         return self._isend(array, dest, self._shifted(tag), synchronous)
 
-    def irecv(self, out: np.ndarray, source: int, tag: int = 0) -> Request:
+    def irecv(self, out: xp.ndarray, source: int, tag: int = 0) -> Request:
         """Start receiving; `out` holds the message once the request's `wait` has returned it."""
         source, tag = self._checked("irecv", "source", out, source, tag)
         if not getattr(out.flags, "writeable", True):
             raise ValueError(f"rank {self.rank} irecv: `out` is read-only, receive into a copy")
         return self._irecv(out, source, self._shifted(tag))
 
-    def send(self, array: np.ndarray, dest: int, tag: int = 0) -> None:
+    def send(self, array: xp.ndarray, dest: int, tag: int = 0) -> None:
         """Send, and wait until `array` may be changed again: as a rule, until it was received."""
         self.isend(array, dest, tag).wait()
 
-    def issend(self, array: np.ndarray, dest: int, tag: int = 0) -> Request:
+    def issend(self, array: xp.ndarray, dest: int, tag: int = 0) -> Request:
         """isend whose `wait` returns only once the receiver is taking the message."""
         return self.isend(array, dest, tag, synchronous=True)
 
-    def ssend(self, array: np.ndarray, dest: int, tag: int = 0) -> None:
+    def ssend(self, array: xp.ndarray, dest: int, tag: int = 0) -> None:
         """Send, and wait until the receiver has called: a program that is right with every send
         made so is right whatever the library buffers."""
         self.issend(array, dest, tag).wait()
 
-    def recv(self, out: np.ndarray, source: int, tag: int = 0) -> np.ndarray:
+    def recv(self, out: xp.ndarray, source: int, tag: int = 0) -> xp.ndarray:
         """Fill `out` with the next message from `source`, and return it."""
         return self.irecv(out, source, tag).wait()
 
     def sendrecv(
-        self, array: np.ndarray, dest: int, out: np.ndarray, source: int, tag: int = 0
-    ) -> np.ndarray:
+        self, array: xp.ndarray, dest: int, out: xp.ndarray, source: int, tag: int = 0
+    ) -> xp.ndarray:
         """Send and receive at once: a ring of these cannot deadlock, a ring of `send` does."""
         self._checked("sendrecv", "dest", array, dest, tag)
         receiving = self.irecv(out, source, tag)
@@ -122,7 +122,7 @@ class Communicator(ABC):
         return part
 
     def collective(
-        self, name: str, array: np.ndarray | None = None, label: str = "", shape: Any = None,
+        self, name: str, array: xp.ndarray | None = None, label: str = "", shape: Any = None,
         **told: Any,
     ) -> Inside:  # fmt: skip
         """Around a collective's messages: they are counted under `name`, and with debug on all
@@ -178,7 +178,7 @@ class Communicator(ABC):
     def _works(self) -> WeakValueDictionary[int, Request]:
         return WeakValueDictionary()
 
-    def reducing(self, combine: np.ufunc) -> Any:
+    def reducing(self, combine: xp.ufunc) -> Any:
         """`combine`, whose operations a simulated clock also counts."""
         return combine
 
@@ -197,7 +197,7 @@ class Communicator(ABC):
         return tag + self.shift if tag >= RESERVED else tag
 
     def _checked(
-        self, verb: str, side: str, array: np.ndarray, peer: int, tag: int
+        self, verb: str, side: str, array: xp.ndarray, peer: int, tag: int
     ) -> tuple[int, int]:
         where = f"rank {self.rank} {verb}"
         check_array(where, array)
@@ -213,10 +213,10 @@ class Communicator(ABC):
         """Seconds on this world's clock, which a simulated one may give itself."""
 
     @abstractmethod
-    def _isend(self, array: np.ndarray, dest: int, tag: int, synchronous: bool) -> Request: ...
+    def _isend(self, array: xp.ndarray, dest: int, tag: int, synchronous: bool) -> Request: ...
 
     @abstractmethod
-    def _irecv(self, out: np.ndarray, source: int, tag: int) -> Request: ...
+    def _irecv(self, out: xp.ndarray, source: int, tag: int) -> Request: ...
 
     @abstractmethod
     def _start(self, main: Callable[[], Any], call: str) -> Request: ...
@@ -250,9 +250,9 @@ class Inside:
             self.comm._left()
 
 
-def check_array(where: str, array: np.ndarray) -> None:
+def check_array(where: str, array: xp.ndarray) -> None:
     """Raise unless `array` is an array, NumPy's or CuPy's, whose memory is its value."""
-    if not isinstance(array, np.ndarray):
+    if not isinstance(array, xp.ndarray):
         kind = type(array).__name__
         raise TypeError(f"{where}: needs a NumPy array, got {kind}: wrap it in np.asarray")
     if array.dtype.hasobject:
@@ -262,6 +262,6 @@ def check_array(where: str, array: np.ndarray) -> None:
         )
 
 
-def describe(array: np.ndarray) -> str:
+def describe(array: xp.ndarray) -> str:
     """`float32 (3,) = 12 bytes`."""
     return f"{array.dtype} {array.shape} = {array.nbytes} bytes"

@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-from ..kernels import arrays as np
+from ..kernels import arrays as xp
 
 
-def outgoing(array: np.ndarray, aware: bool) -> np.ndarray:
+def outgoing(array: xp.ndarray, aware: bool) -> xp.ndarray:
     """A contiguous buffer with the array's value, for a transport to read at once."""
-    if not np.on_gpu(array):
-        return np.ascontiguousarray(array)
+    if not xp.on_gpu(array):
+        return xp.ascontiguousarray(array)
     if not aware:
-        return np.ascontiguousarray(array).get()  # waits for the stream
-    return _settled(np.ascontiguousarray(array))
+        return xp.ascontiguousarray(array).get()  # waits for the stream
+    return _settled(xp.ascontiguousarray(array))
 
 
-def incoming(out: np.ndarray, aware: bool) -> np.ndarray:
+def incoming(out: xp.ndarray, aware: bool) -> xp.ndarray:
     """A contiguous buffer for a transport to fill: `out` itself where that may be."""
-    if np.on_gpu(out) and aware:
-        return _settled(out if out.flags.c_contiguous else np.empty_like(out, order="C"))
-    if np.on_gpu(out) or not out.flags.c_contiguous:
-        return np.empty(out.shape, out.dtype)
+    if xp.on_gpu(out) and aware:
+        return _settled(out if out.flags.c_contiguous else xp.empty_like(out, order="C"))
+    if xp.on_gpu(out) or not out.flags.c_contiguous:
+        return xp.empty(out.shape, out.dtype)
     return out
 
 
-def fill(out: np.ndarray, message: np.ndarray) -> None:
+def fill(out: xp.ndarray, message: xp.ndarray) -> None:
     """`out` becomes the message, of as many numbers, wherever both are."""
     message = message.reshape(out.shape)
-    if np.on_gpu(out) == np.on_gpu(message):
-        np.copyto(out, message)
-    elif np.on_gpu(out):
+    if xp.on_gpu(out) == xp.on_gpu(message):
+        xp.copyto(out, message)
+    elif xp.on_gpu(out):
         out.set(message)
     else:
         out[...] = message.get()
 
 
-def _settled(array: np.ndarray) -> np.ndarray:
+def _settled(array: xp.ndarray) -> xp.ndarray:
     # MPI knows nothing of streams: a kernel that still writes the buffer would go unnoticed.
-    np.gpu().cuda.get_current_stream().synchronize()
+    xp.gpu().cuda.get_current_stream().synchronize()
     return array

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 from .communicator import Communicator
 from .errors import MpiError
-from .guard import abort_on_error
-from .mpi import mpi_world, world_from_env
-from .simulated import simulate
+from .guard.guard import abort_on_error
+from .mpi.world import mpi_world, world_from_env
+from .simulated.world import simulate
 
 T = TypeVar("T")
 

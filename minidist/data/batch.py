@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import random
 from ..errors import UserError
+from ..tensor import random
 from .clean import clean
 from .collect import collect
 from .encode import encode

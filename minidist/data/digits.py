@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .. import random
 from ..errors import UserError
+from ..tensor import random
 
 HELD_OUT = 5  # every fifth image of each class
 Split = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]

@@ -7,24 +7,25 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .. import nn, random
-from ..autograd import is_grad_enabled, no_grad
+from .. import nn
+from ..autograd.modes import is_grad_enabled, no_grad
 from ..comm import Communicator, shard_range
 from ..comm.alone import Alone
-from ..kernels import arrays as np
+from ..kernels import arrays as xp
 from ..nn import Embedding, LayerNorm, Parameter
 from ..nn import functional as F
 from ..ops import communication
-from ..parallel.cross_entropy import vocab_parallel_cross_entropy
 from ..parallel.layout import parts_of
 from ..parallel.sequence import TokenDropout, Tokens
-from ..parallel.tensor import (
+from ..parallel.tensor.cross_entropy import vocab_parallel_cross_entropy
+from ..parallel.tensor.linear import (
     ColumnParallelLinear,
     RowParallelLinear,
     VocabParallelEmbedding,
     column_linear,
 )
-from ..tensor import Tensor
+from ..tensor import random
+from ..tensor.tensor import Tensor
 
 LARGE_VOCABULARY = 8192  # logits of so many take more memory than a layer's activations
 
@@ -235,8 +236,8 @@ class GPT(nn.Module):
 
     @no_grad()
     def generate(
-        self, prompt: np.ndarray, tokens: int, temperature: float, top_k: int, seed: int
-    ) -> np.ndarray:
+        self, prompt: xp.ndarray, tokens: int, temperature: float, top_k: int, seed: int
+    ) -> xp.ndarray:
         """Continue prompt (s,) by `tokens` more, each drawn from the softmax of the last logits.
 
         Temperature 0 takes the likeliest; top_k > 0 draws among the k likeliest only.
@@ -246,23 +247,23 @@ class GPT(nn.Module):
 
 
 def continued(
-    follow: Callable[[np.ndarray], Tensor], prompt: np.ndarray, tokens: int, positions: int,
+    follow: Callable[[xp.ndarray], Tensor], prompt: xp.ndarray, tokens: int, positions: int,
     temperature: float, top_k: int, seed: int,
-) -> np.ndarray:  # fmt: skip
+) -> xp.ndarray:  # fmt: skip
     """`generate` of any model: follow(window (1, s)) gives the logits (V,) of what comes next."""
-    generator, out = random.generator(seed, "generate"), np.asarray(prompt, np.int64)
+    generator, out = random.generator(seed, "generate"), xp.asarray(prompt, xp.int64)
     for _ in range(tokens):
         logits = follow(out[-positions:][None]).cpu().double().data
-        out = np.append(out, _draw(logits, temperature, top_k, generator))
+        out = xp.append(out, _draw(logits, temperature, top_k, generator))
     return out
 
 
 def _draw(
-    logits: np.ndarray, temperature: float, top_k: int, generator: np.random.Generator
+    logits: xp.ndarray, temperature: float, top_k: int, generator: xp.random.Generator
 ) -> int:
     if temperature == 0:
         return int(logits.argmax())
     if 0 < top_k < len(logits):
-        logits = np.where(logits < np.sort(logits)[-top_k], -np.inf, logits)
-    p = np.exp((logits - logits.max()) / temperature)
+        logits = xp.where(logits < xp.sort(logits)[-top_k], -xp.inf, logits)
+    p = xp.exp((logits - logits.max()) / temperature)
     return int(generator.choice(len(p), p=p / p.sum()))

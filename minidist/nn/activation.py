@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..array import DEFAULT, DTypeLike
-from ..creation import full
-from ..tensor import Tensor
+from ..tensor.creation import full
+from ..tensor.dtypes import DEFAULT, DTypeLike
+from ..tensor.tensor import Tensor
 from . import functional as F
 from .layers import refuse_inplace
 from .module import Module, Parameter

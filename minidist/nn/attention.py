@@ -6,9 +6,9 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-from ..array import DEFAULT, DTypeLike
-from ..kernels import arrays as np
-from ..tensor import Tensor
+from ..kernels import arrays as xp
+from ..tensor.dtypes import DEFAULT, DTypeLike
+from ..tensor.tensor import Tensor
 from . import functional as F
 from . import init
 from .containers import ModuleList
@@ -17,9 +17,9 @@ from .module import Module
 from .norm import LayerNorm
 
 
-def _additive(mask: Tensor, dtype: np.dtype) -> Tensor:
+def _additive(mask: Tensor, dtype: xp.dtype) -> Tensor:
     """A mask whose True hides, as numbers to add to scores; floats are such numbers."""
-    return Tensor(np.where(mask.data, -np.inf, 0), dtype=dtype) if mask.dtype == bool else mask
+    return Tensor(xp.where(mask.data, -xp.inf, 0), dtype=dtype) if mask.dtype == bool else mask
 
 
 class MultiheadAttention(Module):
@@ -96,8 +96,8 @@ class MultiheadAttention(Module):
         (b, s, _), e, weights = q.shape, self.embed_dim, None
         q, k, v = (self._heads(i, x) for i, x in enumerate((q, k, v)))
         if need_weights:  # attention to the unit vectors gives the weights themselves
-            with np.beside(q.data):
-                unit = Tensor(np.eye(k.shape[2]), dtype=q.dtype)
+            with xp.beside(q.data):
+                unit = Tensor(xp.eye(k.shape[2]), dtype=q.dtype)
             weights = F.scaled_dot_product_attention(q, k, unit, *options, name=self.name)
             y = weights @ v
         else:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..array import DEFAULT, DTypeLike
-from ..tensor import Tensor
+from ..tensor.dtypes import DEFAULT, DTypeLike
+from ..tensor.tensor import Tensor
 from . import functional as F
 from . import init
 from .layers import empty

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..autograd import no_grad
-from ..kernels import arrays as np
-from ..random import default_generator
-from ..tensor import Tensor
+from ..autograd.modes import no_grad
+from ..kernels import arrays as xp
+from ..tensor.random import default_generator
+from ..tensor.tensor import Tensor
 
 GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 0.75} | {
     f"conv{kind}{dims}d": 1.0 for kind in ("", "_transpose") for dims in (1, 2, 3)
@@ -44,8 +44,8 @@ def trunc_normal_(
     low, high = (0.5 * math.erf((x - mean) / std / math.sqrt(2)) for x in (a, b))
     if high - low < 1e-3:
         raise ValueError(f"trunc_normal_: of N({mean}, {std}) next to nothing lies in [{a}, {b}]")
-    draws, values = default_generator(), np.full(tensor.shape, np.nan)
-    while len(missing := np.argwhere(~((values >= a) & (values <= b)))):
+    draws, values = default_generator(), xp.full(tensor.shape, xp.nan)
+    while len(missing := xp.argwhere(~((values >= a) & (values <= b)))):
         values[tuple(missing.T)] = draws.standard_normal(len(missing)) * std + mean
     return _fill(tensor, values)
 
@@ -65,7 +65,7 @@ def ones_(tensor: Tensor) -> Tensor:
 def eye_(tensor: Tensor) -> Tensor:
     if tensor.ndim != 2:
         raise ValueError(f"eye_: want 2 dimensions, not {tensor.shape}")
-    return _fill(tensor, np.eye(tensor.shape[0], tensor.shape[1]))
+    return _fill(tensor, xp.eye(tensor.shape[0], tensor.shape[1]))
 
 
 def _fans(tensor: Tensor) -> tuple[int, int]:
@@ -112,8 +112,8 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
     if tensor.ndim < 2:
         raise ValueError(f"orthogonal_ of a tensor {tensor.shape}: want 2 dimensions or more")
     rows, columns = tensor.shape[0], math.prod(tensor.shape[1:])
-    q, r = np.linalg.qr(default_generator().standard_normal(sorted((rows, columns))[::-1]))
-    q *= np.sign(np.diag(r))  # else not uniform over all of them
+    q, r = xp.linalg.qr(default_generator().standard_normal(sorted((rows, columns))[::-1]))
+    q *= xp.sign(xp.diag(r))  # else not uniform over all of them
     return _fill(tensor, gain * (q if rows >= columns else q.T).reshape(tensor.shape))
 
 

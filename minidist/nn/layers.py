@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import creation
-from ..array import DEFAULT, DTypeLike
-from ..tensor import Tensor
+from ..tensor import creation
+from ..tensor.dtypes import DEFAULT, DTypeLike
+from ..tensor.tensor import Tensor
 from . import functional as F
 from . import init
 from .module import Module, Parameter

@@ -6,11 +6,12 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from ..array import BFLOAT16, dtype_of, is_floating
-from ..device import meant, moved
-from ..kernels import arrays as np
+from ..autograd.hooks import RemovableHandle
+from ..kernels import arrays as xp
 from ..kernels.halves import as_dtype
-from ..tensor import Tensor
+from ..tensor.device import meant, moved
+from ..tensor.dtypes import BFLOAT16, dtype_of, is_floating
+from ..tensor.tensor import Tensor
 
 
 class Parameter(Tensor):
@@ -20,7 +21,7 @@ class Parameter(Tensor):
 
     def __init__(self, data: Any, requires_grad: bool = True):
         super().__init__(data, requires_grad)
-        self.data = np.asarray(self.data, order="C")  # optimisers go through it tile by tile
+        self.data = xp.asarray(self.data, order="C")  # optimisers go through it tile by tile
 
     def __setattr__(self, name: str, value: Any) -> None:
         is_data = name == "data" and isinstance(value, Tensor)
@@ -32,24 +33,6 @@ class Parameter(Tensor):
 
     def __repr__(self) -> str:
         return "Parameter containing:\n" + super().__repr__()
-
-
-class RemovableHandle:
-    """What registering a hook returns: remove() it, or leave a `with` block."""
-
-    def __init__(self, module: Module, kind: str, hook: Callable):
-        self.module, self.kind = module, kind
-        setattr(module, kind, {**getattr(module, kind), self: hook})  # of this module alone
-
-    def remove(self) -> None:
-        hooks = getattr(self.module, self.kind)
-        setattr(self.module, self.kind, {k: h for k, h in hooks.items() if k is not self})
-
-    def __enter__(self) -> RemovableHandle:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.remove()
 
 
 class Mismatch(NamedTuple):
@@ -69,29 +52,34 @@ class Module:
     training = True
     shown: tuple[str, ...] = ()  # the attributes that repr() tells
     _buffers: dict[str, bool] = {}  # name -> persistent
-    _pre_hooks: dict[RemovableHandle, Callable] = {}
-    _hooks: dict[RemovableHandle, Callable] = {}
+    _pre_hooks: dict[int, Callable] = {}  # shared by all modules until one has hooks of its own
+    _hooks: dict[int, Callable] = {}
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} defines no forward()")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        for hook in self._pre_hooks.values():
+        for hook in tuple(self._pre_hooks.values()):
             new = hook(self, args)
             args = args if new is None else new if isinstance(new, tuple) else (new,)
         output = self.forward(*args, **kwargs)
-        for hook in self._hooks.values():
+        for hook in tuple(self._hooks.values()):
             new = hook(self, args, output)
             output = output if new is None else new
         return output
 
     def register_forward_pre_hook(self, hook: Callable) -> RemovableHandle:
         """Call hook(module, args) before forward; what it returns, if not None, are the args."""
-        return RemovableHandle(self, "_pre_hooks", hook)
+        return RemovableHandle(self._own_hooks("_pre_hooks"), hook)
 
     def register_forward_hook(self, hook: Callable) -> RemovableHandle:
         """Call hook(module, args, output) after forward; what it returns replaces the output."""
-        return RemovableHandle(self, "_hooks", hook)
+        return RemovableHandle(self._own_hooks("_hooks"), hook)
+
+    def _own_hooks(self, kind: str) -> dict[int, Callable]:
+        if kind not in vars(self):
+            object.__setattr__(self, kind, {})
+        return vars(self)[kind]
 
     # The tree
 
@@ -197,7 +185,7 @@ class Module:
                 found |= {f"{path}.{k}" if path else k: v for k, v in kept}
         return found
 
-    def state_dict(self) -> dict[str, np.ndarray]:
+    def state_dict(self) -> dict[str, xp.ndarray]:
         """Arrays of parameters and persistent buffers by name, shared and in PyTorch's order."""
         return {name: tensor.data for name, tensor in self._state().items()}
 
@@ -205,7 +193,7 @@ class Module:
         """Copy arrays in by name; with strict, names must match exactly. Shapes always must."""
         own = self._state()
         arrays = {
-            k: np.asarray(v.data if isinstance(v, Tensor) else v) for k, v in state_dict.items()
+            k: xp.asarray(v.data if isinstance(v, Tensor) else v) for k, v in state_dict.items()
         }
         missing = [k for k in own if k not in arrays]
         unexpected = [k for k in arrays if k not in own]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..array import DEFAULT, DTypeLike
-from ..creation import ones, zeros
-from ..kernels import arrays as np
-from ..tensor import Tensor
+from ..kernels import arrays as xp
+from ..tensor.creation import ones, zeros
+from ..tensor.dtypes import DEFAULT, DTypeLike
+from ..tensor.tensor import Tensor
 from . import functional as F
 from . import init
 from .module import Module, Parameter
@@ -106,7 +106,7 @@ class _BatchNorm(_Norm):
         tracked = track_running_stats
         self.register_buffer("running_mean", zeros(num_features, dtype=dtype) if tracked else None)
         self.register_buffer("running_var", ones(num_features, dtype=dtype) if tracked else None)
-        count = Tensor(np.zeros((), np.int64)) if tracked else None
+        count = Tensor(xp.zeros((), xp.int64)) if tracked else None
         self.register_buffer("num_batches_tracked", count)
 
     def forward(self, input: Tensor) -> Tensor:

@@ -10,15 +10,15 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from ..array import DEFAULT, DTypeLike, name_of
-from ..kernels import arrays as np
+from ..amp.autocast import is_autocast_enabled
+from ..kernels import arrays as xp
 from ..kernels.halves import held
 from ..kernels.recurrent import GATES
 from ..ops import cat
 from ..ops.recurrent import backwards, recurrent
-from ..precision import is_autocast_enabled
-from ..random import keep_mask
-from ..tensor import Tensor
+from ..tensor.dtypes import DEFAULT, DTypeLike, name_of
+from ..tensor.random import keep_mask
+from ..tensor.tensor import Tensor
 from . import init
 from .layers import empty
 from .module import Module
@@ -117,7 +117,7 @@ class RNNBase(_Recurrent):
         s, b, width = x.shape
         if not s:
             raise RuntimeError(f"{self.mode}: input {input.shape} has no steps")
-        rows, last = self._run(PackedSequence(x.reshape(s * b, width), Tensor(np.full(s, b))), hx)
+        rows, last = self._run(PackedSequence(x.reshape(s * b, width), Tensor(xp.full(s, b))), hx)
         y = rows.data.reshape(s, b, rows.data.shape[1])
         return y.transpose(0, 1) if self.batch_first else y, last
 
@@ -157,7 +157,7 @@ class RNNBase(_Recurrent):
         b, width = sizes[0], rows.shape[1]
         keep = keep_mask(f"{self.name}.{layer}", (b, len(sizes), width), 1 - self.dropout)
         keep = (keep if order is None else keep[order.data]).swapaxes(0, 1)
-        mask = keep[np.arange(b) < np.array(sizes)[:, None]].astype(held(rows.dtype))
+        mask = keep[xp.arange(b) < xp.array(sizes)[:, None]].astype(held(rows.dtype))
         mask = Tensor(mask / (1 - self.dropout) if self.dropout < 1 else mask, dtype=rows.dtype)
         return rows * mask.to(rows.device)
 

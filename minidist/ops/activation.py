@@ -1,19 +1,19 @@
 """Activations: each value beside its VJP, both formulas that the kernel works through in tiles."""
 
-from ..array import is_floating
-from ..kernels import arrays as np
+from ..kernels import arrays as xp
 from ..kernels import pointwise as k
 from ..kernels import softmax as rows
 from ..kernels import swiglu as swiglu_kernel
 from ..kernels.pointwise import tiled
-from .op import axes_of, differentiable, elementwise
+from ..tensor.dtypes import is_floating
+from .op import axes_of, differentiable, elementwise, with_axis
 
 
 @differentiable
 def relu(input):
     """max(x, 0)."""
     if not is_floating(input):
-        return (np.maximum(input, 0),)
+        return (xp.maximum(input, 0),)
     return tiled(k.relu, input), lambda g: tiled(k.relu_slope, g, input)
 
 
@@ -71,9 +71,9 @@ def elu(input, alpha=1.0):
 @elementwise
 def _prelu(x, weight):
     return (
-        np.where(x > 0, x, weight * x),
-        lambda g: np.where(x > 0, g, weight * g),
-        lambda g: g * np.minimum(x, 0),
+        xp.where(x > 0, x, weight * x),
+        lambda g: xp.where(x > 0, g, weight * g),
+        lambda g: g * xp.minimum(x, 0),
     )
 
 
@@ -104,11 +104,13 @@ def _along(function, x, dim, dtype):
     return function(x, axes_of((dim,), max(x.ndim, 1))[0])
 
 
+@with_axis
 def softmax(input, dim, dtype=None):
     """exp(x) / sum(exp(x)) along dim, with the maximum taken off first."""
     return _along(_softmax, input, dim, dtype)
 
 
+@with_axis
 def log_softmax(input, dim, dtype=None):
     """x - log(sum(exp(x))) along dim."""
     return _along(_log_softmax, input, dim, dtype)

@@ -2,11 +2,11 @@
 
 import math
 
-from ..autograd import Joint
-from ..kernels import arrays as np
+from ..autograd.tape import Joint
+from ..kernels import arrays as xp
 from ..kernels import attention as kernel
 from ..kernels.halves import cast, held
-from ..random import keep_mask
+from ..tensor.random import keep_mask
 from .op import differentiable, unbroadcast, want_one_dtype
 from .shape import expand
 
@@ -16,8 +16,8 @@ def _bias(mask, like, lead, s, t):
     if mask is None:
         return None
     if mask.dtype == bool:
-        mask = cast(np.where(mask, 0, -np.inf), like.dtype)
-    return _four(np.broadcast_to(mask, (*lead, s, t)))
+        mask = cast(xp.where(mask, 0, -xp.inf), like.dtype)
+    return _four(xp.broadcast_to(mask, (*lead, s, t)))
 
 
 def _four(x):
@@ -29,14 +29,14 @@ def _four(x):
 @differentiable
 def _attention(q, k, v, mask, causal, scale, drop, need_mask):
     """Leading sizes of q, k and v are equal."""
-    out, lead = np.empty((*q.shape[:-1], v.shape[-1]), q.dtype), q.shape[:-2]
+    out, lead = xp.empty((*q.shape[:-1], v.shape[-1]), q.dtype), q.shape[:-2]
     q4, k4, v4 = map(_four, (q, k, v))
     bias = _bias(mask, q, lead, q.shape[-2], k.shape[-2])
     saved = kernel.forward(q4, k4, v4, _four(out), causal, scale, bias, drop)
 
     def vjp(g):
-        dq, dk, dv = (np.empty(x.shape, x.dtype) for x in (q, k, v))
-        dmask = np.empty((*q.shape[:-1], k.shape[-2]), q.dtype) if need_mask else None
+        dq, dk, dv = (xp.empty(x.shape, x.dtype) for x in (q, k, v))
+        dmask = xp.empty((*q.shape[:-1], k.shape[-2]), q.dtype) if need_mask else None
         into = *map(_four, (dq, dk, dv)), causal, scale, drop
         masks = None if dmask is None else _four(dmask), bias
         kernel.backward(_four(g), q4, k4, v4, _four(out), saved, *into, *masks)
@@ -53,7 +53,7 @@ def _drop(p, shape, like, name):
         return None
     keep = keep_mask(name, shape if len(shape) > 2 else (1, *shape), 1 - p)
     factor = held(like.dtype).type(1 / (1 - p) if p < 1 else 0)
-    return _four(np.at_home_of(like, keep)), factor
+    return _four(xp.at_home_of(like, keep)), factor
 
 
 def _check_mask(mask, scores, query, causal):
@@ -64,7 +64,7 @@ def _check_mask(mask, scores, query, causal):
     if mask.dtype != bool:
         want_one_dtype("attention: attn_mask and query (bool would do, too)", mask, query)
     try:
-        fits = mask.ndim > 1 and np.broadcast_shapes(mask.shape, scores) == scores
+        fits = mask.ndim > 1 and xp.broadcast_shapes(mask.shape, scores) == scores
     except ValueError:
         fits = False
     if not fits:
@@ -90,7 +90,7 @@ def scaled_dot_product_attention(
         _check_groups(q, k, v)
     at = -3 if enable_gqa else -2  # what is before it broadcasts
     try:
-        lead = np.broadcast_shapes(q[:at], k[:at], v[:at])
+        lead = xp.broadcast_shapes(q[:at], k[:at], v[:at])
     except ValueError:
         raise RuntimeError(
             f"attention: leading sizes of query {q}, key {k}, value {v} do not broadcast (groups "
@@ -122,16 +122,16 @@ def _packed(qkv, mask, heads, causal, drop, need_mask):
     # (b, s, 3, heads, d) -> three views (b, heads, s, d): nothing is copied
     split = lambda x: x.reshape(b, s, 3, heads, d).transpose(2, 0, 3, 1, 4)
     merge = lambda x: x.reshape(b, s, heads, d).transpose(0, 2, 1, 3)
-    q, k, v = split(np.ascontiguousarray(qkv))
-    y = np.empty((b, s, heads * d), qkv.dtype)
+    q, k, v = split(xp.ascontiguousarray(qkv))
+    y = xp.empty((b, s, heads * d), qkv.dtype)
     bias = _bias(mask, q, (b, heads), s, s)
     saved = kernel.forward(q, k, v, merge(y), causal, scale, bias, drop)
 
     def vjp(g):
-        dqkv = np.empty((b, s, width), qkv.dtype)
-        dmask = np.empty((b, heads, s, s), q.dtype) if need_mask else None
+        dqkv = xp.empty((b, s, width), qkv.dtype)
+        dmask = xp.empty((b, heads, s, s), q.dtype) if need_mask else None
         into = *split(dqkv), causal, scale, drop, dmask, bias
-        kernel.backward(merge(np.ascontiguousarray(g)), q, k, v, merge(y), saved, *into)
+        kernel.backward(merge(xp.ascontiguousarray(g)), q, k, v, merge(y), saved, *into)
         return [dqkv, None if dmask is None else unbroadcast(dmask, mask.shape)]
 
     return y, Joint(vjp)

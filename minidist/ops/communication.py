@@ -18,14 +18,14 @@ from ..comm import reduce_scatter as scattered
 from ..comm import shard_bounds, shard_range
 from ..comm.collectives.exchange import row_counts
 from ..comm.collectives.ring import exchange_counts
-from ..kernels import arrays as np
+from ..kernels import arrays as xp
 from .op import axes_of, differentiable
 
 
 def _first(collective, comm, x, dim, *args):
     """A collective along a dimension: they work on rows."""
-    y = collective(comm, np.ascontiguousarray(np.moveaxis(x, dim, 0)), *args)
-    return np.moveaxis(y, 0, dim)
+    y = collective(comm, xp.ascontiguousarray(xp.moveaxis(x, dim, 0)), *args)
+    return xp.moveaxis(y, 0, dim)
 
 
 def _part(x, comm, dim):
@@ -128,7 +128,7 @@ def _broadcast(x, comm, root):
 
 def _reduced_to(comm, g, root):
     total = reduced(comm, g, root)
-    return np.zeros_like(g) if total is None else total
+    return xp.zeros_like(g) if total is None else total
 
 
 def broadcast(x, comm, root=0):
@@ -143,7 +143,7 @@ def _sendrecv(x, comm, dest, source, tag):
 
 def _shifted(x, comm, dest, source, tag):
     sending = None if dest is None else comm.isend(x, dest, tag)
-    out = np.zeros_like(x, order="C")
+    out = xp.zeros_like(x, order="C")
     if source is not None:
         comm.recv(out, source, tag)
     if sending is not None:

@@ -1,7 +1,7 @@
 """Dropout: the mask comes from counter-based randomness, so no layout changes it."""
 
 from ..kernels import dropout as kernel
-from ..random import stream
+from ..tensor.random import stream
 from .op import differentiable
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..kernels.contract import contract
-from ..tensor import Tensor
+from ..tensor.tensor import Tensor
 from .op import differentiable, want_one_dtype
 
 LETTERS = string.ascii_uppercase + string.ascii_lowercase

@@ -3,15 +3,15 @@
 import functools
 import math
 
-from ..array import DEFAULT, is_floating
-from ..device import want_one_place
-from ..kernels import arrays as np
+from ..kernels import arrays as xp
 from ..kernels import gelu as gelu_kernel
 from ..kernels import halves
 from ..kernels.erf import erf as erf_kernel
 from ..kernels.pointwise import tiled
-from ..tensor import Tensor
-from .op import differentiable, elementwise
+from ..tensor.device import want_one_place
+from ..tensor.dtypes import DEFAULT, is_floating, name_of
+from ..tensor.tensor import Tensor
+from .op import differentiable, elementwise, want_one_dtype
 
 
 def of_floats(function):
@@ -19,7 +19,7 @@ def of_floats(function):
 
     @functools.wraps(function)
     def of_cast(*operands):
-        integers = (isinstance(a, np.ndarray) and not is_floating(a) for a in operands)
+        integers = (isinstance(a, xp.ndarray) and not is_floating(a) for a in operands)
         return function(*(a.astype(DEFAULT) if i else a for i, a in zip(integers, operands)))
 
     return elementwise(of_cast)
@@ -54,19 +54,19 @@ def div(a, b):
 
 
 def _whole(function, a, b):
-    if np.result_type(a, b).kind != "f" and not np.on_gpu(b) and not np.all(b):
+    if xp.result_type(a, b).kind != "f" and not xp.on_gpu(b) and not xp.all(b):
         raise ValueError("an integer divided by zero")
     return function(a, b)
 
 
 @elementwise
 def floor_divide(a, b):
-    return _whole(np.floor_divide, a, b), np.zeros_like, np.zeros_like
+    return _whole(xp.floor_divide, a, b), xp.zeros_like, xp.zeros_like
 
 
 @elementwise
 def remainder(a, b):
-    return _whole(np.remainder, a, b), lambda g: g, lambda g: -g * (a // b)
+    return _whole(xp.remainder, a, b), lambda g: g, lambda g: -g * (a // b)
 
 
 @elementwise
@@ -76,7 +76,7 @@ def _pow(a, b):
     return (
         y,
         lambda g: g * b * a ** (b - 1 + (b == 0)),  # x⁰ is flat, at 0 too: not 0 · 0⁻¹
-        lambda g: g * y * np.log(np.where(a == 0, 1, a)),
+        lambda g: g * y * xp.log(xp.where(a == 0, 1, a)),
     )
 
 
@@ -87,34 +87,34 @@ def pow(input, exponent):
 
 def _share(g, ahead, level):
     """The cotangent of the operand that is ahead; of equal ones each has half."""
-    return np.where(level, g / 2, g * ahead)
+    return xp.where(level, g / 2, g * ahead)
 
 
 @elementwise
 def maximum(a, b):
-    y = np.maximum(a, b)
+    y = xp.maximum(a, b)
     return y, lambda g: _share(g, a > b, a == b), lambda g: _share(g, b > a, a == b)
 
 
 @elementwise
 def minimum(a, b):
-    y = np.minimum(a, b)
+    y = xp.minimum(a, b)
     return y, lambda g: _share(g, a < b, a == b), lambda g: _share(g, b < a, a == b)
 
 
 @of_floats
 def atan2(a, b):
-    return np.arctan2(a, b), lambda g: g * b / (a * a + b * b), lambda g: -g * a / (a * a + b * b)
+    return xp.arctan2(a, b), lambda g: g * b / (a * a + b * b), lambda g: -g * a / (a * a + b * b)
 
 
 @elementwise
 def _at_least(x, low):
-    return np.maximum(x, low), lambda g: g * (x >= low), lambda g: g * (x < low)
+    return xp.maximum(x, low), lambda g: g * (x >= low), lambda g: g * (x < low)
 
 
 @elementwise
 def _at_most(x, high):
-    return np.minimum(x, high), lambda g: g * (x <= high), lambda g: g * (x > high)
+    return xp.minimum(x, high), lambda g: g * (x <= high), lambda g: g * (x > high)
 
 
 def clamp(input, min=None, max=None):
@@ -133,7 +133,7 @@ def where(condition, input, other):
         raise RuntimeError(f"where: a condition of {c.dtype.name}: compare first, or use .bool()")
 
     def choose(a, b):
-        return np.where(c, a, b), lambda g: np.where(c, g, 0), lambda g: np.where(c, 0, g)
+        return xp.where(c, a, b), lambda g: xp.where(c, g, 0), lambda g: xp.where(c, 0, g)
 
     return _named("where", choose)(input, other)
 
@@ -143,7 +143,7 @@ def masked_fill(input, mask, value):
     if mask.dtype != bool or getattr(value, "ndim", 0):
         raise RuntimeError(f"masked_fill: mask of {mask.dtype.name} (want bool), value {value!r}")
     if not isinstance(value, Tensor):
-        value = Tensor(np.full_like(halves.wide(input.data), value, shape=()))
+        value = Tensor(xp.full_like(halves.wide(input.data), value, shape=()))
     return where(mask, value.to(input.dtype), input)
 
 
@@ -161,44 +161,37 @@ def _unary(name, value, of_x=None, of_y=None):
     return _named(name, function, of_floats)
 
 
-exp = _unary("exp", np.exp, of_y=lambda g, y: g * y)
-expm1 = _unary("expm1", np.expm1, of_y=lambda g, y: g * (y + 1))
-log = _unary("log", np.log, lambda g, x: g / x)
-log2 = _unary("log2", np.log2, lambda g, x: g / (x * math.log(2)))
-log10 = _unary("log10", np.log10, lambda g, x: g / (x * math.log(10)))
-log1p = _unary("log1p", np.log1p, lambda g, x: g / (x + 1))
-sqrt = _unary("sqrt", np.sqrt, of_y=lambda g, y: g / (2 * y))
-rsqrt = _unary("rsqrt", lambda x: 1 / np.sqrt(x), of_y=lambda g, y: g * y**3 / -2)
-reciprocal = _unary("reciprocal", np.reciprocal, of_y=lambda g, y: -g * y * y)
-sin = _unary("sin", np.sin, lambda g, x: g * np.cos(x))
-cos = _unary("cos", np.cos, lambda g, x: -g * np.sin(x))
-tan = _unary("tan", np.tan, of_y=lambda g, y: g * (1 + y * y))
-asin = _unary("asin", np.arcsin, lambda g, x: g / np.sqrt(1 - x * x))
-acos = _unary("acos", np.arccos, lambda g, x: -g / np.sqrt(1 - x * x))
-atan = _unary("atan", np.arctan, lambda g, x: g / (1 + x * x))
-sinh = _unary("sinh", np.sinh, lambda g, x: g * np.cosh(x))
-cosh = _unary("cosh", np.cosh, lambda g, x: g * np.sinh(x))
-asinh = _unary("asinh", np.arcsinh, lambda g, x: g / np.sqrt(x * x + 1))
-acosh = _unary("acosh", np.arccosh, lambda g, x: g / np.sqrt(x * x - 1))
-atanh = _unary("atanh", np.arctanh, lambda g, x: g / (1 - x * x))
-tanh = _unary("tanh", np.tanh, of_y=lambda g, y: g * (1 - y * y))
+exp = _unary("exp", xp.exp, of_y=lambda g, y: g * y)
+expm1 = _unary("expm1", xp.expm1, of_y=lambda g, y: g * (y + 1))
+log = _unary("log", xp.log, lambda g, x: g / x)
+log2 = _unary("log2", xp.log2, lambda g, x: g / (x * math.log(2)))
+log10 = _unary("log10", xp.log10, lambda g, x: g / (x * math.log(10)))
+log1p = _unary("log1p", xp.log1p, lambda g, x: g / (x + 1))
+sqrt = _unary("sqrt", xp.sqrt, of_y=lambda g, y: g / (2 * y))
+rsqrt = _unary("rsqrt", lambda x: 1 / xp.sqrt(x), of_y=lambda g, y: g * y**3 / -2)
+reciprocal = _unary("reciprocal", xp.reciprocal, of_y=lambda g, y: -g * y * y)
+sin = _unary("sin", xp.sin, lambda g, x: g * xp.cos(x))
+cos = _unary("cos", xp.cos, lambda g, x: -g * xp.sin(x))
+tan = _unary("tan", xp.tan, of_y=lambda g, y: g * (1 + y * y))
+asin = _unary("asin", xp.arcsin, lambda g, x: g / xp.sqrt(1 - x * x))
+acos = _unary("acos", xp.arccos, lambda g, x: -g / xp.sqrt(1 - x * x))
+atan = _unary("atan", xp.arctan, lambda g, x: g / (1 + x * x))
+sinh = _unary("sinh", xp.sinh, lambda g, x: g * xp.cosh(x))
+cosh = _unary("cosh", xp.cosh, lambda g, x: g * xp.sinh(x))
+asinh = _unary("asinh", xp.arcsinh, lambda g, x: g / xp.sqrt(x * x + 1))
+acosh = _unary("acosh", xp.arccosh, lambda g, x: g / xp.sqrt(x * x - 1))
+atanh = _unary("atanh", xp.arctanh, lambda g, x: g / (1 - x * x))
+tanh = _unary("tanh", xp.tanh, of_y=lambda g, y: g * (1 - y * y))
 erf = _unary(
     "erf",
     lambda x: tiled(erf_kernel, x),
-    lambda g, x: g * np.exp(-x * x) * (2 / math.sqrt(math.pi)),
+    lambda g, x: g * xp.exp(-x * x) * (2 / math.sqrt(math.pi)),
 )
 
 neg = _named("neg", lambda x: (-x, lambda g: -g))
-abs = _named("abs", lambda x: (np.abs(x), lambda g: g * np.sign(x)))
+abs = _named("abs", lambda x: (xp.abs(x), lambda g: g * xp.sign(x)))
 square = _named("square", lambda x: (x * x, lambda g: 2 * g * x))
 clone = _named("clone", lambda x: (x.copy(), lambda g: g))
-
-
-@differentiable
-def cast(x, dtype):
-    """Another dtype; the cotangent is cast back."""
-    before = x.dtype
-    return halves.cast(x, dtype), lambda g: halves.cast(g, before)
 
 
 @differentiable
@@ -218,7 +211,7 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
 
 
 def _step(value, name=None):
-    return _named(name or value.__name__, lambda x: (value(x), np.zeros_like))
+    return _named(name or value.__name__, lambda x: (value(x), xp.zeros_like))
 
 
 def _predicate(value, name=None):
@@ -227,29 +220,66 @@ def _predicate(value, name=None):
 
 def _bits(value):
     def function(*operands):
-        if np.result_type(*operands).kind == "f":
+        if xp.result_type(*operands).kind == "f":
             raise NotImplementedError(f"{value.__name__} of floats: it takes integers or bools")
         return (value(*operands),)
 
     return _named(value.__name__, function)
 
 
-floor, ceil, trunc, sign = map(_step, (np.floor, np.ceil, np.trunc, np.sign))
-isnan, isinf, isfinite = map(_predicate, (np.isnan, np.isinf, np.isfinite))
-eq, ne, lt, le = map(_predicate, (np.equal, np.not_equal, np.less, np.less_equal))
-gt, ge, logical_not = map(_predicate, (np.greater, np.greater_equal, np.logical_not))
-logical_and, logical_or = map(_predicate, (np.logical_and, np.logical_or))
-logical_xor, bitwise_xor = _predicate(np.logical_xor), _bits(np.bitwise_xor)
-bitwise_and, bitwise_or = map(_bits, (np.bitwise_and, np.bitwise_or))
+floor, ceil, trunc, sign = map(_step, (xp.floor, xp.ceil, xp.trunc, xp.sign))
+isnan, isinf, isfinite = map(_predicate, (xp.isnan, xp.isinf, xp.isfinite))
+eq, ne, lt, le = map(_predicate, (xp.equal, xp.not_equal, xp.less, xp.less_equal))
+gt, ge, logical_not = map(_predicate, (xp.greater, xp.greater_equal, xp.logical_not))
+logical_and, logical_or = map(_predicate, (xp.logical_and, xp.logical_or))
+logical_xor, bitwise_xor = _predicate(xp.logical_xor), _bits(xp.bitwise_xor)
+bitwise_and, bitwise_or = map(_bits, (xp.bitwise_and, xp.bitwise_or))
 
 
 def bitwise_not(input):
     """~input, of integers bit by bit, of bools not."""
     if is_floating(input.data):
         raise TypeError(f"~ of {input.dtype.name}: it takes integers or bools")
-    return Tensor(np.invert(input.data))
+    return Tensor(xp.invert(input.data))
 
 
 def round(input, *, decimals=0):
     """To so many decimals, halves to the even neighbour."""
-    return _step(lambda x: np.round(x, decimals), "round")(input)
+    return _step(lambda x: xp.round(x, decimals), "round")(input)
+
+
+def isclose(input, other, rtol=1e-5, atol=1e-8, equal_nan=False):
+    """Where |input - other| <= atol + rtol·|other|."""
+    if input.dtype != other.dtype:
+        raise RuntimeError(
+            f"isclose: {name_of(input.dtype)} and {name_of(other.dtype)}: convert one"
+        )
+
+    def near(a, b):
+        return (xp.isclose(a, b, rtol, atol, equal_nan),)
+
+    near.__name__ = "isclose"
+    return elementwise(near)(input, other)
+
+
+def allclose(input, other, rtol=1e-5, atol=1e-8, equal_nan=False):
+    """Whether |input - other| <= atol + rtol·|other| everywhere."""
+    return bool(isclose(input, other, rtol, atol, equal_nan).data.all())
+
+
+def equal(input, other):
+    """Whether both have one shape and the same elements."""
+    return input.shape == other.shape and bool((input == other).data.all())
+
+
+def lerp(input, end, weight):
+    """On the way from input to end."""
+    want_one_dtype("lerp", input, end)
+    return input + weight * (end - input)
+
+
+# Other names that PyTorch has
+
+absolute, clip, multiply, negative, subtract = abs, clamp, mul, neg, sub
+divide = true_divide = div
+greater, greater_equal, less, less_equal, not_equal = gt, ge, lt, le, ne

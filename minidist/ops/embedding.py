@@ -1,9 +1,9 @@
 """Rows of a table by index."""
 
-from ..array import BFLOAT16, name_of
-from ..device import want_one_place
-from ..kernels import arrays as np
+from ..kernels import arrays as xp
 from ..kernels import embedding as kernel
+from ..tensor.device import want_one_place
+from ..tensor.dtypes import BFLOAT16, name_of
 from .op import differentiable
 
 
@@ -28,10 +28,10 @@ def embedding(input, weight, padding_idx=None):
     if weight.ndim != 2:
         raise RuntimeError(f"embedding: a table has 2 dimensions, not shape {weight.shape}")
     want_one_place("embedding", input, weight)
-    index, n = np.asarray(input.data), len(weight)
+    index, n = xp.asarray(input.data), len(weight)
     if index.dtype.kind not in "iu" or index.dtype == BFLOAT16:
         raise RuntimeError(f"embedding: indices are integers, not {name_of(index.dtype)}")
-    if np.outside(index, n):
+    if xp.outside(index, n):
         span = f"from {index.min()} to {index.max()}"
         raise IndexError(f"embedding: indices {span} into a table of {n} rows")
     assert padding_idx is None or -n <= padding_idx < n, f"padding_idx {padding_idx} of {n} rows"

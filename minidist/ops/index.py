@@ -1,22 +1,23 @@
 """Picking elements by index, and putting them back where they were: each is the other's VJP."""
 
-from ..array import name_of
-from ..kernels import arrays as np
+from ..kernels import arrays as xp
 from ..kernels.embedding import put_back
-from ..tensor import Tensor
+from ..kernels.halves import wide
+from ..tensor.dtypes import name_of
+from ..tensor.tensor import Tensor
 from .elementwise import logical_and
-from .op import axes_of, differentiable, want_one_dtype
+from .op import axes_of, differentiable, is_integer, want_one_dtype
 
 
 @differentiable
 def _getitem(x, index):
     shape, once = x.shape, all(map(_picks_once, index))
-    index = np.index_of(x, index)
+    index = xp.index_of(x, index)
 
     def vjp(g):
         if not once:
             return put_back(g, index, shape)
-        whole = np.zeros(shape, g.dtype)
+        whole = xp.zeros(shape, g.dtype)
         whole[index] = g
         return whole
 
@@ -24,7 +25,7 @@ def _getitem(x, index):
 
 
 def _is_array(part) -> bool:
-    return isinstance(part, np.ndarray)
+    return isinstance(part, xp.ndarray)
 
 
 def _picks_once(part) -> bool:
@@ -37,11 +38,11 @@ def _plain(part):
         return part
     part = part.data if isinstance(part, Tensor) else part
     if isinstance(part, list | tuple | range):
-        part = np.asarray(part, None if len(part) else np.int64)
-    elif isinstance(part, bool | np.bool_):
-        part = np.asarray(part)  # x[True] is x[None]
+        part = xp.asarray(part, None if len(part) else xp.int64)
+    elif isinstance(part, bool | xp.bool_):
+        part = xp.asarray(part)  # x[True] is x[None]
     if not _is_array(part):
-        return int(part) if isinstance(part, np.integer) else part
+        return int(part) if isinstance(part, xp.integer) else part
     if part.dtype.kind not in "bi":
         raise IndexError(
             f"an index of {name_of(part.dtype)}: convert with .long(), or .bool() a mask"
@@ -84,8 +85,8 @@ def getitem(input, index):
 
 def places(axis, index):
     """The fancy index of the elements that an index array names along an axis."""
-    with np.beside(index):
-        grid = list(np.ix_(*map(np.arange, index.shape)))
+    with xp.beside(index):
+        grid = list(xp.ix_(*map(xp.arange, index.shape)))
     grid[axis] = index
     return tuple(grid)
 
@@ -108,7 +109,7 @@ def checked(name, x, dim, index, *sources):
                 f"{name} along {dim}: index {index.shape} for {other.shape}: want as many "
                 "dimensions, and none larger (but dim itself)"
             )
-    if np.outside(index, x.shape[axis]):
+    if xp.outside(index, x.shape[axis]):
         raise RuntimeError(
             f"{name}: index {index.min()} to {index.max()}, but {x.shape[axis]} along {dim}"
         )
@@ -125,7 +126,7 @@ def gather(input, dim, index):
 @differentiable
 def _add_at(x, source, grid):
     y = x.copy()
-    np.add.at(y, grid, source)
+    xp.add.at(y, grid, source)
     return y, lambda g: g, lambda g: g[grid]
 
 
@@ -145,7 +146,7 @@ def index_select(input, dim, index):
     i, size = index.data.reshape(-1), input.shape[axis[0]] if axis else 1
     if i.dtype.kind != "i":
         raise RuntimeError(f"index_select: an index of {i.dtype.name}: convert with .long()")
-    if index.ndim > 1 or np.outside(i, size):
+    if index.ndim > 1 or xp.outside(i, size):
         raise IndexError(f"index_select: {index} for size {size}: want a vector of 0 to {size - 1}")
     return _getitem(input, (slice(None),) * axis[0] + (i,)) if axis else input.clone()
 
@@ -155,4 +156,66 @@ def masked_select(input, mask):
     if mask.dtype != bool:
         raise RuntimeError(f"masked_select: a mask of {mask.dtype.name}: want bool")
     shape = logical_and(input, mask).shape
-    return _getitem(input.expand(shape), (np.broadcast_to(mask.data, shape),))
+    return _getitem(input.expand(shape), (xp.broadcast_to(mask.data, shape),))
+
+
+def bincount(input, weights=None, minlength=0):
+    """How often 0, 1, 2, … stand in a vector, or the sums of their weights."""
+    if input.ndim != 1 or not is_integer(input) or (input.data < 0).any():
+        raise RuntimeError(
+            f"bincount of {name_of(input.dtype)} {input.shape}: want integers (n), >= 0"
+        )
+    if weights is None:
+        return Tensor(xp.bincount(input.data, None, minlength))
+    dtype = "float32" if weights.dtype == "float32" else "float64"
+    return Tensor(xp.bincount(input.data, wide(weights.data), minlength).astype(dtype))
+
+
+def scatter(input, dim, index, src=None, *, value=None):
+    """For dim 1: y = x, then y[i, index[i, j]] = src[i, j], or = src, a number."""
+    src = value if src is None else src
+    if not input.ndim:
+        rows = (t.reshape(-1) if isinstance(t, Tensor) else t for t in (index, src))
+        return scatter(input.reshape(1), dim, *rows).reshape(())
+    sources = [src] if isinstance(src, Tensor) else []
+    want_one_dtype("scatter", input, *sources)
+    axis, y = checked("scatter", input, dim, index.data, *sources), input.clone()
+    y[places(axis, index.data)] = src[tuple(map(slice, index.shape))] if sources else src
+    return y
+
+
+def index_add(input, dim, index, source, *, alpha=1):
+    """y = x, then y[index[i]] += alpha·source[i] along dim."""
+    at = (*axes_of((dim,), source.ndim), 0)[0]
+    if (
+        index.shape != (source.shape or (1,))[at : at + 1]
+        or input.ndim != source.ndim
+        or any(n != m for d, (n, m) in enumerate(zip(input.shape, source.shape)) if d != at)
+    ):
+        raise (RuntimeError if index.ndim < 2 else IndexError)(
+            f"index_add along {dim}: index {index.shape}, source {source.shape} for {input.shape}: "
+            "want one index for each slice of the source, and equal sizes elsewhere"
+        )
+    spread = index.reshape([-1 if d == at else 1 for d in range(source.ndim)]).expand(source.shape)
+    return input.scatter_add(dim, spread, source if alpha == 1 else source * alpha)
+
+
+def nonzero(input, *, as_tuple=False):
+    """The indices of what is not 0, one row an element; or one vector a dimension, to index by."""
+    found = Tensor(xp.argwhere(wide(input.data)))
+    return found.unbind(1) if as_tuple else found
+
+
+def one_hot(tensor, num_classes=-1):
+    """(...) class numbers -> (..., num_classes): 1 at the number, 0 elsewhere."""
+    i = tensor.data
+    if i.dtype != xp.int64 or (num_classes < 0 and not i.size):
+        raise RuntimeError(f"one_hot of {i.dtype.name} {i.shape}: want int64, or give num_classes")
+    count = int(i.max()) + 1 if num_classes < 0 else num_classes
+    if xp.outside(i, count):
+        raise RuntimeError(f"one_hot: {i.min()} to {i.max()} are not classes 0 to {count - 1}")
+    with xp.beside(i):
+        return Tensor((i[..., None] == xp.arange(count)).astype(xp.int64))
+
+
+argwhere = nonzero

@@ -3,16 +3,16 @@
 import math
 import warnings
 
-from ..array import is_floating
-from ..autograd import Joint
-from ..device import moved, want_one_place
-from ..kernels import arrays as np
+from ..amp.autocast import is_autocast_enabled
+from ..autograd.tape import Joint
+from ..kernels import arrays as xp
 from ..kernels import cross_entropy as kernel
 from ..kernels import ctc
 from ..kernels import linear_cross_entropy as fused
 from ..kernels.halves import wide
-from ..precision import is_autocast_enabled
-from ..tensor import Tensor
+from ..tensor.device import moved, want_one_place
+from ..tensor.dtypes import is_floating
+from ..tensor.tensor import Tensor
 from .activation import softplus
 from .elementwise import abs, square
 from .op import differentiable, elementwise, want_one_dtype
@@ -27,7 +27,7 @@ def _reduced(losses, reduction, total=None):
     if reduction != "mean":
         return losses if reduction == "none" else losses.sum()
     total = losses.numel() if total is None else total
-    if np.on_gpu(total):
+    if xp.on_gpu(total):
         return (losses.sum() / Tensor(total)).to(losses.dtype)
     if not total:
         return losses.sum() * 0 + math.nan  # as 0/0, which moves nothing
@@ -39,8 +39,8 @@ def _reduced(losses, reduction, total=None):
 
 @elementwise
 def _huber(d, delta):
-    size, slope = np.abs(d), np.clip(d, -delta, delta)
-    y = np.where(size < delta, 0.5 * d * d, delta * (size - 0.5 * delta))
+    size, slope = xp.abs(d), xp.clip(d, -delta, delta)
+    y = xp.where(size < delta, 0.5 * d * d, delta * (size - 0.5 * delta))
     return y, lambda g: g * slope
 
 
@@ -70,9 +70,9 @@ def huber_loss(input, target, reduction="mean", delta=1.0):
 
 @elementwise
 def _bce(x, t):
-    with np.errstate(divide="ignore"):
-        yes, no = (np.maximum(np.log(p), -100) for p in (x, 1 - x))
-    flat = np.maximum(x * (1 - x), 1e-12)
+    with xp.errstate(divide="ignore"):
+        yes, no = (xp.maximum(xp.log(p), -100) for p in (x, 1 - x))
+    flat = xp.maximum(x * (1 - x), 1e-12)
     return -(t * yes + (1 - t) * no), lambda g: g * (x - t) / flat, lambda g: g * (no - yes)
 
 
@@ -86,7 +86,7 @@ def _binary(name, loss, x, target, weight, reduction):
 def binary_cross_entropy(input, target, weight=None, *, reduction="mean"):
     """-t·log p - (1 - t)·log(1 - p) of probabilities p, each logarithm at least -100."""
     x = wide(input.data)
-    if not np.on_gpu(x) and x.size and not (x.min() >= 0 and x.max() <= 1):
+    if not xp.on_gpu(x) and x.size and not (x.min() >= 0 and x.max() <= 1):
         raise RuntimeError("binary_cross_entropy: probabilities outside 0 to 1: sigmoid first")
     return _binary("binary_cross_entropy", _bce, input, target, weight, reduction)
 
@@ -107,7 +107,7 @@ def binary_cross_entropy_with_logits(
 
 @elementwise
 def _x_log_x(x):
-    log = np.log(np.where(x > 0, x, 1))
+    log = xp.log(xp.where(x > 0, x, 1))
     return x * log, lambda g: g * (log + 1) * (x > 0)
 
 
@@ -123,7 +123,7 @@ def kl_div(input, target, *, reduction="mean", log_target=False):
 
 @differentiable
 def _cross_entropy(logits, target):
-    losses, e, total = kernel.forward(np.ascontiguousarray(logits), target)
+    losses, e, total = kernel.forward(xp.ascontiguousarray(logits), target)
     return losses, lambda g: kernel.backward(g, e, total, target)
 
 
@@ -139,7 +139,7 @@ def _soft_cross_entropy(logits, q):
 
 @differentiable
 def _picked(rows, target):
-    y, classes = rows[np.arange(len(target)), target], rows.shape[1]
+    y, classes = rows[xp.arange(len(target)), target], rows.shape[1]
     return y, lambda g: kernel.one_hot(target, g, classes)
 
 
@@ -154,7 +154,7 @@ def _rows(x):
 def _weighed(losses, target, classes, keep, weight, reduction):
     """Each row's loss by its weight (0 if ignored); the mean is over the sum of the weights."""
     shape, total = target.shape, None
-    if weight is not None or np.on_gpu(keep) or not keep.all():
+    if weight is not None or xp.on_gpu(keep) or not keep.all():
         each = keep if weight is None else wide(weight.data)[classes] * keep
         losses, total = losses * Tensor(each, dtype=losses.dtype), each.sum()
     return _reduced(losses if losses.shape == shape else losses.reshape(shape), reduction, total)
@@ -162,7 +162,7 @@ def _weighed(losses, target, classes, keep, weight, reduction):
 
 def nll_loss(input, target, weight=None, *, ignore_index=-100, reduction="mean"):
     """-input[target]: log-probabilities (n, C, …) or (C,), classes (n, …), as cross_entropy."""
-    scale, given = weight if weight is None else wide(weight.data), np.asarray(target.data)
+    scale, given = weight if weight is None else wide(weight.data), xp.asarray(target.data)
     want_one_place("nll_loss", input, target, weight)
     classes, keep = kernel.check("nll_loss", input.shape, given, scale, ignore_index)
     return _weighed(-_picked(_rows(input), classes), target, classes, keep, weight, reduction)
@@ -179,7 +179,7 @@ def cross_entropy(
     """
     if not 0 <= label_smoothing <= 1:
         raise RuntimeError(f"cross_entropy: label_smoothing {label_smoothing}: want 0 to 1")
-    scale, given = weight if weight is None else wide(weight.data), np.asarray(target.data)
+    scale, given = weight if weight is None else wide(weight.data), xp.asarray(target.data)
     if input.ndim and input.shape == given.shape and is_floating(given):
         return _of_probabilities(input, target, weight, reduction, label_smoothing)
     want_one_place("cross_entropy", input, target, weight)
@@ -187,7 +187,7 @@ def cross_entropy(
     rows = _rows(input)
     if not label_smoothing:
         return _weighed(_cross_entropy(rows, classes), given, classes, keep, weight, reduction)
-    scale = np.ones_like(wide(rows.data[:0]), shape=rows.shape[1]) if scale is None else scale
+    scale = xp.ones_like(wide(rows.data[:0]), shape=rows.shape[1]) if scale is None else scale
     losses = _soft_cross_entropy(rows, kernel.smoothed(classes, keep, scale, label_smoothing))
     return _reduced(losses.reshape(given.shape), reduction, (scale[classes] * keep).sum())
 
@@ -219,7 +219,7 @@ def linear_cross_entropy(
         return cross_entropy(logits, target, weight, reduction=reduction, **options)
     shape = len(input), len(linear_weight)
     classes, keep = kernel.check("linear_cross_entropy", shape, target.data, None, ignore_index)
-    kept = None if not np.on_gpu(keep) and keep.all() else keep.astype(wide(input.data[:0]).dtype)
+    kept = None if not xp.on_gpu(keep) and keep.all() else keep.astype(wide(input.data[:0]).dtype)
     y = _linear_cross_entropy(input, linear_weight, classes, kept, reduction != "none")
     y = y / (len(input) if kept is None else Tensor(kept.sum())) if reduction == "mean" else y
     return y if is_autocast_enabled() else y.to(input.dtype)
@@ -237,10 +237,10 @@ def _of_probabilities(x, target, weight, reduction, smoothing):
 
 @differentiable
 def _ctc(log_probs, spelled, blank, zero_infinity):
-    labels, lengths, sizes = (np.at_home_of(log_probs, a) for a in spelled)
+    labels, lengths, sizes = (xp.at_home_of(log_probs, a) for a in spelled)
     losses, p, alpha = ctc.forward(log_probs, labels, lengths, sizes, blank)
     if zero_infinity:
-        losses[np.isinf(losses)] = 0
+        losses[xp.isinf(losses)] = 0
     saved, classes = (losses, p, alpha, labels, lengths, sizes, blank), log_probs.shape[2]
     return losses.copy(), lambda g: ctc.backward(g, *saved, classes)
 
@@ -256,11 +256,11 @@ def ctc_loss(
     exp(log_probs), which a log_softmax before it takes off again.
     """
     x = log_probs.unsqueeze(1) if log_probs.ndim == 2 else log_probs
-    given = (np.asarray(getattr(v, "data", v)) for v in (targets, input_lengths, target_lengths))
-    labels, lengths, sizes = (moved(np.atleast_1d(v), "cpu") for v in given)  # they steer loops
+    given = (xp.asarray(getattr(v, "data", v)) for v in (targets, input_lengths, target_lengths))
+    labels, lengths, sizes = (moved(xp.atleast_1d(v), "cpu") for v in given)  # they steer loops
     ctc.check(x.shape, labels, lengths, sizes, blank)
     labels = ctc.padded(labels, sizes, blank)
     losses = _ctc(x, (labels, lengths, sizes), blank, zero_infinity)
     if reduction == "mean":
-        losses = losses / Tensor(np.maximum(sizes, 1), dtype=losses.dtype).to(losses.device)
+        losses = losses / Tensor(xp.maximum(sizes, 1), dtype=losses.dtype).to(losses.device)
     return _reduced(losses.reshape(log_probs.shape[1:-1]), reduction)

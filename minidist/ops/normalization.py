@@ -2,20 +2,20 @@
 
 import math
 
-from ..autograd import Joint
-from ..device import want_one_place
-from ..kernels import arrays as np
+from ..autograd.tape import Joint
+from ..kernels import arrays as xp
 from ..kernels import batch_norm as batch
 from ..kernels import layer_norm as kernel
 from ..kernels import rms_norm as rms
 from ..kernels.halves import wide
+from ..tensor.device import want_one_place
 from .op import differentiable, want_one_dtype
 
 
 @differentiable
 def _layer_norm(x, weight, bias, width, eps):
     shape, n = x.shape, x.size // max(width, 1)
-    rows = np.ascontiguousarray(x).reshape(n, width)
+    rows = xp.ascontiguousarray(x).reshape(n, width)
     scale, shift = (None if a is None else a.reshape(-1) for a in (weight, bias))
     y, *saved = kernel.forward(rows, scale, shift, eps)
 
@@ -48,7 +48,7 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
 @differentiable
 def _rms_norm(x, weight, width, eps):
     n, shape = x.size // max(width, 1), x.shape
-    rows = np.ascontiguousarray(x).reshape(n, width)
+    rows = xp.ascontiguousarray(x).reshape(n, width)
     scale = None if weight is None else weight.reshape(-1)
     y, rstd = rms.forward(rows, scale, eps)
 
@@ -62,7 +62,7 @@ def _rms_norm(x, weight, width, eps):
 def rms_norm(input, normalized_shape, weight=None, eps=None):
     """x / sqrt(mean(x²) + eps) over the last dimensions, times weight; eps None: float32's."""
     width = _normalized("rms_norm", input, normalized_shape, weight=weight)
-    eps = np.finfo(wide(input.data[:0]).dtype).eps if eps is None else eps
+    eps = xp.finfo(wide(input.data[:0]).dtype).eps if eps is None else eps
     return _rms_norm(input, weight, width, eps)
 
 
@@ -89,7 +89,7 @@ def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5):
 
 @differentiable
 def _batch_norm(x, weight, bias, mean, var, eps, size, of_batch):
-    rows, rstd = np.ascontiguousarray(x).reshape(size), (1 / np.sqrt(var + eps)).astype(x.dtype)
+    rows, rstd = xp.ascontiguousarray(x).reshape(size), (1 / xp.sqrt(var + eps)).astype(x.dtype)
     shape, mean = x.shape, mean.astype(x.dtype)  # a copy: running statistics move
 
     def vjp(g):
@@ -124,3 +124,13 @@ def batch_norm(
         if running is not None:
             batch.follow(running.data, new, momentum)
     return _batch_norm(input, weight, bias, mean, var, eps, size, True)
+
+
+def normalize(input, p=2.0, dim=1, eps=1e-12):
+    """Each row along dim over its p-norm, or over eps if that is larger."""
+    return input / input.norm(p, dim, True).clamp(min=eps)
+
+
+def cosine_similarity(x1, x2, dim=1, eps=1e-8):
+    """The cosine of the angle between rows along dim."""
+    return (normalize(x1, 2, dim, eps) * normalize(x2, 2, dim, eps)).sum(dim)

@@ -10,20 +10,22 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from .. import anomaly, modes, precision
-from ..array import DEFAULT, bool_, float64, int64, is_floating, name_of
-from ..autograd import VJP, record
-from ..device import in_one_place
-from ..kernels import arrays as np
+from ..amp.autocast import computed, is_autocast_enabled, of_integers, prepared
+from ..autograd import anomaly
+from ..autograd.modes import current
+from ..autograd.tape import VJP, record
+from ..kernels import arrays as xp
 from ..kernels.halves import is_half
-from ..tensor import Tensor
-from ..views import note_view
+from ..tensor.device import in_one_place
+from ..tensor.dtypes import DEFAULT, bool_, float64, int64, is_floating, name_of
+from ..tensor.tensor import Tensor
+from ..tensor.views import note_view
 
 KINDS = {"b": 0, "i": 1, "u": 1, "f": 2, "c": 3}
 NUMBERS = {bool: bool_, int: int64, float: DEFAULT}
 
 
-def unbroadcast(g: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def unbroadcast(g: xp.ndarray, shape: tuple[int, ...]) -> xp.ndarray:
     """Sum a cotangent over the axes along which an array of `shape` was broadcast."""
     if g.shape == shape:
         return g
@@ -43,23 +45,24 @@ def differentiable(function: Callable[..., tuple]) -> Callable[..., Tensor]:
 
     @functools.wraps(function)
     def operation(*args: Any, **options: Any) -> Tensor:
-        if precision.lowered.get() is not None:
-            args = precision.prepared(name, args)
+        modes = current()
+        if modes.autocast is not None:
+            args = prepared(name, args)
         arrays = [a.data if isinstance(a, Tensor) else a for a in args]
         try:
-            if np.gpu() is not None:
+            if xp.gpu() is not None:
                 value, *vjps = _there(name, function, args, arrays, options)
             elif any(map(is_half, arrays)):
-                value, *vjps = precision.computed(name, function, args, arrays, options)
+                value, *vjps = computed(name, function, args, arrays, options)
             else:
                 value, *vjps = function(*arrays, **options)
         except TypeError as error:
-            raise precision.of_integers(name, arrays, error) from error
-        value = np.asarray(value)
+            raise of_integers(name, arrays, error) from error
+        value = xp.asarray(value)
         output = Tensor.of(value)
         if is_floating(value):
             record(name, output, args, vjps)
-            if modes.anomaly.get() != "off":
+            if modes.anomaly != "off":
                 anomaly.check_forward(name, value, arrays, output.node)
             if value.base is not None or value is arrays[0]:
                 note_view(output, args, arrays, options, function, operation)
@@ -71,8 +74,8 @@ def differentiable(function: Callable[..., tuple]) -> Callable[..., Tensor]:
 def _there(name: str, function: Any, args: tuple, arrays: list, options: dict) -> tuple:
     """Where a GPU is in use: all in one place, and what is made is made there."""
     arrays[:] = in_one_place(name, args, arrays)
-    with np.beside(*arrays):
-        return precision.computed(name, function, args, arrays, options)
+    with xp.beside(*arrays):
+        return computed(name, function, args, arrays, options)
 
 
 def elementwise(function: Callable[..., tuple]) -> Callable[..., Tensor]:
@@ -89,7 +92,7 @@ def elementwise(function: Callable[..., tuple]) -> Callable[..., Tensor]:
             value, *vjps = function(*(_meet(a, dtype) for a in arrays))
         except (ValueError, TypeError) as error:
             raise _refused(function.__name__.strip("_"), arrays, error) from None
-        value = np.asarray(value)
+        value = xp.asarray(value)
         if value.dtype == float64 and dtype != float64:  # of integers: 1/2, exp(1)
             value = value.astype(DEFAULT)
         return value, *(_fit(vjp, a) for vjp, a in zip(vjps, arrays))
@@ -98,13 +101,13 @@ def elementwise(function: Callable[..., tuple]) -> Callable[..., Tensor]:
 
 
 def _fit(vjp: VJP, x: Any) -> VJP | None:
-    if not isinstance(x, np.ndarray):
+    if not isinstance(x, xp.ndarray):
         return None
     shape, dtype = x.shape, x.dtype  # not x itself: that would keep it alive
-    return lambda g: unbroadcast(np.asarray(vjp(g)), shape).astype(dtype, copy=False)
+    return lambda g: unbroadcast(xp.asarray(vjp(g)), shape).astype(dtype, copy=False)
 
 
-def result_dtype(operands: tuple) -> np.dtype:
+def result_dtype(operands: tuple) -> xp.dtype:
     """The dtype in which operands meet, by PyTorch's rule.
 
     Floats win over integers, integers over bools; among equals, arrays that have dimensions win
@@ -112,7 +115,7 @@ def result_dtype(operands: tuple) -> np.dtype:
     """
     first = getattr(operands[0], "dtype", None)
     for a in operands:  # the usual cases, quickly: equal dtypes, and floats with numbers
-        if isinstance(a, np.ndarray):
+        if isinstance(a, xp.ndarray):
             if a.dtype != first:
                 break
         elif first is None or first.kind != "f" or type(a) not in NUMBERS:
@@ -121,29 +124,29 @@ def result_dtype(operands: tuple) -> np.dtype:
         return first
     ranked = [_rank(a) for a in operands]
     top = max(rank for rank, _ in ranked)
-    return np.result_type(*(dtype for rank, dtype in ranked if rank == top))
+    return xp.result_type(*(dtype for rank, dtype in ranked if rank == top))
 
 
-def _rank(operand: Any) -> tuple[tuple[int, int], np.dtype]:
-    if isinstance(operand, np.ndarray):
+def _rank(operand: Any) -> tuple[tuple[int, int], xp.dtype]:
+    if isinstance(operand, xp.ndarray):
         return (KINDS[operand.dtype.kind], 2 if operand.ndim else 1), operand.dtype
-    number = operand.item() if isinstance(operand, np.generic) else operand
+    number = operand.item() if isinstance(operand, xp.generic) else operand
     if type(number) not in NUMBERS:
         raise TypeError(f"an operand is a tensor, an array or a number, not {operand!r}")
     dtype = NUMBERS[type(number)]
     return (KINDS[dtype.kind], 0), dtype
 
 
-def _meet(operand: Any, dtype: np.dtype) -> Any:
-    if isinstance(operand, np.ndarray):
+def _meet(operand: Any, dtype: xp.dtype) -> Any:
+    if isinstance(operand, xp.ndarray):
         return operand if operand.dtype == dtype else operand.astype(dtype)
-    return operand.item() if isinstance(operand, np.generic) else operand
+    return operand.item() if isinstance(operand, xp.generic) else operand
 
 
 def want_one_dtype(name: str, *tensors: Any) -> None:
     """Refuse to multiply matrices of two dtypes, as PyTorch does."""
     dtypes = {t.dtype for t in tensors if t is not None}
-    if len(dtypes) > 1 and not precision.is_autocast_enabled():
+    if len(dtypes) > 1 and not is_autocast_enabled():
         names = " and ".join(sorted(map(name_of, dtypes)))
         raise RuntimeError(f"{name}: dtypes {names}: convert one with .to()")
 
@@ -162,11 +165,31 @@ def axes_of(dim: Any, ndim: int) -> tuple[int, ...]:
     return found if ndim else ()
 
 
+def is_integer(x: Tensor) -> bool:
+    """Whether the tensor holds integers (bools are none)."""
+    return x.dtype.kind in "iu" and not is_floating(x.data)
+
+
+OTHER_NAMES = {"axis": "dim", "keepdims": "keepdim"}
+
+
+def with_axis(operation: Callable[..., Any]) -> Callable[..., Any]:
+    """Let dim and keepdim be called axis and keepdims too, as NumPy does."""
+
+    @functools.wraps(operation)
+    def renamed(*args: Any, **options: Any) -> Any:
+        if options:
+            options = {OTHER_NAMES.get(name, name): value for name, value in options.items()}
+        return operation(*args, **options)
+
+    return renamed
+
+
 def _refused(name: str, arrays: tuple, error: Exception) -> RuntimeError:
     try:
-        np.broadcast_shapes(*map(np.shape, arrays))
+        xp.broadcast_shapes(*map(xp.shape, arrays))
     except ValueError:
-        shapes = " and ".join(str(np.shape(a)) for a in arrays)
+        shapes = " and ".join(str(xp.shape(a)) for a in arrays)
         return RuntimeError(
             f"{name}: shapes {shapes} do not broadcast: from the right, sizes must be equal or 1"
         )

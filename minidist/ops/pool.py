@@ -1,6 +1,6 @@
 """Pooling over windows of one and two dimensions."""
 
-from ..kernels import arrays as np
+from ..kernels import arrays as xp
 from ..kernels import pool as kernel
 from ..kernels.halves import held
 from ..kernels.windows import adaptive_sizes, pool_windows
@@ -16,7 +16,7 @@ def _max_pool(x, win, count):
 
 @differentiable
 def _mean_pool(x, *, matrices):
-    down, across = (np.at_home_of(x, m) for m in matrices)
+    down, across = (xp.at_home_of(x, m) for m in matrices)
     return kernel.mean(x, down, across), lambda g: kernel.mean(g, down.T, across.T)
 
 

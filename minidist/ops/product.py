@@ -2,12 +2,12 @@
 
 import math
 
-from ..kernels import arrays as np
+from ..kernels import arrays as xp
 from ..kernels import linear as kernel
 from .op import differentiable, unbroadcast, want_one_dtype
 
 
-def _swap(x: np.ndarray) -> np.ndarray:
+def _swap(x: xp.ndarray) -> xp.ndarray:
     return x.swapaxes(-1, -2) if x.ndim > 1 else x
 
 
@@ -77,7 +77,7 @@ def outer(input, vec2):
 @differentiable
 def _linear(x, weight, *bias):
     n = math.prod(x.shape[:-1])
-    rows = np.ascontiguousarray(x).reshape(n, x.shape[-1])
+    rows = xp.ascontiguousarray(x).reshape(n, x.shape[-1])
     y = kernel.forward(rows, weight, bias[0] if bias else None)
     flat = (n, len(weight))
     return (
@@ -99,3 +99,16 @@ def linear(x, weight, bias=None):
         raise RuntimeError(f"linear: bias {bias.shape} for weight {weight.shape}: one per output")
     want_one_dtype("linear", x, weight, bias)
     return _linear(x, weight) if bias is None else _linear(x, weight, bias)
+
+
+def mv(input, vec):
+    """(n, k) @ (k) -> (n)."""
+    if (input.ndim, vec.ndim) != (2, 1):
+        raise RuntimeError(f"mv of shapes {input.shape} and {vec.shape}: want (n, k) and (k)")
+    return input @ vec
+
+
+def addmm(input, mat1, mat2, *, beta=1, alpha=1):
+    """beta·input + alpha·(mat1 @ mat2)."""
+    product = mm(mat1, mat2)
+    return input.expand(product.shape) * beta + product * alpha

@@ -1,21 +1,21 @@
 """Recurrent layers over packed rows: a whole sequence is one operation."""
 
-from ..autograd import Joint
-from ..kernels import arrays as np
+from ..autograd.tape import Joint
+from ..kernels import arrays as xp
 from ..kernels import recurrent as kernel
 from .op import differentiable, want_one_dtype
 
 
 @differentiable
 def _recurrent(x, h0, c0, w_ih, w_hh, b_ih, b_hh, kind, sizes, need_x):
-    rows = np.ascontiguousarray(x)
+    rows = xp.ascontiguousarray(x)
     states, saved = kernel.forward(kind, rows, h0, c0, w_ih, w_hh, b_ih, b_hh, sizes)
     vjp = Joint(lambda g: kernel.backward(g, saved, need_x))
-    vjp.halves = lambda g, now: _halves(g, saved, need_x)
+    vjp.split = lambda g, now: _split(g, saved, need_x)
     return states, vjp
 
 
-def _halves(g, saved, need_x):
+def _split(g, saved, need_x):
     first, gates = kernel.backward_input(g, saved, need_x)
     return [*first, *4 * [None]], lambda: [*3 * [None], *kernel.backward_weight(*gates)]
 
@@ -42,10 +42,10 @@ def backwards(x, sizes):
 @differentiable
 def take_rows(x, index):
     """x[index] for rows that are all different: index (m,), x (n, ...) -> (m, ...)."""
-    shape, index = x.shape, np.at_home_of(x, index)
+    shape, index = x.shape, xp.at_home_of(x, index)
 
     def vjp(g):
-        whole = np.zeros(shape, g.dtype)
+        whole = xp.zeros(shape, g.dtype)
         whole[index] = g
         return whole
 
@@ -55,6 +55,6 @@ def take_rows(x, index):
 @differentiable
 def put_rows(x, index, n, value):
     """The transpose of take_rows: x (m, ...) at rows `index` of (n, ...), `value` elsewhere."""
-    whole, index = np.full_like(x, value, shape=(n, *x.shape[1:])), np.at_home_of(x, index)
+    whole, index = xp.full_like(x, value, shape=(n, *x.shape[1:])), xp.at_home_of(x, index)
     whole[index] = x
     return whole, lambda g: g[index]

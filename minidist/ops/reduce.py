@@ -2,11 +2,13 @@
 
 import math
 
-from ..array import dtype_of, int64, is_floating
-from ..kernels import arrays as np
+from ..kernels import arrays as xp
 from ..kernels.halves import wide
-from ..tensor import Tensor
-from .op import axes_of, differentiable
+from ..tensor.dtypes import dtype_of, int64, is_floating
+from ..tensor.tensor import Tensor
+from .elementwise import where
+from .op import axes_of, differentiable, with_axis
+from .shape import movedim
 
 
 def _kept(shape, axes):
@@ -36,14 +38,16 @@ def _total_dtype(x, dtype):
 def _sum(x, axes, keepdim):
     shape, kept = x.shape, _kept(x.shape, axes)
     y = x.sum(axes, x.dtype, keepdims=keepdim)
-    return y, lambda g: np.broadcast_to(g.reshape(kept), shape)
+    return y, lambda g: xp.broadcast_to(g.reshape(kept), shape)
 
 
+@with_axis
 def sum(input, dim=None, keepdim=False, *, dtype=None):
     """The sum over dim (one, several, or all)."""
     return _sum(input.to(_total_dtype(input, dtype)), axes_of(dim, input.ndim), keepdim)
 
 
+@with_axis
 def mean(input, dim=None, keepdim=False, *, dtype=None):
     """The mean over dim (one, several, or all)."""
     x = input if dtype is None else input.to(dtype)
@@ -58,11 +62,11 @@ def _var(x, axes, keepdim, correction, root):
     n = math.prod(shape[a] for a in axes)
     d, free = x - x.sum(axes, keepdims=True) / (n or math.nan), max(n - correction, 0) or math.nan
     y = (d * d).sum(axes, keepdims=True) / free
-    y = np.sqrt(y) if root else y
+    y = xp.sqrt(y) if root else y
 
     def vjp(g):  # of a root of 0 none, as PyTorch's
         g = g.reshape(kept)
-        return g / (free * np.where(y == 0, np.inf, y)) * d if root else g * (2 / free) * d
+        return g / (free * xp.where(y == 0, xp.inf, y)) * d if root else g * (2 / free) * d
 
     return y if keepdim else y.squeeze(axes), vjp
 
@@ -73,11 +77,13 @@ def _spread(name, x, dim, unbiased, keepdim, correction, root=False):
     return _var(x, axes_of(dim, x.ndim), keepdim, correction, root)
 
 
+@with_axis
 def var(input, dim=None, unbiased=True, keepdim=False, *, correction=None):
     """Σ (x - mean)² / (n - correction); correction is 1, or 0 if not unbiased."""
     return _spread("var", input, dim, unbiased, keepdim, correction)
 
 
+@with_axis
 def std(input, dim=None, unbiased=True, keepdim=False, *, correction=None):
     """The square root of var."""
     return _spread("std", input, dim, unbiased, keepdim, correction, root=True)
@@ -90,16 +96,17 @@ def _prod(x):
     y = x.prod(-1)
 
     def vjp(g):  # the product of all others
-        if not np.on_gpu(x) and x.all():
+        if not xp.on_gpu(x) and x.all():
             return (g * y)[..., None] / x
-        ones = np.ones_like(x[..., :1])
-        before = np.concatenate([ones, x[..., :-1]], -1).cumprod(-1)
-        behind = np.concatenate([ones, x[..., :0:-1]], -1).cumprod(-1)[..., ::-1]
+        ones = xp.ones_like(x[..., :1])
+        before = xp.concatenate([ones, x[..., :-1]], -1).cumprod(-1)
+        behind = xp.concatenate([ones, x[..., :0:-1]], -1).cumprod(-1)[..., ::-1]
         return g[..., None] * (before * behind)
 
     return y, vjp
 
 
+@with_axis
 def prod(input, dim=None, keepdim=False, *, dtype=None):
     """The product over one dimension, or over all."""
     x = input.to(_total_dtype(input, dtype))
@@ -121,46 +128,51 @@ def _extreme(x, axes, keepdim, choose):
     return y if keepdim else y.squeeze(axes), vjp
 
 
+@with_axis
 def amax(input, dim=None, keepdim=False):
     """The largest value over dim; equal ones share the gradient."""
-    return _extreme(input, want_elements("amax", input, dim), keepdim, np.max)
+    return _extreme(input, want_elements("amax", input, dim), keepdim, xp.max)
 
 
+@with_axis
 def amin(input, dim=None, keepdim=False):
     """The smallest value over dim; equal ones share the gradient."""
-    return _extreme(input, want_elements("amin", input, dim), keepdim, np.min)
+    return _extreme(input, want_elements("amin", input, dim), keepdim, xp.min)
 
 
 def _truth(function, x, dim, keepdim):
     axes = () if dim == () else axes_of(dim, x.ndim)  # PyTorch's () means none here, not all
     y = Tensor(function(wide(x.data), axis=axes, keepdims=keepdim))
-    return y.to(x.dtype) if x.dtype == np.uint8 else y
+    return y.to(x.dtype) if x.dtype == xp.uint8 else y
 
 
+@with_axis
 def any(input, dim=None, keepdim=False):
     """Whether any element over dim is not 0."""
-    return _truth(np.any, input, dim, keepdim)
+    return _truth(xp.any, input, dim, keepdim)
 
 
+@with_axis
 def all(input, dim=None, keepdim=False):
     """Whether all elements over dim are not 0."""
-    return _truth(np.all, input, dim, keepdim)
+    return _truth(xp.all, input, dim, keepdim)
 
 
 @differentiable
 def _norm(x, p, axes, keepdim):
-    kept, size = _kept(x.shape, axes), np.abs(x)
+    kept, size = _kept(x.shape, axes), xp.abs(x)
     y = (size**p).sum(axes, keepdims=True) ** (1 / p)
 
     def vjp(g):  # sign(0) is 0: at 0 there is no slope
         if p == 2:
-            return g.reshape(kept) * (x / np.where(y == 0, 1, y))
-        ratio = np.where(x == 0, 1, size) / np.where(y == 0, 1, y)
-        return g.reshape(kept) * np.sign(x) * ratio ** (p - 1)
+            return g.reshape(kept) * (x / xp.where(y == 0, 1, y))
+        ratio = xp.where(x == 0, 1, size) / xp.where(y == 0, 1, y)
+        return g.reshape(kept) * xp.sign(x) * ratio ** (p - 1)
 
     return y if keepdim else y.squeeze(axes), vjp
 
 
+@with_axis
 def norm(input, p="fro", dim=None, keepdim=False, dtype=None):
     """The vector norm (Σ |x|^p)^(1/p) over dim: p a number (0 counts), inf, -inf or "fro" (2)."""
     x = input if dtype is None else input.to(dtype)
@@ -177,15 +189,16 @@ def norm(input, p="fro", dim=None, keepdim=False, dtype=None):
 
 @differentiable
 def _logsumexp(x, axes, keepdim):
-    top = np.highest(x, axes, True)
-    top = np.where(np.isfinite(top), top, 0)
-    e = np.exp(x - top)
+    top = xp.highest(x, axes, True)
+    top = xp.where(xp.isfinite(top), top, 0)
+    e = xp.exp(x - top)
     total = e.sum(axes, keepdims=True)
-    with np.errstate(divide="ignore"):  # of nothing, or of -inf alone: -inf
-        y = np.log(total) + top
+    with xp.errstate(divide="ignore"):  # of nothing, or of -inf alone: -inf
+        y = xp.log(total) + top
     return y if keepdim else y.squeeze(axes), lambda g: g.reshape(y.shape) / total * e
 
 
+@with_axis
 def logsumexp(input, dim, keepdim=False):
     """log(Σ exp(x)) over dim, with the maximum taken off first."""
     x = input if is_floating(input.data) else input.float()
@@ -194,10 +207,34 @@ def logsumexp(input, dim, keepdim=False):
 
 @differentiable
 def _cumsum(x, axis):
-    return x.cumsum(axis, x.dtype), lambda g: np.flip(np.flip(g, axis).cumsum(axis), axis)
+    return x.cumsum(axis, x.dtype), lambda g: xp.flip(xp.flip(g, axis).cumsum(axis), axis)
 
 
+@with_axis
 def cumsum(input, dim, *, dtype=None):
     """Each element and all before it along dim, summed."""
     x, axes = input.to(_total_dtype(input, dtype)), axes_of((dim,), input.ndim)
     return _cumsum(x, axes[0]) if axes else x.clone()
+
+
+@with_axis
+def cumprod(input, dim, *, dtype=None):
+    """Each element times all before it along dim (n² numbers on the way, for zeros' sake)."""
+    if not axes_of((dim,), input.ndim):
+        return input.prod(dim, dtype=dtype)
+    rows = movedim(input, dim, -1).unsqueeze(-2)
+    with xp.beside(input.data):
+        before = Tensor(xp.tri(rows.shape[-1], dtype=bool))
+    return movedim(where(before, rows, 1).prod(-1, dtype=dtype), -1, dim)
+
+
+def count_nonzero(input, dim=None):
+    return (input != 0).sum(dim)
+
+
+def var_mean(input, dim=None, **options):
+    return input.var(dim, **options), input.mean(dim, options.get("keepdim", False))
+
+
+def std_mean(input, dim=None, **options):
+    return input.std(dim, **options), input.mean(dim, options.get("keepdim", False))

@@ -1,10 +1,10 @@
 """Rotary position embedding: the adjoint of a rotation is the rotation back."""
 
-from ..array import is_floating
-from ..kernels import arrays as np
+from ..kernels import arrays as xp
 from ..kernels import rotary as kernel
 from ..kernels.halves import wide
-from ..tensor import Tensor
+from ..tensor.dtypes import is_floating
+from ..tensor.tensor import Tensor
 from .op import differentiable
 
 
@@ -25,12 +25,12 @@ def rotary_embedding(x, positions=None, base=10000.0, interleaved=True):
             f"rotary_embedding: input {x.shape} of {x.dtype.name}: want (..., s, d), d even, of "
             "floating-point numbers"
         )
-    with np.beside(x.data):
-        where = np.arange(x.shape[-2]) if positions is None else positions
-        where = where.data if isinstance(where, Tensor) else np.asarray(where)
+    with xp.beside(x.data):
+        where = xp.arange(x.shape[-2]) if positions is None else positions
+        where = where.data if isinstance(where, Tensor) else xp.asarray(where)
     fits = (n in (1, m) for n, m in zip(where.shape[::-1], x.shape[-2::-1]))
     if where.ndim >= x.ndim or not all(fits):
         raise RuntimeError(f"rotary_embedding: positions {where.shape} for input {x.shape}")
-    angles = kernel.angles(np.at_home_of(x.data, where), x.shape[-1], base)
-    turn = np.exp(1j * angles).astype(np.result_type(wide(x.data[:0]).dtype, np.complex64))
+    angles = kernel.angles(xp.at_home_of(x.data, where), x.shape[-1], base)
+    turn = xp.exp(1j * angles).astype(xp.result_type(wide(x.data[:0]).dtype, xp.complex64))
     return _rotary(x, turn, interleaved)

@@ -3,10 +3,14 @@
 import itertools
 import math
 
-from ..autograd import Joint
-from ..kernels import arrays as np
+from ..autograd.tape import Joint
+from ..kernels import arrays as xp
+from ..tensor.device import moved
+from ..tensor.dtypes import name_of
+from ..tensor.tensor import Tensor
+from .elementwise import where
 from .index import getitem
-from .op import axes_of, differentiable, result_dtype, unbroadcast
+from .op import axes_of, differentiable, is_integer, result_dtype, unbroadcast, want_one_dtype
 
 
 def _sizes(shape: tuple) -> tuple:
@@ -48,7 +52,7 @@ def flatten(x, start_dim=0, end_dim=-1):
 
 @differentiable
 def _permute(x, dims):
-    back = tuple(np.argsort(dims))
+    back = tuple(xp.argsort(dims))
     return x.transpose(dims), lambda g: g.transpose(back)
 
 
@@ -96,7 +100,7 @@ def contiguous(input):
 def _expand(x, shape):
     before = x.shape
     try:
-        y = np.broadcast_to(x, shape)
+        y = xp.broadcast_to(x, shape)
     except ValueError:
         raise RuntimeError(f"expand: {before} to {shape}: only sizes of 1 can grow") from None
     return y, lambda g: unbroadcast(g, before)
@@ -114,13 +118,13 @@ def expand(x, *shape):
 
 @differentiable
 def _cat(*arrays, dim):
-    edges = np.cumsum([a.shape[dim] for a in arrays])[:-1].tolist()
+    edges = xp.cumsum([a.shape[dim] for a in arrays])[:-1].tolist()
     dtypes = [a.dtype for a in arrays]
 
     def vjp(g):
-        return [p.astype(t, copy=False) for p, t in zip(np.split(g, edges, dim), dtypes)]
+        return [p.astype(t, copy=False) for p, t in zip(xp.split(g, edges, dim), dtypes)]
 
-    return np.concatenate(arrays, dim, dtype=result_dtype(arrays)), Joint(vjp)
+    return xp.concatenate(arrays, dim, dtype=result_dtype(arrays)), Joint(vjp)
 
 
 def cat(tensors, dim=0):
@@ -204,7 +208,7 @@ def repeat(input, *sizes):
 
 @differentiable
 def _flip(x, axes):
-    return np.flip(x, axes).copy(), lambda g: np.flip(g, axes)
+    return xp.flip(x, axes).copy(), lambda g: xp.flip(g, axes)
 
 
 def flip(input, *to, dims=None):
@@ -215,20 +219,20 @@ def flip(input, *to, dims=None):
 
 @differentiable
 def _roll(x, shifts, axes):
-    return np.roll(x, shifts, axes), lambda g: np.roll(g, np.negative(shifts), axes)
+    return xp.roll(x, shifts, axes), lambda g: xp.roll(g, xp.negative(shifts), axes)
 
 
 def roll(input, shifts, dims=None):
     """Shifted along dims, or all elements in a row; what falls off the end comes in in front."""
     axes = None if dims is None else axes_of(dims, input.ndim)
-    if np.size(shifts) != (1 if axes is None else len(axes)):
+    if xp.size(shifts) != (1 if axes is None else len(axes)):
         raise (RuntimeError if input.ndim else IndexError)(f"roll: shifts {shifts} for dims {dims}")
     return _roll(input, shifts, axes)
 
 
 @differentiable
 def _pad(x, inner, shape, value):
-    y = np.full(shape, value, x.dtype)
+    y = xp.full(shape, value, x.dtype)
     y[inner] = x
     return y, lambda g: g[inner]
 
@@ -260,12 +264,12 @@ def _triangle(x, keep, diagonal):
 
 def tril(input, diagonal=0):
     """The lower triangle of each matrix, zeros above the diagonal."""
-    return _triangle(input, np.tril, diagonal)
+    return _triangle(input, xp.tril, diagonal)
 
 
 def triu(input, diagonal=0):
     """The upper triangle of each matrix, zeros below the diagonal."""
-    return _triangle(input, np.triu, diagonal)
+    return _triangle(input, xp.triu, diagonal)
 
 
 @differentiable
@@ -273,14 +277,14 @@ def _diagonal(x, offset, axes):
     shape = x.shape
 
     def vjp(g):
-        whole = np.zeros(shape, g.dtype)
-        on_it = np.moveaxis(whole, axes, (-2, -1))
-        i = np.arange(g.shape[-1])
+        whole = xp.zeros(shape, g.dtype)
+        on_it = xp.moveaxis(whole, axes, (-2, -1))
+        i = xp.arange(g.shape[-1])
         on_it[..., i - min(offset, 0), i + max(offset, 0)] = g
         return whole
 
     y = x.diagonal(offset, *axes)
-    if not np.on_gpu(x):
+    if not xp.on_gpu(x):
         y.flags.writeable = x.flags.writeable
     return y, vjp
 
@@ -288,3 +292,89 @@ def _diagonal(x, offset, axes):
 def diagonal(input, offset=0, dim1=0, dim2=1):
     """The elements at (i, i + offset) of dimensions dim1 and dim2, as the last dimension."""
     return _diagonal(input, offset, axes_of((dim1, dim2), input.ndim))
+
+
+def movedim(input, source, destination):
+    """Dimensions source at the places destination, the others in their order."""
+    (here, there), n = (axes_of(d, input.ndim) for d in (source, destination)), input.ndim
+    order = [d for d in range(n) if d not in here]
+    for place, d in sorted(zip(there, here)):
+        order.insert(place, d)
+    return input.permute(order)
+
+
+def unflatten(input, dim, sizes):
+    """One dimension as several."""
+    at = axes_of((dim,), input.ndim)[0]
+    return input.reshape(*input.shape[:at], *sizes, *input.shape[at + 1 :])
+
+
+def narrow(input, dim, start, length):
+    """length slices along dim, from start on."""
+    at, size = axes_of((dim,), input.ndim)[0], input.shape[dim]
+    if not -size <= start <= size:
+        raise IndexError(f"narrow: start {start} of {size} along {dim}: want {-size} to {size}")
+    start += size * (start < 0)
+    if not 0 <= length <= size - start:
+        raise RuntimeError(f"narrow: {length} from {start} of {size} along {dim}")
+    return input[(slice(None),) * at + (slice(start, start + length),)]
+
+
+def select(input, dim, index):
+    return input[(slice(None),) * axes_of((dim,), input.ndim)[0] + (index,)]
+
+
+def tile(input, *dims):
+    """repeat, with ones in front of dims if there are too few."""
+    dims = tuple(dims[0]) if len(dims) == 1 and isinstance(dims[0], tuple | list) else dims
+    return input.repeat((1,) * (input.ndim - len(dims)) + dims)
+
+
+def repeat_interleave(input, repeats, dim=None):
+    """Each slice along dim (element, if None) so many times in a row."""
+    x, at = (input.flatten(), 0) if dim is None else (input, dim)
+    times = moved(repeats.data, "cpu") if isinstance(repeats, Tensor) else repeats
+    if isinstance(repeats, Tensor) and not is_integer(repeats):
+        raise RuntimeError(f"repeat_interleave: repeats of {name_of(repeats.dtype)}: want integers")
+    if xp.size(times) not in (1, x.shape[at]):
+        raise RuntimeError(f"repeat_interleave: {xp.size(times)} repeats for {x.shape[at]} slices")
+    return x.index_select(at, Tensor(xp.repeat(xp.arange(x.shape[at]), times)).to(x.device))
+
+
+def diag(input, diagonal=0):
+    """A vector as the diagonal of a matrix, or the diagonal of a matrix."""
+    if input.ndim not in (1, 2):
+        raise RuntimeError(f"diag of shape {input.shape}: want one or two dimensions")
+    if input.ndim == 2:
+        return diagonal(input, diagonal)
+    away = abs(diagonal)
+    with xp.beside(input.data):
+        on_it = Tensor(xp.eye(len(input) + away, k=diagonal, dtype=bool))
+    rows = pad(input, (0, away) if diagonal > 0 else (away, 0))
+    return where(on_it, rows.unsqueeze(1), 0)
+
+
+def meshgrid(*tensors, indexing="ij"):
+    """Each vector spread over the grid of all."""
+    xs = tensors[0] if isinstance(tensors[0], tuple | list) else tensors
+    want_one_dtype("meshgrid", *xs)
+    shape = [x.numel() for x in xs]
+    lines = (x.reshape([-1 if j == i else 1 for j in range(len(xs))]) for i, x in enumerate(xs))
+    grid = tuple(line.expand(shape) for line in lines)
+    return tuple(t.transpose(0, 1) for t in grid) if indexing == "xy" and len(xs) > 1 else grid
+
+
+def hstack(tensors):
+    xs = [x if x.ndim else x.reshape(1) for x in tensors]
+    return cat(xs, 0 if xs[0].ndim == 1 else 1)
+
+
+def vstack(tensors):
+    return cat([x if x.ndim > 1 else x.reshape(1, -1) for x in tensors])
+
+
+# Other names that PyTorch has
+
+concat = concatenate = cat
+swapaxes = swapdims = transpose
+moveaxis, broadcast_to = movedim, expand

@@ -2,13 +2,14 @@
 
 from typing import NamedTuple
 
-from ..kernels import arrays as np
+from ..kernels import arrays as xp
 from ..kernels.halves import wide
-from ..tensor import Tensor
+from ..tensor.tensor import Tensor
 from .elementwise import maximum, minimum
 from .index import pick
-from .op import axes_of
+from .op import axes_of, with_axis
 from .reduce import amax, amin, want_elements
+from .shape import narrow
 
 
 class Chosen(NamedTuple):
@@ -23,23 +24,25 @@ def _arg(name, function, x, dim, keepdim):
         raise RuntimeError(f"{name} of bool: convert with .long() first")
     want_elements(name, x, dim, IndexError)
     axis = dim if x.ndim else None
-    return Tensor(np.asarray(function(wide(x.data), axis, keepdims=keepdim)))
+    return Tensor(xp.asarray(function(wide(x.data), axis, keepdims=keepdim)))
 
 
+@with_axis
 def argmax(input, dim=None, keepdim=False):
     """The index of the first largest element along dim, or in the flattened input."""
-    return _arg("argmax", np.argmax, input, dim, keepdim)
+    return _arg("argmax", xp.argmax, input, dim, keepdim)
 
 
+@with_axis
 def argmin(input, dim=None, keepdim=False):
     """The index of the first smallest element along dim, or in the flattened input."""
-    return _arg("argmin", np.argmin, input, dim, keepdim)
+    return _arg("argmin", xp.argmin, input, dim, keepdim)
 
 
 def _extreme(x, dim, keepdim, find):
     want_elements(find.__name__, x, dim)
     axis = axes_of((dim,), x.ndim)
-    index = np.asarray(find(wide(x.data), *axis or (None,), keepdims=True))
+    index = xp.asarray(find(wide(x.data), *axis or (None,), keepdims=True))
     both = _chosen(x, axis, index)
     return both if keepdim or not axis else Chosen(*(t.squeeze(axis) for t in both))
 
@@ -48,29 +51,31 @@ def _chosen(x, axis, index):
     return Chosen(pick(x, axis[0] if axis else 0, index), Tensor(index))
 
 
+@with_axis
 def max(input, dim=None, keepdim=False, *, other=None):
     """The largest element; or (values, indices) of those along dim; or maximum(input, other)."""
     other = dim if isinstance(dim, Tensor) else other
     if other is not None:
         return maximum(input, other)
-    return amax(input) if dim is None else _extreme(input, dim, keepdim, np.argmax)
+    return amax(input) if dim is None else _extreme(input, dim, keepdim, xp.argmax)
 
 
+@with_axis
 def min(input, dim=None, keepdim=False, *, other=None):
     """The smallest element; or (values, indices) of those along dim; or minimum(input, other)."""
     other = dim if isinstance(dim, Tensor) else other
     if other is not None:
         return minimum(input, other)
-    return amin(input) if dim is None else _extreme(input, dim, keepdim, np.argmin)
+    return amin(input) if dim is None else _extreme(input, dim, keepdim, xp.argmin)
 
 
 def _order(x, axis, descending):
     """Indices that sort; equal elements stay in order, NaN counts as the largest."""
     if not x.ndim:
-        return np.zeros_like(x, np.int64)
+        return xp.zeros_like(x, xp.int64)
     if not descending:
         return x.argsort(axis, kind="stable")
-    return np.flip(x.shape[axis] - 1 - np.flip(x, axis).argsort(axis, kind="stable"), axis)
+    return xp.flip(x.shape[axis] - 1 - xp.flip(x, axis).argsort(axis, kind="stable"), axis)
 
 
 def argsort(input, dim=-1, descending=False, stable=True):
@@ -88,7 +93,7 @@ def sort(input, dim=-1, descending=False, stable=True):
 def topk(input, k, dim=-1, largest=True, sorted=True):
     """(values, indices) of the k largest, or smallest, along dim, in order."""
     axis = axes_of((dim,), input.ndim)
-    x, at = np.atleast_1d(wide(input.data)), axis[0] if axis else 0
+    x, at = xp.atleast_1d(wide(input.data)), axis[0] if axis else 0
     size = x.shape[at]
     if not (0 if axis else 1) <= k <= size:
         raise RuntimeError(f"topk: k = {k} of {size} elements along {dim} of {input.shape}")
@@ -100,8 +105,29 @@ def topk(input, k, dim=-1, largest=True, sorted=True):
 def _partition(x, k, axis, largest):
     """The indices of the k largest, or smallest, in order, without sorting the others."""
     cut = x.shape[axis] - k if largest else k
-    parts = np.split(x.argpartition(cut - (not largest), axis), [cut], axis)
+    parts = xp.split(x.argpartition(cut - (not largest), axis), [cut], axis)
     found = parts[1] if largest else parts[0]
-    return np.take_along_axis(
-        found, _order(np.take_along_axis(x, found, axis), axis, largest), axis
+    return xp.take_along_axis(
+        found, _order(xp.take_along_axis(x, found, axis), axis, largest), axis
     )
+
+
+def median(input, dim=None, keepdim=False):
+    """The middle element, the lower of two; or (values, indices) of those along dim."""
+    if dim is None or not axes_of((dim,), input.ndim):
+        values, indices = input.flatten().sort()
+        middle = (input.numel() - 1) // 2
+        return values[middle] if dim is None else Chosen(values[middle], indices[middle])
+    both = (narrow(t, dim, (input.shape[dim] - 1) // 2, 1) for t in input.sort(dim))
+    return Chosen(*(t if keepdim else t.squeeze(dim) for t in both))
+
+
+def unique(input, sorted=True, return_inverse=False, return_counts=False, dim=None):
+    """The different elements, or slices along dim, in order."""
+    array = wide(input.data) if dim is not None else wide(input.data).reshape(-1)
+    found = xp.unique(array, False, return_inverse, return_counts, dim)
+    if not return_inverse and not return_counts:
+        return Tensor(found).to(input.dtype)
+    if return_inverse and dim is None:
+        found = found[0], found[1].reshape(input.shape), *found[2:]
+    return Tensor(found[0]).to(input.dtype), *map(Tensor, found[1:])

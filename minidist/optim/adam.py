@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..kernels import adamw as kernel
-from ..kernels import arrays as np
+from ..kernels import arrays as xp
 from ..kernels.capture import capturing
-from ..tensor import Tensor
+from ..tensor.tensor import Tensor
 from .optimizer import Optimizer, count_step, moments, require_betas, require_nonnegative
 
 
@@ -82,19 +82,19 @@ def _here(state: dict[str, Any], group: dict[str, Any]) -> tuple[int, float]:
 
 def _steps(state: dict[str, Any]) -> int:
     step = state.get("step", 0)
-    return int(step.reshape(())) if isinstance(step, np.ndarray) else int(step)
+    return int(step.reshape(())) if isinstance(step, xp.ndarray) else int(step)
 
 
 def _there(
-    p: np.ndarray, state: dict[str, Any], group: dict[str, Any]
-) -> tuple[np.ndarray, float | np.ndarray]:
+    p: xp.ndarray, state: dict[str, Any], group: dict[str, Any]
+) -> tuple[xp.ndarray, float | xp.ndarray]:
     """How many steps there were, an array beside p; and lr, there too if it is a tensor."""
     step, lr = state.get("step"), group["lr"]
-    if not isinstance(step, np.ndarray) or step.shape or np.on_gpu(step) != np.on_gpu(p):
-        state["step"] = np.full_like(p, _steps(state), np.int64, shape=())
+    if not isinstance(step, xp.ndarray) or step.shape or xp.on_gpu(step) != xp.on_gpu(p):
+        state["step"] = xp.full_like(p, _steps(state), xp.int64, shape=())
     if not isinstance(lr, Tensor):
         return state["step"], float(lr)
-    if lr.ndim or np.on_gpu(lr.data) != np.on_gpu(p):
+    if lr.ndim or xp.on_gpu(lr.data) != xp.on_gpu(p):
         raise RuntimeError(
             f"Adam(capturable=True): lr is a tensor of shape {lr.shape} on {lr.device}: want a "
             "number, or a tensor of shape () where the parameters are"
@@ -109,7 +109,7 @@ def _want_capturable(state: dict[str, Any], group: dict[str, Any]) -> None:
             "this Adam's step cannot be captured in a CUDA graph: its step count is a number, and "
             "would be the same at every replay: make it with capturable=True"
         )
-    if not isinstance(state.get("step"), np.ndarray):
+    if not isinstance(state.get("step"), xp.ndarray):
         raise RuntimeError(
             "Adam's first step cannot be captured in a CUDA graph: every replay would start from "
             "moments of 0: take a step or more before the capture"

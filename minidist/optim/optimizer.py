@@ -6,12 +6,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..autograd import enable_grad
-from ..device import moved
-from ..kernels import arrays as np
+from ..autograd.modes import enable_grad
+from ..autograd.versions import mark_changed
+from ..kernels import arrays as xp
 from ..kernels.halves import as_dtype, held, store, summable
-from ..saved import mark_changed
-from ..tensor import Tensor
+from ..tensor.device import moved
+from ..tensor.tensor import Tensor
 
 
 class Optimizer:
@@ -62,19 +62,19 @@ class Optimizer:
                     self._update(p, p.grad.data, group)
         return loss
 
-    def _update(self, p: Tensor, g: np.ndarray, group: dict[str, Any]) -> None:
+    def _update(self, p: Tensor, g: xp.ndarray, group: dict[str, Any]) -> None:
         # The kernels go through memory tile by tile: other layouts are copied there and back.
         g = summable(g)
-        g = np.asarray(-g if group.get("maximize") else g, order="C")
-        array = np.asarray(summable(p.data), order="C")
-        with np.beside(array):
+        g = xp.asarray(-g if group.get("maximize") else g, order="C")
+        array = xp.asarray(summable(p.data), order="C")
+        with xp.beside(array):
             self.update(array, g, self.state[p], group)
         if array is not p.data:
             store(array, p.data)
         mark_changed(p.data, f"{type(self).__name__}.step")
 
     def update(
-        self, p: np.ndarray, g: np.ndarray, state: dict[str, Any], group: dict[str, Any]
+        self, p: xp.ndarray, g: xp.ndarray, state: dict[str, Any], group: dict[str, Any]
     ) -> None:
         """One step of one parameter, into p and its state; g is not to be written to."""
         raise NotImplementedError(f"{type(self).__name__} defines no update()")
@@ -119,8 +119,8 @@ def _loaded(state: dict[str, Any], p: Tensor) -> dict[str, Any]:
         if name == "step":
             copy[name] = int(value)
         elif value is not None:
-            array = value.data if isinstance(value, Tensor) else np.asarray(value)
-            copy[name] = np.array(as_dtype(moved(array, p.device), held(p.dtype)), order="C")
+            array = value.data if isinstance(value, Tensor) else xp.asarray(value)
+            copy[name] = xp.array(as_dtype(moved(array, p.device), held(p.dtype)), order="C")
             if copy[name].shape != p.shape:
                 raise ValueError(
                     f"load_state_dict: {name} of shape {copy[name].shape} for a parameter "
@@ -129,11 +129,11 @@ def _loaded(state: dict[str, Any], p: Tensor) -> dict[str, Any]:
     return copy
 
 
-def moments(state: dict[str, Any], p: np.ndarray, *names: str) -> list[np.ndarray]:
+def moments(state: dict[str, Any], p: xp.ndarray, *names: str) -> list[xp.ndarray]:
     """The named arrays of a state, zeros at first."""
     for name in names:
         if name not in state:
-            state[name] = np.zeros_like(p)
+            state[name] = xp.zeros_like(p)
     return [state[name] for name in names]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from ..kernels import arrays as np
+from ..kernels import arrays as xp
 from ..kernels import descent
 from .optimizer import Optimizer, require_nonnegative
 
@@ -36,7 +36,7 @@ class SGD(Optimizer):
     def update(self, p, g, state, group):
         first = "momentum_buffer" not in state
         if first and group["momentum"]:
-            state["momentum_buffer"] = np.empty_like(p)
+            state["momentum_buffer"] = xp.empty_like(p)
         descent.sgd_(
             p, g, state["momentum_buffer"] if group["momentum"] else None, lr=group["lr"],
             momentum=group["momentum"], dampening=group["dampening"], nesterov=group["nesterov"],

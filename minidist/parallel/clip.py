@@ -13,11 +13,11 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from ..comm import Communicator, all_gather
-from ..kernels import arrays as np
+from ..kernels import arrays as xp
 from ..kernels.vector_norm import exact, squares
 from ..nn.utils import clip_grad_norm_ as clip_alone
 from ..nn.utils import clip_grads_with_norm_
-from ..tensor import Tensor
+from ..tensor.tensor import Tensor
 
 
 def clip_grad_norm_(
@@ -41,11 +41,11 @@ def clip_grad_norm_(
     norm = math.sqrt(max(math.fsum(_of_all(groups, squares(grads))), 0.0))
     clip_grads_with_norm_(params, max_norm, norm)
     dtypes: list[Any] = [p.dtype for p in params if p.dtype.kind == "f"]
-    return Tensor(norm, dtype=np.result_type(*dtypes) if dtypes else None)
+    return Tensor(norm, dtype=xp.result_type(*dtypes) if dtypes else None)
 
 
 def _of_all(groups: list[Communicator], terms: list[float]) -> list[float]:
     """Terms of all ranks of all groups, as few as one rank's."""
     for group in groups:
-        terms = exact(all_gather(group, np.array(exact(terms)), label="norm").tolist())
+        terms = exact(all_gather(group, xp.array(exact(terms)), label="norm").tolist())
     return terms

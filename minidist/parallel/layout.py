@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..comm import Communicator, all_gather, shard_range
 from ..comm.texts import share
-from ..kernels import arrays as np
+from ..kernels import arrays as xp
 from ..nn import Module
 
 
@@ -17,24 +17,24 @@ class Part:
 
     shape: tuple[int, ...]
     dim: int
-    index: np.ndarray
+    index: xp.ndarray
     comm: Communicator  # the ranks among which the whole is shared out
 
-    def of(self, whole: np.ndarray) -> np.ndarray:
+    def of(self, whole: xp.ndarray) -> xp.ndarray:
         """This rank's part of the whole, in memory of its own."""
-        index = np.at_home_of(whole, self.index)
-        return np.ascontiguousarray(np.take(whole, index, axis=self.dim))
+        index = xp.at_home_of(whole, self.index)
+        return xp.ascontiguousarray(xp.take(whole, index, axis=self.dim))
 
-    def whole(self, mine: np.ndarray) -> np.ndarray:
+    def whole(self, mine: xp.ndarray) -> xp.ndarray:
         """Everyone's parts put together, on every rank; all ranks call it."""
-        rows = np.ascontiguousarray(np.moveaxis(mine, self.dim, 0))
+        rows = xp.ascontiguousarray(xp.moveaxis(mine, self.dim, 0))
         places = all_gather(self.comm, self.index)
-        joined = np.empty_like(rows, shape=(len(places), *rows.shape[1:]))
-        joined[np.at_home_of(rows, places)] = all_gather(self.comm, rows)
-        return np.ascontiguousarray(np.moveaxis(joined, 0, self.dim))
+        joined = xp.empty_like(rows, shape=(len(places), *rows.shape[1:]))
+        joined[xp.at_home_of(rows, places)] = all_gather(self.comm, rows)
+        return xp.ascontiguousarray(xp.moveaxis(joined, 0, self.dim))
 
 
-def shares(n: int, comm: Communicator, unit: int = 1, blocks: int = 1) -> np.ndarray:
+def shares(n: int, comm: Communicator, unit: int = 1, blocks: int = 1) -> xp.ndarray:
     """The indices of this rank's share of n: of each of `blocks` equal blocks, whole units of it.
 
     Queries, keys and values under one another are 3 blocks, and a head is a unit.
@@ -52,7 +52,7 @@ def shares(n: int, comm: Communicator, unit: int = 1, blocks: int = 1) -> np.nda
             "have none; use fewer ranks"
         )
     first, last = (unit * k for k in shard_range(size // unit, comm.size, comm.rank))
-    return np.concatenate([np.arange(b * size + first, b * size + last) for b in range(blocks)])
+    return xp.concatenate([xp.arange(b * size + first, b * size + last) for b in range(blocks)])
 
 
 def parts_of(model: Module) -> dict[str, Part]:
@@ -70,13 +70,13 @@ def sharded(model: Module) -> list:
     return [p for name, p in model.named_parameters() if name in parts]
 
 
-def whole_state(model: Module) -> dict[str, np.ndarray]:
+def whole_state(model: Module) -> dict[str, xp.ndarray]:
     """The state_dict of the whole model, on every rank: what a checkpoint holds in any layout."""
     parts, state = parts_of(model), model.state_dict()
     return {k: parts[k].whole(v) if k in parts else v for k, v in state.items()}
 
 
-def joined_stages(arrays: dict[str, np.ndarray], comm: Communicator) -> dict[str, np.ndarray]:
+def joined_stages(arrays: dict[str, xp.ndarray], comm: Communicator) -> dict[str, xp.ndarray]:
     """The arrays of all stages of a pipeline, by name, on rank 0 of `comm`; all its ranks call it.
 
     Of a name that several have, rank 0 takes the first's: tied copies are equal.
@@ -89,11 +89,11 @@ def joined_stages(arrays: dict[str, np.ndarray], comm: Communicator) -> dict[str
         return found
     for rank in range(1, comm.size):
         for name, shape, dtype in json.loads(texts[rank]):
-            found.setdefault(name, comm.recv(np.empty(shape, dtype), rank))
+            found.setdefault(name, comm.recv(xp.empty(shape, dtype), rank))
     return found
 
 
-def load_whole_state(model: Module, state: dict[str, np.ndarray]) -> None:
+def load_whole_state(model: Module, state: dict[str, xp.ndarray]) -> None:
     """Fill a model in any layout from the state_dict of the whole one."""
     parts = parts_of(model)
     fits = lambda k, v: k in parts and v.shape == parts[k].shape

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..comm import Communicator, all_reduce, shard_bounds
-from ..kernels import arrays as np
+from ..kernels import arrays as xp
 from ..kernels.halves import summable
 from ..nn import Dropout, Module, Parameter
-from ..random import keep_mask
-from ..tensor import Tensor
-from .data import unpack
+from ..tensor.random import keep_mask
+from ..tensor.tensor import Tensor
+from .data.synchronize import unpack
 from .layout import parts_of
 
 
@@ -54,9 +54,9 @@ class TokenDropout(Dropout):
             return super().forward(input)
         b, _, *rest = input.shape
         kept = keep_mask(self.name, (b, self.tokens.length, *rest), 1 - self.p)
-        scale = np.dtype(input.dtype).type(1 / (1 - self.p) if self.p < 1 else 0.0)
+        scale = xp.dtype(input.dtype).type(1 / (1 - self.p) if self.p < 1 else 0.0)
         mask = kept[:, self.tokens.mine] * scale
-        return input * Tensor.of(np.at_home_of(input.data, mask))
+        return input * Tensor.of(xp.at_home_of(input.data, mask))
 
 
 def partial_parameters(model: Module) -> list[Parameter]:
@@ -79,6 +79,6 @@ def sum_partial(params: Iterable[Tensor], comm: Communicator) -> None:
     grads = [p.grad.data for p in params if p.grad is not None]
     if not grads or comm.size == 1:
         return
-    flat = np.concatenate([summable(g).reshape(-1) for g in grads])
+    flat = xp.concatenate([summable(g).reshape(-1) for g in grads])
     all_reduce(comm, flat, algorithm="ordered", out=flat, label="partial gradients")
     unpack(flat, grads)

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ..autograd import Leaf, Node, source
-from ..graph import behind
-from ..kernels import arrays as np
+from ..autograd.tape import Leaf, Node, behind, source
+from ..autograd.versions import owner, saved_arrays
+from ..kernels import arrays as xp
 from ..nn import Parameter
-from ..saved import owner, saved_arrays
-from ..tensor import Tensor
+from ..tensor.tensor import Tensor
 
 
-def kept(output: Tensor) -> Iterator[tuple[str, np.ndarray]]:
+def kept(output: Tensor) -> Iterator[tuple[str, xp.ndarray]]:
     """The arrays that the graph behind `output` keeps, each piece of memory once.
 
     Views are the memory that they look into, whole. Of several operations that keep the same, the
@@ -26,7 +25,7 @@ def kept(output: Tensor) -> Iterator[tuple[str, np.ndarray]]:
     return kept_behind([root] if root else [])
 
 
-def kept_behind(roots: Iterable[Node]) -> Iterator[tuple[str, np.ndarray]]:
+def kept_behind(roots: Iterable[Node]) -> Iterator[tuple[str, xp.ndarray]]:
     """The same behind nodes of graphs, such as what is left of a backward after its first half."""
     nodes = sorted(behind(roots), key=lambda node: node.order)
     seen = {id(memory) for memory in _parameters(nodes)}
@@ -55,7 +54,7 @@ def saved_bytes(output: Tensor, real: int | None = None) -> dict[str, int]:
     return found
 
 
-def _parameters(nodes: list[Node]) -> Iterator[np.ndarray]:
+def _parameters(nodes: list[Node]) -> Iterator[xp.ndarray]:
     for node in nodes:
         tensor = node.tensor() if isinstance(node, Leaf) else None
         if isinstance(tensor, Parameter):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any, get_args, get_type_hints
 
-from .. import cuda
 from ..errors import UserError
+from ..parallel.pipeline.check.validate import validate
 from ..parallel.pipeline.cut import ranges
-from ..parallel.pipeline.validate import validate
+from ..tensor import cuda
 from .config import PRESETS, TrainConfig, listed
 
 POSITIVE = ("steps", "batch", "seq", "lr", "clip", "bucket_mib", "eval_every", "save_every")

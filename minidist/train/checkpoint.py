@@ -14,16 +14,16 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ..comm import Communicator
-from ..device import moved
 from ..errors import UserError
-from ..kernels import arrays as np
+from ..kernels import arrays as xp
 from ..nn import Module
 from ..optim import Optimizer
 from ..parallel.layout import joined_stages, load_whole_state, parts_of, whole_state
-from ..parallel.zero import Zero
+from ..parallel.zero.optimizer import Zero
+from ..tensor.device import moved
 
 FILES = ("model.safetensors", "optimizer.safetensors")
-Arrays = dict[str, np.ndarray]
+Arrays = dict[str, xp.ndarray]
 
 
 def save(
@@ -116,7 +116,7 @@ def optimizer_arrays(model: Module, optimizer: Optimizer) -> Arrays:
     parts, found = parts_of(model), {}
     for name, p in model.named_parameters():
         for kind, value in optimizer.state.get(p, {}).items():
-            if isinstance(value, np.ndarray):
+            if isinstance(value, xp.ndarray):
                 found[f"{kind}.{name}"] = parts[name].whole(value) if name in parts else value
     return found
 
@@ -132,7 +132,7 @@ def restore_optimizer(model: Module, optimizer: Optimizer, arrays: Arrays, step:
 
 def _contiguous(arrays: Arrays) -> Arrays:
     # safetensors writes the memory as it lies: a transposed view would come back transposed
-    return {k: np.ascontiguousarray(moved(v, "cpu")) for k, v in arrays.items()}
+    return {k: xp.ascontiguousarray(moved(v, "cpu")) for k, v in arrays.items()}
 
 
 def _sha256(path: Path) -> str:

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from .. import random
-from ..autograd import no_grad
+from ..autograd.modes import no_grad
 from ..comm import Communicator, all_reduce, launch, shard_range
 from ..data.digits import load_digits
 from ..nn import Module
 from ..nn import functional as F
 from ..optim import AdamW, warmup_cosine
-from ..parallel.data import Bucketed, broadcast_parameters
-from ..tensor import Tensor
+from ..parallel.data.synchronize import Bucketed, broadcast_parameters
+from ..tensor import random
+from ..tensor.tensor import Tensor
 from .progress import console
 
 

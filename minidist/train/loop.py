@@ -11,24 +11,25 @@ from typing import Any
 
 import numpy as np
 
-from .. import cuda, data, random
+from .. import data
 from ..amp import GradScaler, autocast
-from ..array import keep_heap
-from ..autograd import no_grad
+from ..autograd.modes import no_grad
 from ..comm import Communicator, all_reduce, local_rank, shard_bounds, shard_range
 from ..errors import UserError
 from ..models.gpt import GPT
 from ..nn import Parameter
 from ..optim import AdamW, warmup_cosine
 from ..parallel.clip import clip_grad_norm_
-from ..parallel.data import Bucketed, Naive, Synchronizer, broadcast_parameters
+from ..parallel.data.overlapped import Overlapped
+from ..parallel.data.synchronize import Bucketed, Naive, Synchronizer, broadcast_parameters
 from ..parallel.layout import sharded
-from ..parallel.overlap import Overlapped
-from ..parallel.pipeline.runtime import Pipeline
+from ..parallel.pipeline.run.runtime import Pipeline
 from ..parallel.sequence import partial_parameters, sum_partial, sum_partial_early
-from ..parallel.zero import Zero
-from ..parallel.zero3 import Zero3
-from ..tensor import Tensor
+from ..parallel.zero.optimizer import Zero
+from ..parallel.zero.stage3 import Zero3
+from ..tensor import cuda, random
+from ..tensor.dtypes import keep_heap
+from ..tensor.tensor import Tensor
 from .config import TrainConfig
 from .memory import Peak, counted
 from .stages import generate, layers_of, make_model, make_pipeline, microbatches, rows_of

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.table import Table
 
-from ..autograd import Node
+from ..autograd.tape import Node
 from ..comm import Communicator, shard_bounds, shard_range
 from ..comm.texts import share
-from ..parallel.flat import bytes_held
 from ..parallel.pipeline.actions import BACKWARD, FORWARD, INPUT, WEIGHT, Action
-from ..parallel.pipeline.runtime import Pipeline, Run
-from ..parallel.zero import Zero
+from ..parallel.pipeline.run.runtime import Pipeline, Run
+from ..parallel.zero.flat import bytes_held
+from ..parallel.zero.optimizer import Zero
 from ..plan.gpt import activation_bytes
 from ..plan.tape import kept_behind
 from ..plan.zero import StateBytes, rank_bytes
@@ -75,7 +75,7 @@ class Peak:
             node = run.graphs[place][0]
             self.held[place] = _bytes([] if node is None else [node])
         elif action.kind == INPUT:
-            self.held[place] = _bytes(node for node, _ in run.deferred[place].late)
+            self.held[place] = _bytes(node for node, _ in run.deferred[place].roots)
         elif action.kind in (BACKWARD, WEIGHT):
             self.held.pop(place)
         self.most = max(self.most, sum(self.held.values()))

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import no_grad
+from ..autograd.modes import no_grad
 from ..comm import Communicator, broadcast
 from ..models.gpt import GPT, continued
 from ..ops import communication
 from ..parallel.pipeline.actions import Schedule
 from ..parallel.pipeline.cut import balance, ranges
-from ..parallel.pipeline.runtime import Pipeline
+from ..parallel.pipeline.run.runtime import Pipeline
 from ..plan.flops import layer_costs
-from ..tensor import Tensor
+from ..tensor.tensor import Tensor
 from .config import TrainConfig
 
 Layers = list[range]

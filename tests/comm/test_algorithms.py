@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ranks import ROOTS, SEEDS, SHAPES, SIZES, even, frozen, on_ranks, same, split, whole
+from support.ranks import ROOTS, SEEDS, SHAPES, SIZES, even, frozen, on_ranks, same, split, whole
 
 from minidist import comm as c
 from minidist.comm import simulate

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from double import copies, gpu
-from minidist.kernels import arrays
+from support.double import copies, gpu
 
 from minidist import comm as c
 from minidist.comm import devices, simulate
 from minidist.comm.alone import Alone
 from minidist.comm.communicator import Communicator
+from minidist.kernels import arrays
 
 CALLS = {
     "all_reduce": lambda comm, x: c.all_reduce(comm, x, "mean"),

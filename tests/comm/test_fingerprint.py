@@ -5,7 +5,7 @@ import pytest
 
 from minidist import comm as c
 from minidist.comm import MismatchError, simulate
-from minidist.comm.fingerprint import BYTES, Fingerprint, of_group
+from minidist.comm.guard.fingerprint import BYTES, Fingerprint, of_group
 from minidist.comm.settings import DEADLINE, cuda_aware, deadline, debug_level
 from minidist.errors import UserError
 

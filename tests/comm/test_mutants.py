@@ -5,7 +5,7 @@ import pytest
 from comm import test_algorithms as gates
 from comm import test_collectives, test_fingerprint, test_ledger, test_nonblocking
 
-from minidist.comm import communicator, fingerprint, hub, ledger, shard_bounds, simulated
+from minidist.comm import communicator, ledger, shard_bounds
 from minidist.comm.collectives import (
     bruck,
     chain,
@@ -21,6 +21,9 @@ from minidist.comm.collectives import (
     tags,
     tree,
 )
+from minidist.comm.guard import fingerprint
+from minidist.comm.simulated import scheduler as hub
+from minidist.comm.simulated import world as simulated
 
 
 def a_chunk_is_never_added(comm, flat, bounds, combine):

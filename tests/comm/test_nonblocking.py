@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ranks import SEEDS, SIZES, on_ranks, same, whole
+from support.ranks import SEEDS, SIZES, on_ranks, same, whole
 
 from minidist import comm as c
 from minidist.comm import DeadlockError, Ledger, simulate

@@ -7,15 +7,8 @@ import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController
 
-from minidist.comm import (
-    CommError,
-    DeadlockError,
-    UnmatchedError,
-    all_reduce,
-    barrier,
-    simulate,
-)
-from minidist.comm.deadlock import find_cycle
+from minidist.comm import CommError, DeadlockError, UnmatchedError, all_reduce, barrier, simulate
+from minidist.comm.simulated.deadlock import find_cycle
 
 
 def send_to_the_right_first(comm):

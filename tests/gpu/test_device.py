@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from double import copies, gpu
+from support.double import copies, gpu
 
 import minidist as md
 from minidist import cuda, nn
-from minidist.device import device, device_of, moved
+from minidist.tensor.device import device, device_of, moved
 
 
 def test_names():

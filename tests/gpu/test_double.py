@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from double import copies, gpu
+from support.double import copies, gpu
+
 from minidist.kernels import arrays
 
 

@@ -5,11 +5,11 @@ import functools
 
 import numpy as np
 import pytest
-from double import gpu
-from minidist.kernels import arrays
+from support.double import gpu
 
 import minidist as md
 from minidist import Tensor, cuda, nn, optim
+from minidist.kernels import arrays
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.nn import functional as F
 from minidist.optim import adam

@@ -1,7 +1,7 @@
 """Hooks and changes in place on a GPU (its double), whose arrays know no read-only flag."""
 
 import pytest
-from double import gpu
+from support.double import gpu
 
 import minidist as md
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from catalogue import few
-from catalogue_layers import LAYERS, run
-from double import copies, gpu
 from hypothesis import given
 from hypothesis import strategies as st
+from support.catalogue import few
+from support.catalogue_layers import LAYERS, run
+from support.double import copies, gpu
 
 import minidist as md
 from minidist import Tensor, nn, optim

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from double import copies, gpu
+from support.double import copies, gpu
 
 import minidist as md
 from minidist import nn, optim

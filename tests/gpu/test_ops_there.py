@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from catalogue import CASES, OURS, few, outputs
-from double import copies, gpu
 from hypothesis import given
 from hypothesis import strategies as st
-from tritons import using
+from support.catalogue import CASES, OURS, few, outputs
+from support.double import copies, gpu
+from support.tritons import using
 
 import minidist as md
 from minidist import Tensor

@@ -2,18 +2,18 @@
 
 import numpy as np
 import pytest
-from double import gpu
+from support.double import gpu
 
 from minidist import nn, random
-from minidist.autograd import source
+from minidist.autograd.split import backward_input
+from minidist.autograd.tape import source
 from minidist.comm import simulate
-from minidist.deferred import backward_input
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.parallel.clip import clip_grad_norm_
 from minidist.parallel.pipeline.cut import ranges
-from minidist.parallel.pipeline.runtime import Pipeline
+from minidist.parallel.pipeline.run.runtime import Pipeline
 from minidist.parallel.pipeline.schedules import make
-from minidist.tensor import Tensor
+from minidist.tensor.tensor import Tensor
 
 TOKENS = np.arange(25) % 7
 

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from double import gpu
+from support.double import gpu
 
 from minidist import random
 from minidist.comm import simulate
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.parallel.sequence import partial_parameters, sum_partial
-from minidist.tensor import Tensor
+from minidist.tensor.tensor import Tensor
 
 TOKENS = np.arange(9) % 7
 

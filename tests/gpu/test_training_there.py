@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from double import copies, gpu
+from support.double import copies, gpu
 
 import minidist as md
 from minidist import Tensor, optim, random

@@ -4,7 +4,8 @@ import contextvars
 
 import numpy as np
 import pytest
-from double import gpu
+from support.double import gpu
+
 from minidist.kernels import arrays, gelu
 from minidist.kernels.arrays import on_gpu
 from minidist.kernels.dispatch import dispatched, forced, using

@@ -1,15 +1,16 @@
 """Flash attention in NumPy: tiled ≡ naive ≡ float64, memory in proportion to length, merging."""
 
-import attention_cases
 import numpy as np
 import pytest
-from attention_cases import formulas
-from cases import LAYOUTS, SEEDS, laid_out, tiny_tiles
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import attention_cases
+from support.attention_cases import formulas
+from support.cases import LAYOUTS, SEEDS, laid_out, tiny_tiles
+from support.peak import peak
+
 from minidist.kernels import attention, flash, flash_tiles
 from minidist.kernels.halves import store, wide
-from peak import peak
 
 BOUNDS = {"float32": 1e-5, "float64": 3e-14}  # of results beside numbers of at least 1
 DTYPES = pytest.mark.parametrize("dtype", BOUNDS)

@@ -1,8 +1,9 @@
 """bfloat16 in uint16 arrays: there and back, and rounded to the nearest."""
 
 import numpy as np
-from cases import SEEDS
 from hypothesis import given
+from support.cases import SEEDS
+
 from minidist.kernels.halves import store, wide
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from minidist.kernels.launch import Pointer, interpreted, pointer, triton_kernel
 
 

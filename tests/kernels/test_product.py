@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from cases import numbers
+from support.cases import numbers
+
 from minidist.kernels import linear
 from minidist.kernels import product as kernel
 

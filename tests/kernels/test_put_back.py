@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from cases import LAYOUTS, SEEDS, laid_out, numbers, shapes
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minidist.kernels import embedding
-from minidist.kernels.dispatch import using
+from support.cases import LAYOUTS, SEEDS, laid_out, numbers, shapes
 
 import minidist as md
+from minidist.kernels import embedding
+from minidist.kernels.dispatch import using
 
 
 @st.composite

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from cases import LAYOUTS, SEEDS, laid_out, numbers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.cases import LAYOUTS, SEEDS, laid_out, numbers
+
 from minidist.kernels import gru_cell, lstm_cell, recurrent
 from minidist.kernels.dispatch import using
 

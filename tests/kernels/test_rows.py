@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from cases import LAYOUTS, SEEDS, laid_out, numbers, tiny_tiles
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.cases import LAYOUTS, SEEDS, laid_out, numbers, tiny_tiles
+
 from minidist.kernels import attention, cross_entropy, embedding, layer_norm, linear, softmax
 
 BOUNDS = {"float32": 5e-6, "float64": 1e-13}

@@ -6,19 +6,20 @@ import contextlib
 from itertools import pairwise
 from typing import Any
 
-import attention_cases
 import numpy as np
 import pytest
-from attention_cases import difference
-from cases import SEEDS, tiny_tiles
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import attention_cases
+from support.attention_cases import difference
+from support.cases import SEEDS, tiny_tiles
+from support.tritons import poisoned, traffic
+
 from minidist.kernels import attention, flash, flash_backward, flash_plan, flash_triton
 from minidist.kernels.dispatch import using
 from minidist.kernels.flash_plan import Tile
 from minidist.kernels.halves import store, wide
 from minidist.kernels.launch import Kernel, triton_kernel
-from tritons import poisoned, traffic
 
 tl: Any = None  # Triton's language, once a kernel is launched
 

@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import LAYOUTS, SEEDS, laid_out, numbers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.cases import LAYOUTS, SEEDS, laid_out, numbers
+from support.peak import peak
+from support.tritons import both, traffic
+
+import minidist as md
+from minidist import ops, random
 from minidist.kernels import dropout
 from minidist.kernels.dispatch import using
 from minidist.kernels.dropout import philox
 from minidist.kernels.launch import triton_kernel
-from peak import peak
-from tritons import both, traffic
-
-import minidist as md
-from minidist import ops, random
 
 tl: Any = None
 

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from cases import LAYOUTS, SEEDS, laid_out, tiny_tiles
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.cases import LAYOUTS, SEEDS, laid_out, tiny_tiles
+from support.peak import peak
+from support.tritons import both, traffic
+
 from minidist.kernels import gelu
 from minidist.kernels.tiles import ELEMENTS
-from peak import peak
-from tritons import both, traffic
 
 FORMS = pytest.mark.parametrize("form", ["none", "tanh"])
 DTYPES = pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])

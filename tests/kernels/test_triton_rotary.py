@@ -4,13 +4,14 @@ import math
 
 import numpy as np
 import pytest
-from cases import LAYOUTS, SEEDS, laid_out, numbers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.cases import LAYOUTS, SEEDS, laid_out, numbers
+from support.peak import peak
+from support.tritons import both, traffic
+
 from minidist.kernels import rotary
 from minidist.kernels.tiles import ELEMENTS
-from peak import peak
-from tritons import both, traffic
 
 PAIRS = pytest.mark.parametrize("interleaved", [True, False])
 DTYPES = pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])

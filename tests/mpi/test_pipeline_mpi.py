@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from pipeline_cases import accumulated, evaluated
+from support.pipeline_cases import accumulated, evaluated
 
 from minidist.comm import simulate
 from minidist.parallel.pipeline.schedules import make

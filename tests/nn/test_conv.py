@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from cases import SEEDS, distinct, laid_out, numbers
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from support.cases import SEEDS, distinct, laid_out, numbers
 
 import minidist as md
 from minidist import nn
@@ -120,7 +120,7 @@ class TestBesidePyTorch:
     @given(data=st.data(), transposed=st.booleans())
     @settings(max_examples=60)
     def test_convolutions(self, data, transposed):
-        from parity import compare, torch
+        from support.parity import compare, torch
 
         dims, arrays, options = data.draw(problems(transposed))
         name = f"conv{'_transpose' * transposed}{dims}d"
@@ -141,7 +141,7 @@ class TestBesidePyTorch:
            include=st.booleans(), divisor=st.sampled_from([None, 3]), seed=SEEDS)  # fmt: skip
     @settings(max_examples=25)
     def test_pooling(self, ceil, k, stride, pad, size, dilation, include, divisor, seed):
-        from parity import compare
+        from support.parity import compare
 
         x, pad = np.maximum(numbers((2, 3, *size), seed), 0), min(pad, k // 2)  # many ties at 0
         tied = {"stride": stride, "padding": pad, "ceil_mode": ceil}
@@ -161,7 +161,7 @@ class TestBesidePyTorch:
 
     @pytest.mark.parametrize("output", [1, 3, 7, (2, None), (None, 5)])
     def test_adaptive_pooling(self, output):
-        from parity import compare
+        from support.parity import compare
 
         ours, theirs = pair("adaptive_avg_pool2d")
         x = numbers((2, 3, 5, 7), 0)
@@ -198,13 +198,13 @@ class TestBesidePyTorch:
 
     @pytest.mark.parametrize("name", WRONG)
     def test_errors(self, name):
-        from parity import error_of, torch
+        from support.parity import error_of, torch
 
         theirs = error_of(lambda: self.WRONG[name](torch.nn.functional, torch))
         assert error_of(lambda: self.WRONG[name](F, md)) is theirs is not None
 
 
 def pair(name):
-    from parity import torch
+    from support.parity import torch
 
     return getattr(F, name), getattr(torch.nn.functional, name)

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from parity import error_of, torch
+from support.parity import error_of, torch
 
 import minidist as md
 from minidist import nn

@@ -1,11 +1,11 @@
 """No public layer goes unchecked: each has a case, and passes gradcheck."""
 
 import pytest
-from cases import numbers
-from catalogue import few
-from catalogue_layers import LAYERS, run
 from hypothesis import given
 from hypothesis import strategies as st
+from support.cases import numbers
+from support.catalogue import few
+from support.catalogue_layers import LAYERS, run
 
 from minidist import nn
 from minidist.testing import gradcheck

@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from cases import SEEDS, arrays, numbers, tiny_tiles
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from parity import compare, error_of, to_torch, torch
+from support.cases import SEEDS, arrays, numbers, tiny_tiles
+from support.parity import compare, error_of, to_torch, torch
 
 import minidist as md
 from minidist import nn

@@ -5,9 +5,9 @@ import pickle
 
 import numpy as np
 import pytest
-from cases import numbers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.cases import numbers
 
 import minidist as md
 from minidist import Tensor, nn

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from cases import SEEDS, numbers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parity import assert_close, compare, error_of, to_torch, torch
+from support.cases import SEEDS, numbers
+from support.parity import assert_close, compare, error_of, to_torch, torch
 
 import minidist as md
 from minidist import nn

@@ -1,12 +1,12 @@
 """Every public layer beside PyTorch's: values, every gradient, names of its state, its print."""
 
 import pytest
-from cases import numbers
-from catalogue import few
-from catalogue_layers import LAYERS, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parity import assert_close, compare, to_torch, torch
+from support.cases import numbers
+from support.catalogue import few
+from support.catalogue_layers import LAYERS, run
+from support.parity import assert_close, compare, to_torch, torch
 
 from minidist import Tensor, nn
 

@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 import pytest
-from cases import numbers
-from parity import assert_close, compare, error_of, to_torch, torch
+from support.cases import numbers
+from support.parity import assert_close, compare, error_of, to_torch, torch
 
 import minidist as md
 from minidist import Tensor, nn, optim

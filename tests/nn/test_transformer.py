@@ -4,11 +4,11 @@ import copy
 
 import numpy as np
 import pytest
-from cases import SEEDS, numbers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parity import BOUNDS, assert_close, error_of, to_torch, torch
-from parity import compare as compare_op
+from support.cases import SEEDS, numbers
+from support.parity import BOUNDS, assert_close, error_of, to_torch, torch
+from support.parity import compare as compare_op
 
 import minidist as md
 from minidist import Tensor, nn

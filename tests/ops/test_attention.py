@@ -4,13 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from cases import SEEDS, arrays, numbers, tiny_tiles
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from minidist.kernels import attention as kernel
+from support.cases import SEEDS, arrays, numbers, tiny_tiles
 
 import minidist as md
 from minidist import ops
+from minidist.kernels import attention as kernel
 from minidist.testing import gradcheck
 
 BLOCKS = pytest.mark.parametrize("queries", [1, 3, 4])

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from double import gpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.double import gpu
 
 import minidist as md
 from minidist.comm import all_gather, all_reduce, all_to_all, shard_range, simulate

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from cases import arrays, broadcast_shapes, numbers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.cases import arrays, broadcast_shapes, numbers
 
 import minidist as md
 from minidist import ops

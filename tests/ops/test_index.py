@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from cases import SEEDS, arrays, numbers, shapes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.cases import SEEDS, arrays, numbers, shapes
 
 import minidist as md
 from minidist.testing import gradcheck

@@ -1,7 +1,7 @@
 """What is an error here is one in PyTorch, of the same class."""
 
 import pytest
-from parity import error_of, torch
+from support.parity import error_of, torch
 
 import minidist as md
 from minidist.nn import functional

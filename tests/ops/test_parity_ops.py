@@ -4,10 +4,10 @@ import operator
 
 import numpy as np
 import pytest
-from cases import LAYOUTS, SEEDS, arrays, broadcast_shapes, laid_out, numbers, shapes
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parity import compare, dtype_name, error_of, torch
+from support.cases import LAYOUTS, SEEDS, arrays, broadcast_shapes, laid_out, numbers, shapes
+from support.parity import compare, dtype_name, error_of, torch
 
 import minidist as md
 from minidist import Tensor, ops

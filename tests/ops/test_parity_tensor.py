@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from cases import numbers
-from parity import compare, torch
+from support.cases import numbers
+from support.parity import compare, torch
 
 import minidist as md
 from minidist.nn import functional

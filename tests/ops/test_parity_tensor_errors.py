@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from parity import dtype_name, error_of, torch
+from support.parity import dtype_name, error_of, torch
 
 import minidist as md
 from minidist.nn import functional

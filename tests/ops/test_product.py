@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from cases import arrays, numbers, tiny_tiles
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.cases import arrays, numbers, tiny_tiles
 
 import minidist as md
 from minidist import ops

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from cases import SEEDS, arrays, numbers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minidist.kernels import recurrent as kernel
+from support.cases import SEEDS, arrays, numbers
 
 import minidist as md
+from minidist.kernels import recurrent as kernel
 from minidist.ops.recurrent import backwards, put_rows, recurrent, take_rows
 from minidist.testing import gradcheck
 
@@ -50,7 +50,7 @@ def test_gradients_without_states_and_biases(kind):
 def test_the_whole_sequence_is_one_node():
     leaves = (md.Tensor(a, requires_grad=True) for a in inputs("GRU", [2] * 4, 2, 3, 0))
     y, _, _ = run("GRU", [2] * 4, *leaves)
-    assert all(isinstance(s, md.autograd.Leaf) for s in y.node.sources if s is not None)
+    assert all(isinstance(s, md.autograd.tape.Leaf) for s in y.node.sources if s is not None)
 
 
 def test_an_input_without_gradient_costs_no_product():

@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from cases import arrays, distinct, shapes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.cases import arrays, distinct, shapes
 
 import minidist as md
 from minidist import ops

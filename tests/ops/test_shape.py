@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from cases import arrays, numbers, shapes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import basic_indices
+from support.cases import arrays, numbers, shapes
 
 import minidist as md
 from minidist import ops

@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from cases import LAYOUTS, laid_out, numbers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parity import assert_close, error_of, to_torch, torch
+from support.cases import LAYOUTS, laid_out, numbers
+from support.parity import assert_close, error_of, to_torch, torch
 
 import minidist as md
 from minidist import Tensor, nn, optim

@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from cases import SEEDS, numbers, tiny_tiles
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.cases import SEEDS, numbers, tiny_tiles
+
 from minidist.kernels import adamw, descent, newton_schulz
 from minidist.kernels import vector_norm as norms
 

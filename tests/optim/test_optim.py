@@ -4,13 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from cases import numbers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minidist.kernels import adamw
+from support.cases import numbers
 
 import minidist as md
 from minidist import Tensor, nn, optim
+from minidist.kernels import adamw
 
 
 def parameters(*shapes) -> list[nn.Parameter]:

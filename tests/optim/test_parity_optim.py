@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from cases import numbers
-from parity import error_of, to_torch, torch
+from support.cases import numbers
+from support.parity import error_of, to_torch, torch
 
 from minidist import Tensor, nn, optim
 

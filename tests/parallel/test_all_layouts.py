@@ -14,13 +14,13 @@ from minidist.comm.alone import Alone
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.optim import SGD
 from minidist.parallel.clip import clip_grad_norm_
-from minidist.parallel.data import Bucketed
+from minidist.parallel.data.synchronize import Bucketed
 from minidist.parallel.layout import parts_of, whole_state
 from minidist.parallel.mesh import Mesh
 from minidist.parallel.sequence import partial_parameters, sum_partial, sum_partial_early
-from minidist.parallel.zero import Zero
-from minidist.parallel.zero3 import Zero3
-from minidist.tensor import Tensor
+from minidist.parallel.zero.optimizer import Zero
+from minidist.parallel.zero.stage3 import Zero3
+from minidist.tensor.tensor import Tensor
 
 CONFIG = GPTConfig(layers=2, hidden=12, heads=4, positions=7, vocab=13, dropout=0.3)
 RNG = np.random.default_rng(0)

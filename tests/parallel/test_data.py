@@ -4,19 +4,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from replicas import WAYS, slices
+from support.replicas import WAYS, slices
 
 from minidist import nn
 from minidist.comm import Ledger, simulate
 from minidist.nn import functional as F
-from minidist.parallel.data import (
+from minidist.parallel.data.synchronize import (
     Bucketed,
     broadcast_parameters,
     fill,
     gradient,
     sum_gradients_naive,
 )
-from minidist.tensor import Tensor
+from minidist.tensor.tensor import Tensor
 
 each_way = pytest.mark.parametrize("way", WAYS)
 widths = st.lists(st.integers(1, 9), min_size=1, max_size=6)

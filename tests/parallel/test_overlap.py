@@ -6,17 +6,17 @@ from functools import partial
 
 import numpy as np
 import pytest
-from double import gpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from replicas import CASES, WAYS, Tangle, bits, excess, trained
+from support.double import gpu
+from support.replicas import CASES, WAYS, Tangle, bits, excess, trained
 
 from minidist import nn, ones, random
 from minidist.comm import Clock, CommError, Ledger, all_reduce, simulate
-from minidist.parallel import overlap
-from minidist.parallel.data import Bucketed
-from minidist.parallel.overlap import Overlapped
-from minidist.tensor import Tensor
+from minidist.parallel.data import overlapped as overlap
+from minidist.parallel.data.overlapped import Overlapped
+from minidist.parallel.data.synchronize import Bucketed
+from minidist.tensor.tensor import Tensor
 
 RANKS, SEEDS = st.integers(1, 5), st.none() | st.integers(0, 99)
 SHARES = st.lists(st.integers(0, 4), min_size=1, max_size=5).filter(lambda c: sum(c) > 1)

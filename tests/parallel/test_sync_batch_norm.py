@@ -4,17 +4,17 @@ from functools import partial
 
 import numpy as np
 import pytest
-from double import gpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from replicas import slices
+from support.double import gpu
+from support.replicas import slices
 
 import minidist as md
 from minidist import nn
 from minidist.comm import Ledger, simulate
-from minidist.parallel import sync_batch_norm as module
-from minidist.parallel.sync_batch_norm import SyncBatchNorm, convert_sync_batchnorm
-from minidist.tensor import Tensor
+from minidist.parallel.data import sync_batch_norm as module
+from minidist.parallel.data.sync_batch_norm import SyncBatchNorm, convert_sync_batchnorm
+from minidist.tensor.tensor import Tensor
 
 SHARES = st.lists(st.integers(0, 4), min_size=1, max_size=5).filter(lambda c: sum(c) > 1)
 COUNTS = [3, 0, 1, 5]

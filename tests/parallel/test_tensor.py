@@ -14,10 +14,12 @@ from minidist.comm.alone import Alone
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.nn import functional as F
 from minidist.optim import SGD
-from minidist.parallel import cross_entropy, sequence, tensor
+from minidist.parallel import sequence
 from minidist.parallel.layout import Part, load_whole_state, parts_of, shares, whole_state
 from minidist.parallel.sequence import Tokens, partial_parameters, sum_partial
-from minidist.tensor import Tensor
+from minidist.parallel.tensor import cross_entropy
+from minidist.parallel.tensor import linear as tensor
+from minidist.tensor.tensor import Tensor
 
 CONFIG = GPTConfig(layers=2, hidden=12, heads=4, positions=7, vocab=13, dropout=0.3)
 RNG = np.random.default_rng(0)

@@ -9,11 +9,11 @@ import minidist as md
 from minidist.comm import Ledger, simulate
 from minidist.comm.alone import Alone
 from minidist.nn import functional as F
-from minidist.parallel import attention
-from minidist.parallel.attention import ParallelAttention
 from minidist.parallel.layout import parts_of, shares, whole_state
 from minidist.parallel.sequence import Tokens, partial_parameters, sum_partial
-from minidist.tensor import Tensor
+from minidist.parallel.tensor import attention
+from minidist.parallel.tensor.attention import ParallelAttention
+from minidist.tensor.tensor import Tensor
 
 RNG = np.random.default_rng(0)
 X, G = RNG.normal(size=(2, 2, 5, 12))

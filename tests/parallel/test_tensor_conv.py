@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tensor_cases import BOUND, check_layouts, check_mutant, far, train
+from support.tensor_cases import BOUND, check_layouts, check_mutant, far, train
 
 import minidist as md
 from minidist import nn
@@ -16,10 +16,10 @@ from minidist.comm.alone import Alone
 from minidist.nn import functional as F
 from minidist.ops import communication
 from minidist.parallel.clip import clip_grad_norm_
-from minidist.parallel.conv import ColumnParallelConv2d, RowParallelConv2d
 from minidist.parallel.layout import load_whole_state, parts_of, sharded, whole_state
-from minidist.parallel.tensor import ColumnParallelLinear, RowParallelLinear
-from minidist.tensor import Tensor
+from minidist.parallel.tensor.conv import ColumnParallelConv2d, RowParallelConv2d
+from minidist.parallel.tensor.linear import ColumnParallelLinear, RowParallelLinear
+from minidist.tensor.tensor import Tensor
 
 RNG = np.random.default_rng(0)
 IMAGES, LABELS = RNG.normal(size=(4, 3, 9, 8)), RNG.integers(0, 6, 4)

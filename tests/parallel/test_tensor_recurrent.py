@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tensor_cases import BOUND, check_layouts, check_mutant, far, train
+from support.tensor_cases import BOUND, check_layouts, check_mutant, far, train
 
 import minidist as md
 from minidist import nn
 from minidist.comm import Ledger, simulate
 from minidist.ops import cat, communication
-from minidist.parallel import recurrent
 from minidist.parallel.layout import load_whole_state, parts_of, shares, whole_state
-from minidist.parallel.recurrent import TensorParallelGRU, TensorParallelLSTM
-from minidist.parallel.tensor import ColumnParallelLinear, RowParallelLinear
-from minidist.tensor import Tensor
+from minidist.parallel.tensor import recurrent
+from minidist.parallel.tensor.linear import ColumnParallelLinear, RowParallelLinear
+from minidist.parallel.tensor.recurrent import TensorParallelGRU, TensorParallelLSTM
+from minidist.tensor.tensor import Tensor
 
 RNG = np.random.default_rng(0)
 SEQUENCES, LABELS = RNG.normal(size=(4, 5, 3)), RNG.integers(0, 6, 4)

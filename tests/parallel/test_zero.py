@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from zero_cases import (
+from support.zero_cases import (  # fmt: skip
     OPTIMIZERS,
     assert_same,
     batch,
@@ -21,13 +21,13 @@ from zero_cases import (
     same_state,
     steps,
     trained,
-)  # fmt: skip
+)
 
 from minidist import Tensor, nn, optim
 from minidist.amp import GradScaler
 from minidist.comm import Ledger, shard_range, simulate
-from minidist.parallel.flat import Flat, buckets
-from minidist.parallel.zero import Zero
+from minidist.parallel.zero.flat import Flat, buckets
+from minidist.parallel.zero.optimizer import Zero
 from minidist.plan.collectives import Traffic, traffic
 
 few, fewer = settings(max_examples=12), settings(max_examples=5)

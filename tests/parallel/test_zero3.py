@@ -7,10 +7,10 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from double import gpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from zero_cases import (
+from support.double import gpu
+from support.zero_cases import (  # fmt: skip
     OPTIMIZERS,
     Block,
     Model,
@@ -23,17 +23,17 @@ from zero_cases import (
     run,
     same_state,
     steps,
-)  # fmt: skip
+)
 
 from minidist import Tensor, manual_seed, nn, no_grad, optim
+from minidist.autograd.checkpoint import checkpoint
 from minidist.comm import Clock, Ledger, shard_range, simulate
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.nn import functional as F
-from minidist.parallel.lent import Lent, exchange, lies_in
-from minidist.parallel.units import Unit, blocks
-from minidist.parallel.zero3 import Zero3
+from minidist.parallel.zero.lent import Lent, exchange, lies_in
+from minidist.parallel.zero.stage3 import Zero3
+from minidist.parallel.zero.units import Unit, blocks
 from minidist.plan.collectives import Traffic, traffic
-from minidist.recompute import checkpoint
 
 few, fewer = settings(max_examples=12), settings(max_examples=5)
 sizes, seeds = st.integers(1, 5), st.none() | st.integers(0, 9)

@@ -11,7 +11,7 @@ from minidist.models.gpt import GPT, GPTConfig
 from minidist.plan import gpt
 from minidist.plan.gpt import activation_bytes
 from minidist.plan.tape import saved_bytes
-from minidist.tensor import Tensor
+from minidist.tensor.tensor import Tensor
 
 
 def both(comm, config, b, sp, dtype):

@@ -7,7 +7,7 @@ from minidist.models.gpt import GPT, GPTConfig
 from minidist.optim import AdamW
 from minidist.plan.memory import gpt_parameters
 from minidist.plan.zero import FLOAT32, zero_bytes
-from minidist.tensor import Tensor
+from minidist.tensor.tensor import Tensor
 
 sizes = st.integers(1, 5)
 

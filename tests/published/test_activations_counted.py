@@ -12,17 +12,17 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minidist.kernels import attention, dispatch
 
 from minidist import nn, ops, randn
 from minidist.comm import simulate
+from minidist.kernels import attention, dispatch
 from minidist.models.gpt import Block, GPTConfig
 from minidist.nn import functional as F
 from minidist.parallel.sequence import Tokens
 from minidist.plan.activations import KEPT_SBH, KEPT_SSAB, Layer, layer_bytes
 from minidist.plan.tape import kept, saved_bytes
-from minidist.random import keep_mask
-from minidist.tensor import Tensor
+from minidist.tensor.random import keep_mask
+from minidist.tensor.tensor import Tensor
 
 HALF, P = 2, 0.25
 SIZES = [(1, 4, 8, 2), (3, 5, 16, 4), (2, 16, 24, 3)]  # b, s, h, a

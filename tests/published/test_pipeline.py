@@ -5,9 +5,9 @@ from fractions import Fraction
 import pytest
 
 from minidist.parallel.pipeline.actions import Schedule
-from minidist.parallel.pipeline.costs import Costs
 from minidist.parallel.pipeline.schedules import make
-from minidist.parallel.pipeline.simulate import simulate
+from minidist.parallel.pipeline.study.costs import Costs
+from minidist.parallel.pipeline.study.simulate import simulate
 
 
 def run(name, p, m, chunks=None, times=("1", "1", "1"), overlap=None):

@@ -4,15 +4,15 @@ import contextlib
 
 import numpy as np
 import pytest
-from regressions.small import ALONE, BOUND, TARGETS, TOKENS, built, far, whole_gradients
+from support.small import ALONE, BOUND, TARGETS, TOKENS, built, far, whole_gradients
 
 from minidist import random
 from minidist.comm import Ledger, all_reduce, shard_range, simulate
 from minidist.comm.alone import Alone
 from minidist.comm.errors import CommError
-from minidist.parallel.data import Bucketed, Naive, Synchronizer, gradient
-from minidist.parallel.overlap import Overlapped
-from minidist.tensor import Tensor
+from minidist.parallel.data.overlapped import Overlapped
+from minidist.parallel.data.synchronize import Bucketed, Naive, Synchronizer, gradient
+from minidist.tensor.tensor import Tensor
 
 WAYS = {"naive": Naive, "bucketed": Bucketed, "overlapped": Overlapped}
 each_way = pytest.mark.parametrize("way", WAYS)

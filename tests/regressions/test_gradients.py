@@ -2,17 +2,18 @@
 
 import numpy as np
 import pytest
-from regressions import small
-from regressions.small import ALONE, BOUND, built, far, outcome
+from support import small
+from support.small import ALONE, BOUND, built, far, outcome
 
 from minidist import data, nn, random
 from minidist.comm import simulate
 from minidist.models.gpt import GPT, Block
 from minidist.nn import functional as F
-from minidist.parallel import sequence, tensor
-from minidist.parallel.data import Bucketed
+from minidist.parallel import sequence
+from minidist.parallel.data.synchronize import Bucketed
 from minidist.parallel.layout import load_whole_state
-from minidist.tensor import Tensor
+from minidist.parallel.tensor import linear as tensor
+from minidist.tensor.tensor import Tensor
 from minidist.train.config import TrainConfig
 from minidist.train.loop import Trainer
 

@@ -4,14 +4,14 @@ import math
 
 import numpy as np
 import pytest
-from regressions.small import BOUND, computed, far, whole_gradients
+from support.small import BOUND, computed, far, whole_gradients
 
 from minidist.comm import all_reduce, simulate
 from minidist.nn.utils import clip_grads_with_norm_
 from minidist.parallel import clip
 from minidist.parallel.layout import sharded
 from minidist.parallel.mesh import Mesh
-from minidist.tensor import Tensor
+from minidist.tensor.tensor import Tensor
 
 MAX = 0.05
 

@@ -4,13 +4,13 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from regressions.stages import ALONE, FEW, accumulated, near, on_ranks, piped, stepped, told
+from support.stages import ALONE, FEW, accumulated, near, on_ranks, piped, stepped, told
 
 from minidist.comm import broadcast, simulate
 from minidist.comm.alone import Alone
 from minidist.nn.utils import clip_grads_with_norm_
 from minidist.parallel import clip
-from minidist.parallel.pipeline.runtime import HANDLERS, Pipeline, Run, Tied
+from minidist.parallel.pipeline.run.runtime import HANDLERS, Pipeline, Run, Tied
 from minidist.parallel.pipeline.schedules import NAMES
 
 # Micro-batches in which not all tokens count

@@ -10,14 +10,14 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from regressions.stages import ALONE, near, piped, stepped
+from support.stages import ALONE, near, piped, stepped
 
 from minidist import data
 from minidist.comm import Ledger, simulate
 from minidist.comm.communicator import Communicator, Request
 from minidist.comm.errors import CommError
 from minidist.errors import UserError
-from minidist.parallel.pipeline.runtime import HANDLERS, Run
+from minidist.parallel.pipeline.run.runtime import HANDLERS, Run
 from minidist.parallel.pipeline.schedules import NAMES, make
 from minidist.train import checkpoint
 from minidist.train.config import TrainConfig

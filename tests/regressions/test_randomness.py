@@ -9,7 +9,7 @@ from minidist.nn import functional as F
 from minidist.parallel import sequence
 from minidist.parallel.mesh import Mesh
 from minidist.parallel.sequence import TokenDropout, Tokens
-from minidist.tensor import Tensor
+from minidist.tensor.tensor import Tensor
 
 ROWS, LENGTH, WIDTH, P = 4, 6, 8, 0.4
 MESHES = [Mesh(dp=2, tp=2), Mesh(dp=1, tp=4), Mesh(dp=4, tp=1), Mesh(dp=2, tp=3)]

@@ -6,11 +6,11 @@ import pytest
 from minidist import nn
 from minidist.comm import shard_range, simulate
 from minidist.optim import SGD
-from minidist.parallel.data import Bucketed
+from minidist.parallel.data.synchronize import Bucketed
 from minidist.parallel.mesh import Mesh
-from minidist.parallel.zero import Zero
-from minidist.random import generator
-from minidist.tensor import Tensor
+from minidist.parallel.zero.optimizer import Zero
+from minidist.tensor.random import generator
+from minidist.tensor.tensor import Tensor
 
 X, Y = np.random.default_rng(0).normal(size=(2, 6, 3))
 

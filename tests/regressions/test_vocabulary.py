@@ -2,16 +2,17 @@
 
 import numpy as np
 import pytest
-from regressions.small import ALONE, BOUND, CONFIG, far, outcome
+from support.small import ALONE, BOUND, CONFIG, far, outcome
 
 from minidist.comm import simulate
 from minidist.models.gpt import GPT
 from minidist.nn import functional as F
 from minidist.ops import communication
-from minidist.parallel import cross_entropy, tensor
 from minidist.parallel.layout import Part, shares
-from minidist.parallel.tensor import column_linear
-from minidist.tensor import Tensor
+from minidist.parallel.tensor import cross_entropy
+from minidist.parallel.tensor import linear as tensor
+from minidist.parallel.tensor.linear import column_linear
+from minidist.tensor.tensor import Tensor
 
 RNG = np.random.default_rng(1)
 LOGITS, TARGET = RNG.normal(0, 3, (6, 12)), RNG.integers(0, 12, 6)

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from minidist.kernels.halves import BFLOAT16, cast, wide
 
 from minidist import nn
 from minidist.comm import all_gather, simulate
+from minidist.kernels.halves import BFLOAT16, cast, wide
 from minidist.ops import communication
-from minidist.parallel import data
-from minidist.parallel.data import Bucketed, Naive
-from minidist.tensor import Tensor
+from minidist.parallel.data import synchronize as data
+from minidist.parallel.data.synchronize import Bucketed, Naive
+from minidist.tensor.tensor import Tensor
 
 # Views
 

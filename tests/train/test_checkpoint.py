@@ -6,7 +6,7 @@ import pytest
 from minidist import nn
 from minidist.errors import UserError
 from minidist.optim import AdamW
-from minidist.tensor import Tensor
+from minidist.tensor.tensor import Tensor
 from minidist.train import checkpoint
 
 

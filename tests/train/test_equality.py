@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from minidist import data, random
 from minidist.comm import simulate
-from minidist.parallel import data as data_parallel
+from minidist.parallel.data import synchronize as data_parallel
 from minidist.train import loop
 from minidist.train.config import TrainConfig
 from minidist.train.loop import Trainer

@@ -115,7 +115,7 @@ def test_float32_fails_that_bound(alone, tmp_path):
 def test_the_coefficient_is_the_same_bits_on_all_ranks():
     rng = np.random.default_rng(0)
     from minidist.nn import Parameter
-    from minidist.tensor import Tensor
+    from minidist.tensor.tensor import Tensor
 
     grads = rng.normal(size=(4, 3, 5))
 

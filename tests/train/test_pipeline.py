@@ -4,12 +4,12 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from pipeline_runs import read, train
+from support.pipeline_runs import read, train
 
 from minidist.comm import simulate
 from minidist.errors import UserError
 from minidist.parallel import clip
-from minidist.parallel.pipeline import tied
+from minidist.parallel.pipeline.run import tied
 from minidist.train import loop
 from minidist.train.check import check
 from minidist.train.config import TrainConfig, read_toml, resumed, write_toml

@@ -3,7 +3,7 @@
 from itertools import product
 
 import pytest
-from pipeline_runs import train
+from support.pipeline_runs import train
 
 from minidist.errors import UserError
 from minidist.parallel.pipeline.schedules import NAMES, make

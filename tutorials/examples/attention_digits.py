@@ -5,7 +5,7 @@ Alone: python attention_digits.py. On four ranks: mpirun -n 4 python attention_d
 
 import minidist as md
 from minidist import nn
-from minidist.tensor import Tensor
+from minidist.tensor.tensor import Tensor
 from minidist.train.classify import digits_example
 
 

@@ -10,9 +10,9 @@ from minidist.comm import Communicator, Ledger, launch, print_in_order, shard_ra
 from minidist.comm.alone import Alone
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.optim import SGD
-from minidist.parallel.data import Bucketed, Naive
-from minidist.parallel.overlap import Overlapped
-from minidist.tensor import Tensor
+from minidist.parallel.data.overlapped import Overlapped
+from minidist.parallel.data.synchronize import Bucketed, Naive
+from minidist.tensor.tensor import Tensor
 
 CONFIG = GPTConfig(layers=2, hidden=32, heads=4, positions=16, vocab=64, dropout=0.1)
 ROWS = np.random.default_rng(0).integers(0, 64, (7, 17))  # 7 rows: they do not divide by 4

@@ -9,12 +9,12 @@ from minidist import Tensor
 from minidist.comm import Communicator, Ledger, all_reduce, launch, print_in_order, shard_range
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.optim import SGD
-from minidist.parallel.data import Bucketed
+from minidist.parallel.data.synchronize import Bucketed
 from minidist.parallel.mesh import Mesh
 from minidist.parallel.pipeline.cut import ranges
-from minidist.parallel.pipeline.runtime import Pipeline
+from minidist.parallel.pipeline.run.runtime import Pipeline
 from minidist.parallel.pipeline.schedules import make
-from minidist.parallel.pipeline.timeline import gathered, timeline
+from minidist.parallel.pipeline.study.timeline import gathered, timeline
 
 CONFIG = GPTConfig(layers=4, hidden=32, heads=4, positions=16, vocab=64)
 TOKENS = np.random.default_rng(0).integers(0, 64, (24, 17))  # 24 rows of 16 tokens, and the next

@@ -10,10 +10,10 @@ from minidist.comm import Communicator, launch, print_in_order
 from minidist.data.digits import load_digits
 from minidist.nn import functional as F
 from minidist.parallel.pipeline.cut import cut, ranges
-from minidist.parallel.pipeline.runtime import Pipeline
+from minidist.parallel.pipeline.run.runtime import Pipeline
 from minidist.parallel.pipeline.schedules import make
-from minidist.parallel.pipeline.simulate import simulate
-from minidist.parallel.pipeline.timeline import gathered, timeline
+from minidist.parallel.pipeline.study.simulate import simulate
+from minidist.parallel.pipeline.study.timeline import gathered, timeline
 
 M, ROWS = 8, 32  # micro-batches, rows of each
 HOW = "executed, measured once", "executed, in turns"

@@ -11,8 +11,8 @@ from minidist.models.gpt import GPT, GPTConfig
 from minidist.optim import SGD
 from minidist.parallel.layout import whole_state
 from minidist.parallel.mesh import Mesh
-from minidist.parallel.zero import Zero
-from minidist.tensor import Tensor
+from minidist.parallel.zero.optimizer import Zero
+from minidist.tensor.tensor import Tensor
 
 CONFIG = GPTConfig(layers=2, hidden=32, heads=4, positions=16, vocab=64)
 ROWS = np.random.default_rng(0).integers(0, 64, (6, 17))

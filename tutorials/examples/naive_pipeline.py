@@ -14,7 +14,7 @@ from minidist.comm import Communicator, barrier, launch, print_in_order
 from minidist.data.digits import load_digits
 from minidist.nn import functional as F
 from minidist.parallel.pipeline.actions import Action
-from minidist.parallel.pipeline.timeline import gathered, timeline
+from minidist.parallel.pipeline.study.timeline import gathered, timeline
 
 M, ROWS, WIDTH = 4, 128, 512  # micro-batches, rows of each, numbers a row between the stages
 IMAGES, LABELS = load_digits()[:2]

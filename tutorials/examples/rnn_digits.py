@@ -4,7 +4,7 @@ Alone: python rnn_digits.py. On four ranks: mpirun -n 4 python rnn_digits.py.
 """
 
 from minidist import nn
-from minidist.tensor import Tensor
+from minidist.tensor.tensor import Tensor
 from minidist.train.classify import digits_example
 
 

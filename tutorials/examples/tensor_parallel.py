@@ -11,7 +11,7 @@ from minidist import Tensor, nn, optim
 from minidist.comm import Communicator, Ledger, launch, print_in_order
 from minidist.nn import functional as F
 from minidist.parallel.layout import parts_of, whole_state
-from minidist.parallel.tensor import ColumnParallelLinear, RowParallelLinear
+from minidist.parallel.tensor.linear import ColumnParallelLinear, RowParallelLinear
 
 HIDDEN, WIDE, BATCH = 16, 66, 10  # 66 units: four ranks get 17, 17, 16 and 16
 RNG = np.random.default_rng(0)

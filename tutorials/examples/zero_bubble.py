@@ -8,12 +8,12 @@ import numpy as np
 from minidist import Tensor
 from minidist.comm import Communicator, launch, print_in_order
 from minidist.models.gpt import GPT, GPTConfig
-from minidist.parallel.pipeline.costs import Costs
 from minidist.parallel.pipeline.cut import ranges
-from minidist.parallel.pipeline.runtime import Pipeline
+from minidist.parallel.pipeline.run.runtime import Pipeline
 from minidist.parallel.pipeline.schedules import make
-from minidist.parallel.pipeline.simulate import simulate
-from minidist.parallel.pipeline.timeline import gathered, timeline
+from minidist.parallel.pipeline.study.costs import Costs
+from minidist.parallel.pipeline.study.simulate import simulate
+from minidist.parallel.pipeline.study.timeline import gathered, timeline
 
 CONFIG = GPTConfig(layers=8, hidden=48, heads=4, positions=32, vocab=64)
 M, COUNT = 8, 8 * 4 * 32  # micro-batches; and tokens of all of them, by which sums are divided

@@ -6,7 +6,7 @@ below n, rank p + i hands its part to rank i first and gets its result from it l
 
 from __future__ import annotations
 
-from ...kernels import arrays as np
+from ...kernels import arrays as xp
 from ..communicator import Communicator
 from ..shards import shard_bounds
 from . import tags
@@ -18,7 +18,7 @@ def power(size: int) -> int:
     return 1 << size.bit_length() - 1
 
 
-def all_reduce_flat(comm: Communicator, flat: np.ndarray, combine: np.ufunc) -> None:
+def all_reduce_flat(comm: Communicator, flat: xp.ndarray, combine: xp.ufunc) -> None:
     """All-reduce in place by exchanging everything log2(n) times: best for what is small.
 
     All ranks send (p·log2(p) + 2(n-p))·S bytes.
@@ -26,7 +26,7 @@ def all_reduce_flat(comm: Communicator, flat: np.ndarray, combine: np.ufunc) -> 
     if not _hand_in(comm, flat, combine):
         comm.recv(flat, comm.rank - power(comm.size), tags.DOUBLING)
         return
-    theirs, distance = np.empty_like(flat), 1
+    theirs, distance = xp.empty_like(flat), 1
     while distance < power(comm.size):
         partner = comm.rank ^ distance
         comm.sendrecv(flat, partner, theirs, partner, tags.DOUBLING)
@@ -35,7 +35,7 @@ def all_reduce_flat(comm: Communicator, flat: np.ndarray, combine: np.ufunc) -> 
     _hand_out(comm, flat)
 
 
-def rabenseifner_flat(comm: Communicator, flat: np.ndarray, combine: np.ufunc) -> None:
+def rabenseifner_flat(comm: Communicator, flat: xp.ndarray, combine: xp.ufunc) -> None:
     """All-reduce in place: reduce-scatter by halving, then all-gather by doubling.
 
     All ranks send 2(p-1)·S + 2(n-p)·S bytes in 2·log2(p) + 2 rounds.
@@ -51,7 +51,7 @@ def rabenseifner_flat(comm: Communicator, flat: np.ndarray, combine: np.ufunc) -
 
 
 def reduce_scatter_flat(
-    comm: Communicator, flat: np.ndarray, bounds: Bounds, combine: np.ufunc
+    comm: Communicator, flat: xp.ndarray, bounds: Bounds, combine: xp.ufunc
 ) -> None:
     """Chunk `rank` becomes the reduction of everyone's, by halving; the others are spoilt."""
     p, rank = power(comm.size), comm.rank
@@ -65,7 +65,7 @@ def reduce_scatter_flat(
         comm.send(packed(flat, bounds, [other]), other, tags.DOUBLING)
 
 
-def all_gather_flat(comm: Communicator, flat: np.ndarray, bounds: Bounds, tag: int) -> None:
+def all_gather_flat(comm: Communicator, flat: xp.ndarray, bounds: Bounds, tag: int) -> None:
     """Everyone's chunk `rank` of `flat` to everyone, what is held doubling each round."""
     p, rank = power(comm.size), comm.rank
     if rank >= p:
@@ -90,18 +90,18 @@ def _all(owners: list[list[int]]) -> list[int]:
     return [k for few in owners for k in few]
 
 
-def _hand_in(comm: Communicator, flat: np.ndarray, combine: np.ufunc) -> bool:
+def _hand_in(comm: Communicator, flat: xp.ndarray, combine: xp.ufunc) -> bool:
     """Fold the last n - p ranks into the first ones; False on those that now wait."""
     p = power(comm.size)
     if comm.rank >= p:
         comm.send(flat, comm.rank - p, tags.DOUBLING)
         return False
     if comm.rank + p < comm.size:
-        combine(flat, comm.recv(np.empty_like(flat), comm.rank + p, tags.DOUBLING), out=flat)
+        combine(flat, comm.recv(xp.empty_like(flat), comm.rank + p, tags.DOUBLING), out=flat)
     return True
 
 
-def _hand_out(comm: Communicator, flat: np.ndarray) -> None:
+def _hand_out(comm: Communicator, flat: xp.ndarray) -> None:
     p = power(comm.size)
     if comm.rank + p < comm.size:
         comm.send(flat, comm.rank + p, tags.DOUBLING)
@@ -132,7 +132,7 @@ def _double(comm, flat, bounds, owners):
         distance *= 2
 
 
-def scan_flat(comm: Communicator, flat: np.ndarray, combine: np.ufunc) -> None:
+def scan_flat(comm: Communicator, flat: xp.ndarray, combine: xp.ufunc) -> None:
     """`flat` becomes the reduction of ranks 0 to this one (Hillis & Steele 1986).
 
     In the round of distance d a rank sends what it has of the d ranks up to itself; log2(n) rounds.
@@ -144,7 +144,7 @@ def scan_flat(comm: Communicator, flat: np.ndarray, combine: np.ufunc) -> None:
         if ahead < comm.size:
             sending = comm.isend(flat.copy(), ahead, tags.SCAN)
         if behind >= 0:
-            combine(comm.recv(np.empty_like(flat), behind, tags.SCAN), flat, out=flat)
+            combine(comm.recv(xp.empty_like(flat), behind, tags.SCAN), flat, out=flat)
         if sending is not None:
             sending.wait()
         distance *= 2

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from ...kernels import arrays as np
+from ...kernels import arrays as xp
 from ..communicator import Communicator, Request
 
 Collective = Callable[..., Any]
@@ -20,12 +20,12 @@ def by_host(collective: Collective) -> Collective:
 
     @wraps(collective)
     def call(comm: Communicator, array: Any, *args: Any, **options: Any) -> Any:
-        if comm.cuda_aware or comm.size == 1 or not np.on_gpu(array):
+        if comm.cuda_aware or comm.size == 1 or not xp.on_gpu(array):
             return collective(comm, array, *args, **options)
         out = options.pop("out", None)
         result = collective(comm, array.get(), *args, **options)
         if out is None:
-            return None if result is None else np.at_home_of(array, result)
+            return None if result is None else xp.at_home_of(array, result)
         out.set(result)
         return out
 

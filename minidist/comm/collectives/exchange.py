@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ...kernels import arrays as np
+from ...kernels import arrays as xp
 from ..communicator import Communicator, check_array
 from . import bruck, chain, doubling, native, pairwise, ring
 from .auto import choose
@@ -25,9 +25,9 @@ ALL_TO_ALL = {"pairwise": pairwise.all_to_all_flat, "native": native.all_to_all_
 
 @by_host
 def reduce_scatter(
-    comm: Communicator, array: np.ndarray, op: str = "sum", algorithm: str = "auto",
+    comm: Communicator, array: xp.ndarray, op: str = "sum", algorithm: str = "auto",
     counts: Sequence[int] | None = None, label: str = "",
-) -> np.ndarray:  # fmt: skip
+) -> xp.ndarray:  # fmt: skip
     """This rank's rows of the elementwise `op` of all ranks' arrays, of one shape.
 
     Rank k gets counts[k] rows; by default they differ by one at most.
@@ -44,14 +44,14 @@ def reduce_scatter(
             run = REDUCE_SCATTER[choose("reduce_scatter", algorithm, comm.size, work.nbytes)]
             run(comm, work.reshape(-1), bounds, comm.reducing(OPS[op]))
     mine = work[slice(*rows[comm.rank])].copy()
-    return np.divide(mine, comm.size, out=mine) if op == "mean" else mine
+    return xp.divide(mine, comm.size, out=mine) if op == "mean" else mine
 
 
 @by_host
 def all_to_all(
-    comm: Communicator, array: np.ndarray, counts: Sequence[int] | None = None,
+    comm: Communicator, array: xp.ndarray, counts: Sequence[int] | None = None,
     coming: Sequence[int] | None = None, algorithm: str = "auto", label: str = "",
-) -> np.ndarray:  # fmt: skip
+) -> xp.ndarray:  # fmt: skip
     """Some of this rank's rows to each rank, and what each has for this one, joined by rank.
 
     Rank k gets counts[k] rows; by default they differ by one at most. `coming`, what each rank
@@ -68,7 +68,7 @@ def all_to_all(
     shape = array.shape if algorithm == "bruck" else array.shape[1:]
     with comm.collective("all_to_all", array, label, shape, algorithm=algorithm):
         if algorithm == "bruck":
-            blocks = np.ascontiguousarray(array).reshape(comm.size, -1)
+            blocks = xp.ascontiguousarray(array).reshape(comm.size, -1)
             return bruck.all_to_all_flat(comm, blocks).reshape(array.shape)
         return _exchange(
             comm, where, array, counts, coming, choose("all_to_all", algorithm, comm.size, 0)
@@ -76,14 +76,14 @@ def all_to_all(
 
 
 def _exchange(
-    comm: Communicator, where: str, array: np.ndarray, counts: Sequence[int] | None,
+    comm: Communicator, where: str, array: xp.ndarray, counts: Sequence[int] | None,
     coming: Sequence[int] | None, algorithm: str,
-) -> np.ndarray:  # fmt: skip
+) -> xp.ndarray:  # fmt: skip
     counts, coming = row_counts(comm, where, array, counts, coming)
     _, going = row_bounds(comm, where, array.shape, counts)
-    out = np.empty_like(array, shape=(sum(coming), *array.shape[1:]), order="C")
+    out = xp.empty_like(array, shape=(sum(coming), *array.shape[1:]), order="C")
     _, arriving = row_bounds(comm, where, out.shape, coming)
-    flat = np.ascontiguousarray(array).reshape(-1)
+    flat = xp.ascontiguousarray(array).reshape(-1)
     ALL_TO_ALL[algorithm](comm, flat, going, out.reshape(-1), arriving)
     return out
 
@@ -101,9 +101,9 @@ def row_counts(
 
 @by_host
 def scan(
-    comm: Communicator, array: np.ndarray, op: str = "sum", algorithm: str = "auto",
+    comm: Communicator, array: xp.ndarray, op: str = "sum", algorithm: str = "auto",
     label: str = "",
-) -> np.ndarray:  # fmt: skip
+) -> xp.ndarray:  # fmt: skip
     """The elementwise `op` of the arrays of ranks 0 to this one."""
     where = f"rank {comm.rank} scan"
     check_op(where, array, op)
@@ -112,4 +112,4 @@ def scan(
         work = array.copy(order="C")
         run = SCAN[choose("scan", algorithm, comm.size, work.nbytes)]
         run(comm, work.reshape(-1), comm.reducing(OPS[op]))
-    return np.divide(work, comm.rank + 1, out=work) if op == "mean" else work
+    return xp.divide(work, comm.rank + 1, out=work) if op == "mean" else work

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...kernels import arrays as np
+from ...kernels import arrays as xp
 from ..communicator import Communicator, check_array
 from . import bruck, doubling, native, ring, tags
 from .auto import choose
@@ -20,9 +20,9 @@ ALGORITHMS = {
 
 @by_host
 def all_gather(
-    comm: Communicator, array: np.ndarray, counts: Sequence[int] | None = None,
+    comm: Communicator, array: xp.ndarray, counts: Sequence[int] | None = None,
     algorithm: str = "auto", label: str = "",
-) -> np.ndarray:  # fmt: skip
+) -> xp.ndarray:  # fmt: skip
     """Everyone's rows, joined along axis 0 in rank order; the shards may be uneven or empty.
 
     `counts`, the rows on each rank, saves the small exchange that finds them out.
@@ -35,7 +35,7 @@ def all_gather(
     told = {"counts": counts and list(counts), "algorithm": algorithm}
     with comm.collective("all_gather", array, label, array.shape[1:], **told):
         rows = ring.exchange_counts(comm, len(array)) if counts is None else list(counts)
-        result = np.empty_like(array, shape=(sum(rows), *array.shape[1:]), order="C")
+        result = xp.empty_like(array, shape=(sum(rows), *array.shape[1:]), order="C")
         (_, bounds), flat = row_bounds(comm, where, result.shape, rows), result.reshape(-1)
         flat[slice(*bounds[comm.rank])] = array.reshape(-1)
         run = ALGORITHMS[choose("all_gather", algorithm, comm.size, result.nbytes)]

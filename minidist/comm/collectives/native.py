@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...kernels import arrays as np
+from ...kernels import arrays as xp
 from ..communicator import Communicator
 from ..errors import MpiError
 from .chunks import Bounds
@@ -12,7 +12,7 @@ from .chunks import Bounds
 ARITHMETIC = ("sum", "prod", "mean")
 
 
-def check(comm: Communicator, array: np.ndarray | None = None, op: str = "") -> None:
+def check(comm: Communicator, array: xp.ndarray | None = None, op: str = "") -> None:
     """Refuse it where there is no MPI library, or none that knows how to reduce this dtype."""
     if comm.prefix:
         raise ValueError("what goes on beside others is written by hand: use algorithm='auto'")
@@ -25,56 +25,56 @@ def check(comm: Communicator, array: np.ndarray | None = None, op: str = "") -> 
             raise MpiError(f"MPI has no {op} of {array.dtype}: use algorithm='auto'")
 
 
-def all_reduce_flat(comm: Communicator, flat: np.ndarray, combine: np.ufunc) -> None:
+def all_reduce_flat(comm: Communicator, flat: xp.ndarray, combine: xp.ufunc) -> None:
     """All-reduce in place, by MPI_Allreduce."""
     comm.native.Allreduce(_in_place(), flat, op=_op(combine))
 
 
-def reduce_flat(comm: Communicator, flat: np.ndarray, combine: np.ufunc, root: int) -> None:
+def reduce_flat(comm: Communicator, flat: xp.ndarray, combine: xp.ufunc, root: int) -> None:
     """Root's `flat` becomes the reduction, by MPI_Reduce."""
     mine, out = (_in_place(), flat) if comm.rank == root else (flat, None)
     comm.native.Reduce(mine, out, op=_op(combine), root=root)
 
 
-def scan_flat(comm: Communicator, flat: np.ndarray, combine: np.ufunc) -> None:
+def scan_flat(comm: Communicator, flat: xp.ndarray, combine: xp.ufunc) -> None:
     """`flat` becomes the reduction of ranks 0 to this one, by MPI_Scan."""
     comm.native.Scan(_in_place(), flat, op=_op(combine))
 
 
 def reduce_scatter_flat(
-    comm: Communicator, flat: np.ndarray, bounds: Bounds, combine: np.ufunc
+    comm: Communicator, flat: xp.ndarray, bounds: Bounds, combine: xp.ufunc
 ) -> None:
     """Chunk `rank` becomes the reduction of everyone's, by MPI_Reduce_scatter."""
-    mine = np.empty_like(flat[slice(*bounds[comm.rank])])
+    mine = xp.empty_like(flat[slice(*bounds[comm.rank])])
     comm.native.Reduce_scatter(flat, mine, [b - a for a, b in bounds], op=_op(combine))
     flat[slice(*bounds[comm.rank])] = mine
 
 
-def broadcast_flat(comm: Communicator, flat: np.ndarray, root: int) -> None:
+def broadcast_flat(comm: Communicator, flat: xp.ndarray, root: int) -> None:
     """Root's `flat` to everyone, by MPI_Bcast."""
     comm.native.Bcast(_bytes(flat), root)
 
 
-def scatter_flat(comm: Communicator, flat: np.ndarray, bounds: Bounds, root: int) -> None:
+def scatter_flat(comm: Communicator, flat: xp.ndarray, bounds: Bounds, root: int) -> None:
     """Chunk k of root's `flat` to rank k's, by MPI_Scatterv."""
-    mine = np.empty_like(flat[slice(*bounds[comm.rank])])
+    mine = xp.empty_like(flat[slice(*bounds[comm.rank])])
     comm.native.Scatterv(_chunks(flat, bounds), _bytes(mine), root)
     flat[slice(*bounds[comm.rank])] = mine
 
 
-def gather_flat(comm: Communicator, flat: np.ndarray, bounds: Bounds, root: int) -> None:
+def gather_flat(comm: Communicator, flat: xp.ndarray, bounds: Bounds, root: int) -> None:
     """Chunk k of rank k's `flat` to root's, by MPI_Gatherv."""
     mine = flat[slice(*bounds[comm.rank])].copy()
     comm.native.Gatherv(_bytes(mine), _chunks(flat, bounds), root)
 
 
-def all_gather_flat(comm: Communicator, flat: np.ndarray, bounds: Bounds, tag: int) -> None:
+def all_gather_flat(comm: Communicator, flat: xp.ndarray, bounds: Bounds, tag: int) -> None:
     """Everyone's chunk `rank` of `flat` to everyone, by MPI_Allgatherv."""
     comm.native.Allgatherv(_in_place(), _chunks(flat, bounds))
 
 
 def all_to_all_flat(
-    comm: Communicator, flat: np.ndarray, going: Bounds, out: np.ndarray, coming: Bounds
+    comm: Communicator, flat: xp.ndarray, going: Bounds, out: xp.ndarray, coming: Bounds
 ) -> None:
     """Chunk k of `flat` to rank k, into its chunk of `out`, by MPI_Alltoallv."""
     comm.native.Alltoallv(_chunks(flat, going), _chunks(out, coming))
@@ -85,7 +85,7 @@ def barrier(comm: Communicator) -> None:
     comm.native.Barrier()
 
 
-def _op(combine: np.ufunc) -> Any:
+def _op(combine: xp.ufunc) -> Any:
     from mpi4py import MPI
 
     ops = {"add": MPI.SUM, "multiply": MPI.PROD, "maximum": MPI.MAX, "minimum": MPI.MIN}
@@ -98,7 +98,7 @@ def _in_place() -> Any:
     return MPI.IN_PLACE
 
 
-def _bytes(flat: np.ndarray) -> list[Any]:
+def _bytes(flat: xp.ndarray) -> list[Any]:
     from mpi4py import MPI
 
     if flat.nbytes >= 1 << 31 and MPI.Get_version() < (4, 0):
@@ -106,10 +106,10 @@ def _bytes(flat: np.ndarray) -> list[Any]:
             f"{flat.nbytes:,} bytes: this library's own collectives count in 32 bits: "
             "use algorithm='auto'"
         )
-    return [flat.view(np.uint8), MPI.BYTE]
+    return [flat.view(xp.uint8), MPI.BYTE]
 
 
-def _chunks(flat: np.ndarray, bounds: Bounds) -> list[Any]:
+def _chunks(flat: xp.ndarray, bounds: Bounds) -> list[Any]:
     width = flat.itemsize
     counts = [(b - a) * width for a, b in bounds]
     buffer, kind = _bytes(flat)

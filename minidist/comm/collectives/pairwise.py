@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy
 
-from ...kernels import arrays as np
+from ...kernels import arrays as xp
 from ..communicator import Communicator
 from ..shards import shard_bounds
 from . import ring, tags
@@ -14,11 +14,11 @@ from .chunks import Bounds
 
 
 def reduce_scatter_flat(
-    comm: Communicator, flat: np.ndarray, bounds: Bounds, combine: np.ufunc
+    comm: Communicator, flat: xp.ndarray, bounds: Bounds, combine: xp.ufunc
 ) -> None:
     """Chunk `rank` becomes the reduction of everyone's; no other is touched. (n-1)S bytes."""
     mine = flat[slice(*bounds[comm.rank])]
-    theirs = np.empty_like(mine)
+    theirs = xp.empty_like(mine)
     for step in range(1, comm.size):
         ahead, behind = _around(comm, step)
         comm.sendrecv(flat[slice(*bounds[ahead])], ahead, theirs, behind, tags.REDUCE_SCATTER)
@@ -26,7 +26,7 @@ def reduce_scatter_flat(
 
 
 def reduce_scatter_in_order(
-    comm: Communicator, flat: np.ndarray, bounds: Bounds, combine: np.ufunc
+    comm: Communicator, flat: xp.ndarray, bounds: Bounds, combine: xp.ufunc
 ) -> None:
     """Chunk `rank` becomes the reduction of everyone's, folded in the order of ranks.
 
@@ -35,7 +35,7 @@ def reduce_scatter_in_order(
     price of room for n chunks.
     """
     mine = flat[slice(*bounds[comm.rank])]
-    parts = np.empty_like(flat, shape=(comm.size, mine.size))
+    parts = xp.empty_like(flat, shape=(comm.size, mine.size))
     parts[comm.rank] = mine
     for step in range(1, comm.size):
         ahead, behind = _around(comm, step)
@@ -46,7 +46,7 @@ def reduce_scatter_in_order(
     mine[...] = parts[0]
 
 
-def all_reduce_in_order(comm: Communicator, flat: np.ndarray, combine: np.ufunc) -> None:
+def all_reduce_in_order(comm: Communicator, flat: xp.ndarray, combine: xp.ufunc) -> None:
     """All-reduce in place, every element folded in the order of ranks: naive's bits at the ring's
     2(n-1)S bytes."""
     bounds = shard_bounds(flat.size, comm.size)
@@ -55,7 +55,7 @@ def all_reduce_in_order(comm: Communicator, flat: np.ndarray, combine: np.ufunc)
 
 
 def all_to_all_flat(
-    comm: Communicator, flat: np.ndarray, going: Bounds, out: np.ndarray, coming: Bounds
+    comm: Communicator, flat: xp.ndarray, going: Bounds, out: xp.ndarray, coming: Bounds
 ) -> None:
     """Chunk k of `flat` to rank k, whose chunk for this one goes to chunk k of `out`."""
     out[slice(*coming[comm.rank])] = flat[slice(*going[comm.rank])]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ...kernels import arrays as np
+from ...kernels import arrays as xp
 from ..communicator import Communicator, check_array
 from . import doubling, naive, native, pairwise, ring, tree
 from .auto import choose
 from .checks import check_algorithm, check_known
 from .entry import by_host
 
-OPS = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum, "mean": np.add}
+OPS = {"sum": xp.add, "prod": xp.multiply, "max": xp.maximum, "min": xp.minimum, "mean": xp.add}
 ALGORITHMS = {
     "ring": ring.all_reduce_flat,
     "naive": naive.all_reduce_flat,
@@ -23,9 +23,9 @@ ALGORITHMS = {
 
 @by_host
 def all_reduce(
-    comm: Communicator, array: np.ndarray, op: str = "sum", algorithm: str = "auto",
-    out: np.ndarray | None = None, label: str = "",
-) -> np.ndarray:  # fmt: skip
+    comm: Communicator, array: xp.ndarray, op: str = "sum", algorithm: str = "auto",
+    out: xp.ndarray | None = None, label: str = "",
+) -> xp.ndarray:  # fmt: skip
     """Every rank gets the elementwise `op` of all ranks' arrays, the same bits everywhere.
 
     `op` is sum, prod, max, min or mean; `algorithm` a name of ALGORITHMS, or "auto" (auto.py says
@@ -35,31 +35,31 @@ def all_reduce(
     where = f"rank {comm.rank} all_reduce"
     _check(comm, where, array, op, algorithm, out)
     with comm.collective("all_reduce", array, label, reduction=op, algorithm=algorithm):
-        result = np.empty_like(array, order="C") if out is None else out
-        work = result if result.flags.c_contiguous else np.empty_like(array, order="C")
+        result = xp.empty_like(array, order="C") if out is None else out
+        work = result if result.flags.c_contiguous else xp.empty_like(array, order="C")
         if work is not array:
-            np.copyto(work, array)
+            xp.copyto(work, array)
         if comm.size > 1:
             run = ALGORITHMS[choose("all_reduce", algorithm, comm.size, work.nbytes)]
             run(comm, work.reshape(-1), comm.reducing(OPS[op]))
     if op == "mean":
-        np.divide(work, comm.size, out=work)
+        xp.divide(work, comm.size, out=work)
     if work is not result:
-        np.copyto(result, work)
+        xp.copyto(result, work)
     return result
 
 
-def check_op(where: str, array: np.ndarray, op: str) -> None:
+def check_op(where: str, array: xp.ndarray, op: str) -> None:
     """Refuse an unknown operation, what is no array, and a mean of integers."""
     check_known(where, "op", op, OPS)
     check_array(where, array)
-    if op == "mean" and not np.issubdtype(array.dtype, np.inexact):
+    if op == "mean" and not xp.issubdtype(array.dtype, xp.inexact):
         raise TypeError(f"{where}: the mean of {array.dtype} is no {array.dtype}: use op='sum'")
 
 
 def _check(
-    comm: Communicator, where: str, array: np.ndarray, op: str, algorithm: str,
-    out: np.ndarray | None,
+    comm: Communicator, where: str, array: xp.ndarray, op: str, algorithm: str,
+    out: xp.ndarray | None,
 ) -> None:  # fmt: skip
     check_op(where, array, op)
     check_algorithm(comm, where, algorithm, ALGORITHMS, array, op)
@@ -67,8 +67,8 @@ def _check(
         _check_out(where, array, out)
 
 
-def _check_out(where: str, array: np.ndarray, out: np.ndarray) -> None:
-    if not isinstance(out, np.ndarray) or not getattr(out.flags, "writeable", True):
+def _check_out(where: str, array: xp.ndarray, out: xp.ndarray) -> None:
+    if not isinstance(out, xp.ndarray) or not getattr(out.flags, "writeable", True):
         raise TypeError(f"{where}: `out` must be a NumPy array that can be written")
     if out.shape != array.shape or out.dtype != array.dtype:
         raise ValueError(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy
 
-from ...kernels import arrays as np
+from ...kernels import arrays as xp
 from ..communicator import Communicator
 from ..shards import shard_bounds
 from . import tags
 from .chunks import Bounds
 
 
-def all_reduce_flat(comm: Communicator, flat: np.ndarray, combine: np.ufunc) -> None:
+def all_reduce_flat(comm: Communicator, flat: xp.ndarray, combine: xp.ufunc) -> None:
     """All-reduce in place: reduce-scatter, then all-gather. All ranks send 2(n-1)S bytes."""
     bounds = shard_bounds(flat.size, comm.size)
     reduce_scatter_flat(comm, flat, bounds, combine)
@@ -19,14 +19,14 @@ def all_reduce_flat(comm: Communicator, flat: np.ndarray, combine: np.ufunc) -> 
 
 
 def reduce_scatter_flat(
-    comm: Communicator, flat: np.ndarray, bounds: Bounds, combine: np.ufunc
+    comm: Communicator, flat: xp.ndarray, bounds: Bounds, combine: xp.ufunc
 ) -> None:
     """Chunk `rank` of `flat` becomes the reduction of everyone's; the other chunks are spoilt.
 
     Chunk k starts at rank k+1 and is folded from the left on its way round to rank k.
     """
     rank, size = comm.rank, comm.size
-    arriving = np.empty_like(flat, shape=max(stop - start for start, stop in bounds))
+    arriving = xp.empty_like(flat, shape=max(stop - start for start, stop in bounds))
     for step in range(size - 1):
         going = flat[slice(*bounds[(rank - 1 - step) % size])]
         mine = flat[slice(*bounds[(rank - 2 - step) % size])]
@@ -35,7 +35,7 @@ def reduce_scatter_flat(
         combine(theirs, mine, out=mine)
 
 
-def all_gather_flat(comm: Communicator, flat: np.ndarray, bounds: Bounds, tag: int) -> None:
+def all_gather_flat(comm: Communicator, flat: xp.ndarray, bounds: Bounds, tag: int) -> None:
     """Everyone's chunk `rank` of `flat` goes once round the ring; all ranks send (n-1)S bytes."""
     rank, size = comm.rank, comm.size
     for step in range(size - 1):
@@ -44,7 +44,7 @@ def all_gather_flat(comm: Communicator, flat: np.ndarray, bounds: Bounds, tag: i
         _pass_on(comm, going, arriving, tag)
 
 
-def _pass_on(comm: Communicator, going: np.ndarray, arriving: np.ndarray, tag: int) -> None:
+def _pass_on(comm: Communicator, going: xp.ndarray, arriving: xp.ndarray, tag: int) -> None:
     right, left = (comm.rank + 1) % comm.size, (comm.rank - 1) % comm.size
     comm.sendrecv(going, right, arriving, left, tag)
 

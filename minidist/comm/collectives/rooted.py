@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 
 import numpy
 
-from ...kernels import arrays as np
+from ...kernels import arrays as xp
 from ..communicator import Communicator, check_array
 from ..devices import fill
 from ..shards import shard_bounds
@@ -34,8 +34,8 @@ HEADER = 16  # numbers: the dtype's name in 8, and up to 8 sizes
 
 
 def broadcast(
-    comm: Communicator, array: np.ndarray, root: int = 0, algorithm: str = "auto", label: str = ""
-) -> np.ndarray:
+    comm: Communicator, array: xp.ndarray, root: int = 0, algorithm: str = "auto", label: str = ""
+) -> xp.ndarray:
     """Fill `array` on every rank with the root's, and return it: linear, tree, chain or native."""
     where = f"rank {comm.rank} broadcast"
     check_root(comm, where, root)
@@ -44,8 +44,8 @@ def broadcast(
     if comm.rank != root and not getattr(array.flags, "writeable", True):
         raise ValueError(f"{where}: the array is read-only, broadcast into a copy")
     with comm.collective("broadcast", array, label, root=root, algorithm=algorithm):
-        there = np.on_gpu(array) and not comm.cuda_aware and comm.size > 1
-        work = array.get() if there else np.ascontiguousarray(array)
+        there = xp.on_gpu(array) and not comm.cuda_aware and comm.size > 1
+        work = array.get() if there else xp.ascontiguousarray(array)
         run = BROADCAST[choose("broadcast", algorithm, comm.size, array.nbytes)]
         run(comm, work.reshape(-1), root)
     if comm.rank != root and work is not array:
@@ -55,9 +55,9 @@ def broadcast(
 
 @by_host
 def reduce(
-    comm: Communicator, array: np.ndarray, root: int = 0, op: str = "sum", algorithm: str = "auto",
+    comm: Communicator, array: xp.ndarray, root: int = 0, op: str = "sum", algorithm: str = "auto",
     label: str = "",
-) -> np.ndarray | None:  # fmt: skip
+) -> xp.ndarray | None:  # fmt: skip
     """The elementwise `op` of all ranks' arrays, on the root; None elsewhere."""
     where = f"rank {comm.rank} reduce"
     check_root(comm, where, root)
@@ -70,14 +70,14 @@ def reduce(
         run(comm, work.reshape(-1), comm.reducing(OPS[op]), root)
     if comm.rank != root:
         return None
-    return np.divide(work, comm.size, out=work) if op == "mean" else work
+    return xp.divide(work, comm.size, out=work) if op == "mean" else work
 
 
 @by_host
 def scatter(
-    comm: Communicator, array: np.ndarray | None, root: int = 0,
+    comm: Communicator, array: xp.ndarray | None, root: int = 0,
     counts: Sequence[int] | None = None, algorithm: str = "auto", label: str = "",
-) -> np.ndarray:  # fmt: skip
+) -> xp.ndarray:  # fmt: skip
     """This rank's rows of the root's array; the others pass None.
 
     Rank k gets counts[k] rows, the same numbers on all ranks; by default they differ by one at
@@ -96,7 +96,7 @@ def scatter(
     with comm.collective("scatter", label=label, **told):
         dtype, shape = _announced(comm, array, root)
         rows, bounds = row_bounds(comm, where, shape, counts)
-        whole = numpy.empty(shape, dtype) if comm.rank != root else np.ascontiguousarray(array)
+        whole = numpy.empty(shape, dtype) if comm.rank != root else xp.ascontiguousarray(array)
         run = SCATTER[choose("scatter", algorithm, comm.size, whole.nbytes)]
         run(comm, whole.reshape(-1), bounds, root)
     return whole[slice(*rows[comm.rank])].copy()
@@ -104,9 +104,9 @@ def scatter(
 
 @by_host
 def gather(
-    comm: Communicator, array: np.ndarray, root: int = 0, counts: Sequence[int] | None = None,
+    comm: Communicator, array: xp.ndarray, root: int = 0, counts: Sequence[int] | None = None,
     algorithm: str = "auto", label: str = "",
-) -> np.ndarray | None:  # fmt: skip
+) -> xp.ndarray | None:  # fmt: skip
     """Everyone's rows joined along axis 0 in rank order, on the root; None elsewhere."""
     where = f"rank {comm.rank} gather"
     check_root(comm, where, root)
@@ -119,7 +119,7 @@ def gather(
         rows = ring.exchange_counts(comm, len(array)) if counts is None else list(counts)
         shape = (sum(rows), *array.shape[1:])
         _, bounds = row_bounds(comm, where, shape, rows)
-        whole = np.empty_like(array, shape=shape, order="C")
+        whole = xp.empty_like(array, shape=shape, order="C")
         whole.reshape(-1)[slice(*bounds[comm.rank])] = array.reshape(-1)
         run = GATHER[choose("gather", algorithm, comm.size, whole.nbytes)]
         run(comm, whole.reshape(-1), bounds, root)
@@ -144,7 +144,7 @@ def row_bounds(
     return rows, [(a * width, b * width) for a, b in rows]
 
 
-def _announced(comm: Communicator, array: np.ndarray | None, root: int) -> tuple[np.dtype, tuple]:
+def _announced(comm: Communicator, array: xp.ndarray | None, root: int) -> tuple[xp.dtype, tuple]:
     """The root's dtype and shape, on every rank."""
     header = numpy.zeros(HEADER, numpy.int64)
     if comm.rank == root and array is not None:
@@ -153,4 +153,4 @@ def _announced(comm: Communicator, array: np.ndarray | None, root: int) -> tuple
         header[7], header[8 : 8 + array.ndim] = array.ndim, array.shape
     tree.broadcast_flat(comm, header, root, tags.SCATTER)
     name = bytes(int(c) for c in header[:7] if c).decode()
-    return np.dtype(name), tuple(header[8 : 8 + header[7]].tolist())
+    return xp.dtype(name), tuple(header[8 : 8 + header[7]].tolist())

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ...kernels import arrays as np
+from ...kernels import arrays as xp
 from ..communicator import Communicator, wait_all
 from . import tags
 from .chunks import Bounds, packed, room, unpack
 
 
 def broadcast_flat(
-    comm: Communicator, flat: np.ndarray, root: int = 0, tag: int = tags.BROADCAST
+    comm: Communicator, flat: xp.ndarray, root: int = 0, tag: int = tags.BROADCAST
 ) -> None:
     """Root's `flat` to everyone; n-1 messages, log2(n) rounds."""
     place = (comm.rank - root) % comm.size
@@ -20,19 +20,19 @@ def broadcast_flat(
     )
 
 
-def reduce_flat(comm: Communicator, flat: np.ndarray, combine: np.ufunc, root: int = 0) -> None:
+def reduce_flat(comm: Communicator, flat: xp.ndarray, combine: xp.ufunc, root: int = 0) -> None:
     """Root's `flat` becomes the reduction, the others' are spoilt; n-1 messages, log2(n) rounds.
 
     A rank folds its children into its own in the order of their places.
     """
-    place, theirs = (comm.rank - root) % comm.size, np.empty_like(flat)
+    place, theirs = (comm.rank - root) % comm.size, xp.empty_like(flat)
     for child in reversed(children(place, comm.size)):
         combine(flat, comm.recv(theirs, _rank(comm, child, root), tags.REDUCE), out=flat)
     if place > 0:
         comm.send(flat, _rank(comm, parent(place), root), tags.REDUCE)
 
 
-def scatter_flat(comm: Communicator, flat: np.ndarray, bounds: Bounds, root: int) -> None:
+def scatter_flat(comm: Communicator, flat: xp.ndarray, bounds: Bounds, root: int) -> None:
     """Chunk k of root's `flat` to rank k's: each rank is sent its whole subtree's, and passes on.
 
     log2(n) rounds; chunks that make several hops are sent as often.
@@ -51,7 +51,7 @@ def scatter_flat(comm: Communicator, flat: np.ndarray, bounds: Bounds, root: int
     wait_all(sends)
 
 
-def gather_flat(comm: Communicator, flat: np.ndarray, bounds: Bounds, root: int) -> None:
+def gather_flat(comm: Communicator, flat: xp.ndarray, bounds: Bounds, root: int) -> None:
     """Chunk k of rank k's `flat` to root's: each rank collects its subtree's and hands them on."""
     place = (comm.rank - root) % comm.size
     for child in reversed(children(place, comm.size)):
@@ -74,7 +74,7 @@ def _subtree(comm: Communicator, place: int, root: int) -> list[int]:
     return [_rank(comm, p, root) for p in range(place, min(place + lowest, comm.size))]
 
 
-def all_reduce_flat(comm: Communicator, flat: np.ndarray, combine: np.ufunc) -> None:
+def all_reduce_flat(comm: Communicator, flat: xp.ndarray, combine: xp.ufunc) -> None:
     """All-reduce in place: to rank 0 and back. All ranks send 2(n-1)S bytes."""
     reduce_flat(comm, flat, combine)
     broadcast_flat(comm, flat)

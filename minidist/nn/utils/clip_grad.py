@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from ...kernels import arrays as np
+from ...kernels import arrays as xp
 from ...kernels.halves import BFLOAT16, is_half, store, wide
 from ...kernels.vector_norm import vector_norm
-from ...tensor import Tensor
+from ...tensor.tensor import Tensor
 
 
-def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[np.ndarray]:
+def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[xp.ndarray]:
     parameters = [parameters] if isinstance(parameters, Tensor) else parameters
     return [p.grad.data for p in parameters if p.grad is not None]
 
@@ -39,7 +39,7 @@ def clip_grad_norm_(
         )
     clip_grads_with_norm_(parameters, max_norm, norm)
     dtypes = [wide(g.reshape(-1)[:0]).dtype for g in grads]
-    return Tensor(norm, dtype=np.result_type(*dtypes) if grads else None)
+    return Tensor(norm, dtype=xp.result_type(*dtypes) if grads else None)
 
 
 def clip_grads_with_norm_(
@@ -47,18 +47,18 @@ def clip_grads_with_norm_(
 ) -> None:
     """g ← g · min(1, max_norm / (total_norm + 1e-6)), of a norm that is known already."""
     scale, norm = max_norm / (total_norm + 1e-6), total_norm
-    if np.on_gpu(norm):  # whether it is under 1 is known there alone
-        scale = np.where(scale >= 1, 1, scale)
-    if np.on_gpu(norm) or not scale >= 1:
-        with np.errstate(invalid="ignore"):  # inf · 0
+    if xp.on_gpu(norm):  # whether it is under 1 is known there alone
+        scale = xp.where(scale >= 1, 1, scale)
+    if xp.on_gpu(norm) or not scale >= 1:
+        with xp.errstate(invalid="ignore"):  # inf · 0
             for g in _gradients(parameters):
-                store(wide(g) * scale, g) if is_half(g) else np.multiply(g, scale, out=g)
+                store(wide(g) * scale, g) if is_half(g) else xp.multiply(g, scale, out=g)
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
     """Every value of every gradient, into [-clip_value, clip_value]."""
     for g in _gradients(parameters):
         if g.dtype == BFLOAT16:
-            store(np.clip(wide(g), -clip_value, clip_value), g)
+            store(xp.clip(wide(g), -clip_value, clip_value), g)
         else:
-            np.clip(g, -clip_value, clip_value, out=g)
+            xp.clip(g, -clip_value, clip_value, out=g)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ...kernels import arrays as np
+from ...kernels import arrays as xp
 from ...ops import cat
 from ...ops.recurrent import put_rows, take_rows
-from ...tensor import Tensor
+from ...tensor.tensor import Tensor
 
 
 class PackedSequence(NamedTuple):
@@ -24,9 +24,9 @@ class PackedSequence(NamedTuple):
     unsorted_indices: Tensor | None = None
 
 
-def _places(lengths: np.ndarray) -> Any:
+def _places(lengths: xp.ndarray) -> Any:
     """(step, sequence) of each packed row, for falling lengths."""
-    return np.nonzero(np.arange(max(lengths, default=0))[:, None] < lengths)
+    return xp.nonzero(xp.arange(max(lengths, default=0))[:, None] < lengths)
 
 
 def pack_padded_sequence(
@@ -35,23 +35,23 @@ def pack_padded_sequence(
     """Keep the first lengths[i] steps of sequence i of input (s, b, ...), or (b, s, ...)."""
     x = input.transpose(0, 1) if batch_first else input
     s, b = x.shape[:2]
-    counts = np.asarray(getattr(lengths, "data", lengths)).astype(np.int64)
+    counts = xp.asarray(getattr(lengths, "data", lengths)).astype(xp.int64)
     if counts.shape != (b,):
         raise RuntimeError(f"pack_padded_sequence: lengths {counts.shape} for {b} sequences")
     if b and not (counts.min() > 0 and counts.max() <= s):
         raise RuntimeError(f"pack_padded_sequence: lengths {counts.tolist()}: want 1 to {s}")
-    order = np.argsort(-counts, kind="stable")
-    if enforce_sorted and (np.diff(counts) > 0).any():
+    order = xp.argsort(-counts, kind="stable")
+    if enforce_sorted and (xp.diff(counts) > 0).any():
         raise RuntimeError(
             f"pack_padded_sequence: lengths {counts.tolist()} do not fall: sort the batch by "
             "length, or pass enforce_sorted=False"
         )
     step, place = _places(counts[order])
     data = take_rows(x.reshape(s * b, *x.shape[2:]), step * b + order[place])
-    sizes = Tensor(np.bincount(step))
+    sizes = Tensor(xp.bincount(step))
     if enforce_sorted:
         return PackedSequence(data, sizes)
-    return PackedSequence(data, sizes, Tensor(order), Tensor(np.argsort(order)))
+    return PackedSequence(data, sizes, Tensor(order), Tensor(xp.argsort(order)))
 
 
 def pad_packed_sequence(
@@ -64,7 +64,7 @@ def pad_packed_sequence(
     total = s if total_length is None else total_length
     if total < s:
         raise ValueError(f"pad_packed_sequence: total_length {total}, the longest sequence is {s}")
-    counts = (sizes.data[:, None] > np.arange(b)).sum(0)
+    counts = (sizes.data[:, None] > xp.arange(b)).sum(0)
     step, place = _places(counts)
     column = place if order is None else order.data[place]
     y = put_rows(data, step * b + column, total * b, padding_value)
@@ -85,8 +85,8 @@ def pad_sequence(
     counts, b = [len(x) for x in sequences], len(sequences)
     s = max(counts)
     ends = counts if padding_side == "right" else [s] * b
-    rows = [np.arange(end - n, end) * b + i for i, (n, end) in enumerate(zip(counts, ends))]
-    y = put_rows(cat(sequences), np.concatenate(rows), s * b, padding_value)
+    rows = [xp.arange(end - n, end) * b + i for i, (n, end) in enumerate(zip(counts, ends))]
+    y = put_rows(cat(sequences), xp.concatenate(rows), s * b, padding_value)
     y = y.reshape(s, b, *sequences[0].shape[1:])
     return y.transpose(0, 1) if batch_first else y
 

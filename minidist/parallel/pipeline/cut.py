@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 
 from ...errors import UserError
-from ...kernels import arrays as np
+from ...kernels import arrays as xp
 from ...nn import Sequential
 
 
@@ -32,21 +32,21 @@ def balance(
     _check(len(costs), stages)
     if not all(cost >= 0 for cost in costs):
         raise UserError(f"costs {list(costs)}: want numbers of at least 0")
-    sums = np.array([0.0, *accumulate(costs)])
-    worst = _cheapest(sums, stages, lambda best, cost: np.maximum(best, cost))[0]
+    sums = xp.array([0.0, *accumulate(costs)])
+    worst = _cheapest(sums, stages, lambda best, cost: xp.maximum(best, cost))[0]
     bound = worst * (1 + 1e-12)
-    square = lambda best, cost: best + np.where(cost > bound, np.inf, cost * cost)
+    square = lambda best, cost: best + xp.where(cost > bound, xp.inf, cost * cost)
     split = _cheapest(sums, stages, square)[1]
     return _even_out(split, sums, rank_of) if rank_of and sums[-1] else split
 
 
-def _even_out(split: list[int], sums: np.ndarray, rank_of: Mapping[int, int]) -> list[int]:
+def _even_out(split: list[int], sums: xp.ndarray, rank_of: Mapping[int, int]) -> list[int]:
     """The split after the moves of one layer that each help most."""
-    owners, sums = np.array([rank_of[stage] for stage in range(len(split))]), sums / sums[-1]
+    owners, sums = xp.array([rank_of[stage] for stage in range(len(split))]), sums / sums[-1]
 
-    def loads(split: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        stages = np.diff(sums[[0, *accumulate(split)]])
-        return np.bincount(owners, weights=stages), stages
+    def loads(split: Sequence[int]) -> tuple[xp.ndarray, xp.ndarray]:
+        stages = xp.diff(sums[[0, *accumulate(split)]])
+        return xp.bincount(owners, weights=stages), stages
 
     def price(split: Sequence[int]) -> tuple:
         both = [round(float(n), 9) for each in loads(split) for n in (each.max(), each @ each)]
@@ -54,7 +54,7 @@ def _even_out(split: list[int], sums: np.ndarray, rank_of: Mapping[int, int]) ->
 
     while True:
         dearest = loads(split)[0].argmax()
-        best = min(_moves(split, np.flatnonzero(owners == dearest)), key=price, default=split)
+        best = min(_moves(split, xp.flatnonzero(owners == dearest)), key=price, default=split)
         if price(best)[:-1] >= price(split)[:-1]:
             return split
         split = best
@@ -70,13 +70,13 @@ def _moves(split: Sequence[int], givers: Collection[int]) -> Iterator[list[int]]
             yield found
 
 
-def _cheapest(sums: np.ndarray, stages: int, join: object) -> tuple[float, list[int]]:
+def _cheapest(sums: xp.ndarray, stages: int, join: object) -> tuple[float, list[int]]:
     """By dynamic programming: best[j], the price of the first j layers in so many stages."""
     n, starts = len(sums) - 1, []
-    best = np.full(n + 1, np.inf)
+    best = xp.full(n + 1, xp.inf)
     best[0] = 0
     for stage in range(stages):
-        longer, start = np.full(n + 1, np.inf), np.zeros(n + 1, np.int64)
+        longer, start = xp.full(n + 1, xp.inf), xp.zeros(n + 1, xp.int64)
         for j in range(stage + 1, n + 1):
             price = join(best[:j], sums[j] - sums[:j])  # type: ignore[operator]
             start[j] = price.argmin()

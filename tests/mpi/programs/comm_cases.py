@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minidist.comm import (
+from minidist.comm import (  # fmt: skip
     Ledger,
     agree,
     all_gather,
@@ -29,7 +29,7 @@ from minidist.comm import (
     reduce_scatter,
     scan,
     scatter,
-)  # fmt: skip
+)
 from minidist.comm.collectives import exchange, gathering, rooted
 from minidist.comm.collectives.reduction import ALGORITHMS
 

@@ -6,15 +6,8 @@ import numpy as np
 import threadpoolctl
 
 from minidist import comm as c
-from minidist.comm import (
-    MismatchError,
-    MpiError,
-    all_reduce,
-    barrier,
-    mpi,
-    mpi_world,
-    world_from_env,
-)
+from minidist.comm import MismatchError, MpiError, all_reduce, barrier, mpi_world, world_from_env
+from minidist.comm.mpi import world as mpi
 
 guess = world_from_env()
 comm = mpi_world()

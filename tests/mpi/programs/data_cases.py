@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from replicas import WAYS, bits, trained
+from support.replicas import WAYS, bits, trained
 
 from minidist.comm import mpi_world
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from pipeline_cases import SIZES, Found, Parts, batches, make_pipeline, trained
+from support.pipeline_cases import SIZES, Found, Parts, batches, make_pipeline, trained
 
 from minidist import data, random
 from minidist.comm import Ledger, mpi_world
-from minidist.parallel.pipeline.runtime import Tied
+from minidist.parallel.pipeline.run.runtime import Tied
 from minidist.parallel.pipeline.schedules import NAMES, make
 from minidist.train.config import TrainConfig
 from minidist.train.loop import Trainer

@@ -14,8 +14,8 @@ import numpy as np
 from minidist import Tensor, manual_seed, nn, optim
 from minidist.comm import Ledger, barrier, mpi_world, shard_range
 from minidist.nn import functional as F
-from minidist.parallel.zero import Zero
-from minidist.parallel.zero3 import Zero3
+from minidist.parallel.zero.optimizer import Zero
+from minidist.parallel.zero.stage3 import Zero3
 
 
 class Tied(nn.Module):

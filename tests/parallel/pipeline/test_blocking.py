@@ -3,13 +3,13 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from schedule_cases import each_size, ends, naive, run_blocking, schedules, texts
+from support.schedule_cases import each_size, ends, naive, run_blocking, schedules, texts
 
 from minidist.comm import DeadlockError
 from minidist.parallel.pipeline.actions import RECEIVES, SENDS, Action, Schedule
-from minidist.parallel.pipeline.messages import with_messages
+from minidist.parallel.pipeline.check.messages import with_messages
+from minidist.parallel.pipeline.check.validate import ScheduleError, validate
 from minidist.parallel.pipeline.schedules import make
-from minidist.parallel.pipeline.validate import ScheduleError, validate
 
 
 @each_size

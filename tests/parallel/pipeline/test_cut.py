@@ -13,7 +13,7 @@ from minidist.models.gpt import GPTConfig
 from minidist.parallel.pipeline.cut import balance, cut, ranges
 from minidist.parallel.pipeline.schedules import make
 from minidist.plan.flops import layer_costs
-from minidist.tensor import Tensor
+from minidist.tensor.tensor import Tensor
 
 
 def all_cuts(n, stages):

@@ -9,11 +9,11 @@ import pytest
 
 from minidist.errors import UserError
 from minidist.parallel.pipeline.actions import Action, Schedule
-from minidist.parallel.pipeline.costs import Costs
-from minidist.parallel.pipeline.draw import boxes, draw
 from minidist.parallel.pipeline.schedules import make
-from minidist.parallel.pipeline.simulate import simulate
-from minidist.parallel.pipeline.timeline import timeline, timeline_width
+from minidist.parallel.pipeline.study.costs import Costs
+from minidist.parallel.pipeline.study.draw import boxes, draw
+from minidist.parallel.pipeline.study.simulate import simulate
+from minidist.parallel.pipeline.study.timeline import timeline, timeline_width
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -2,13 +2,13 @@
 
 import pytest
 from hypothesis import given
-from schedule_cases import count, each_size, lines, naive, run_blocking, schedules, texts
+from support.schedule_cases import count, each_size, lines, naive, run_blocking, schedules, texts
 
 from minidist.parallel.pipeline.actions import COMPUTE, RECEIVES, SENDS
-from minidist.parallel.pipeline.messages import with_messages
-from minidist.parallel.pipeline.progress import Progress
+from minidist.parallel.pipeline.check.messages import with_messages
+from minidist.parallel.pipeline.check.progress import Progress
+from minidist.parallel.pipeline.check.validate import ScheduleError, validate
 from minidist.parallel.pipeline.schedules import make
-from minidist.parallel.pipeline.validate import ScheduleError, validate
 
 # What they consist of
 

@@ -11,12 +11,12 @@ from minidist import nn
 from minidist.comm import Clock
 from minidist.comm import simulate as on_ranks
 from minidist.ops.op import differentiable
-from minidist.parallel.pipeline import runtime
 from minidist.parallel.pipeline.actions import SENDS
-from minidist.parallel.pipeline.runtime import Pipeline
+from minidist.parallel.pipeline.run import runtime
+from minidist.parallel.pipeline.run.runtime import Pipeline
 from minidist.parallel.pipeline.schedules import NAMES, make
-from minidist.parallel.pipeline.simulate import Costs, simulate
-from minidist.tensor import Tensor
+from minidist.parallel.pipeline.study.simulate import Costs, simulate
+from minidist.tensor.tensor import Tensor
 
 START = 4096.0  # all ranks begin then; sums of dyadic numbers are exact
 NUMBERS = 8  # float32 that go over a boundary

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pipeline_cases import FIXED, SIZES, accumulated, assert_same, piped
+from support.pipeline_cases import FIXED, SIZES, accumulated, assert_same, piped
 
 from minidist.comm import simulate
-from minidist.parallel.pipeline import runtime
 from minidist.parallel.pipeline.actions import BACKWARD, FORWARD, WEIGHT, Schedule
-from minidist.parallel.pipeline.messages import with_messages
+from minidist.parallel.pipeline.check.messages import with_messages
+from minidist.parallel.pipeline.check.validate import ScheduleError
+from minidist.parallel.pipeline.run import runtime
 from minidist.parallel.pipeline.schedules import NAMES, make
-from minidist.parallel.pipeline.validate import ScheduleError
 
 one_process = cache(accumulated)
 few = settings(deadline=None, max_examples=12, suppress_health_check=list(HealthCheck))

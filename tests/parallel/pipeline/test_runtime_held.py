@@ -3,14 +3,14 @@
 import weakref
 
 import pytest
-from pipeline_cases import FIXED, batches, make_pipeline
+from support.pipeline_cases import FIXED, batches, make_pipeline
 
+from minidist.autograd.versions import owner
 from minidist.comm import Ledger, simulate
-from minidist.parallel.pipeline import runtime
 from minidist.parallel.pipeline.actions import FORWARD
+from minidist.parallel.pipeline.run import runtime
 from minidist.parallel.pipeline.schedules import make
 from minidist.plan.tape import kept_behind
-from minidist.saved import owner
 
 
 @pytest.mark.parametrize("kind, ranks, m, chunks", FIXED)

@@ -5,13 +5,13 @@ from functools import partial
 
 import numpy as np
 import pytest
-from pipeline_cases import batches, evaluated, make_pipeline
+from support.pipeline_cases import batches, evaluated, make_pipeline
 
 from minidist.comm import Ledger, simulate
 from minidist.errors import UserError
-from minidist.parallel.pipeline import runtime
+from minidist.parallel.pipeline.run import runtime
 from minidist.parallel.pipeline.schedules import make
-from minidist.tensor import Tensor
+from minidist.tensor.tensor import Tensor
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_hooks_of_gradients_see_them_whole():
     def main(comm):
         pipeline = make_pipeline(comm, "lstm", make("1f1b", 2, 4))
         from minidist.comm.alone import Alone
-        from minidist.parallel.data import Naive
+        from minidist.parallel.data.synchronize import Naive
 
         pipeline.gradients = Naive(pipeline.module.parameters(), Alone())
         seen = []

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from minidist import comm as mpi
 from minidist.errors import UserError
 from minidist.parallel.pipeline.actions import Action, Overlap, Schedule
-from minidist.parallel.pipeline.costs import UNIT, Costs, at
-from minidist.parallel.pipeline.messages import with_messages
+from minidist.parallel.pipeline.check.messages import with_messages
 from minidist.parallel.pipeline.schedules import make
-from minidist.parallel.pipeline.simulate import Timed, simulate
+from minidist.parallel.pipeline.study.costs import UNIT, Costs, at
+from minidist.parallel.pipeline.study.simulate import Timed, simulate
 
 # An executor that knows nothing but lists: small arrays for messages, `compute` for time
 

@@ -5,13 +5,13 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from schedule_cases import schedules
+from support.schedule_cases import schedules
 
 from minidist.parallel.pipeline.actions import SENDS, Action, Overlap, Schedule
-from minidist.parallel.pipeline.messages import with_messages
+from minidist.parallel.pipeline.check.messages import with_messages
+from minidist.parallel.pipeline.check.validate import ScheduleError, validate
 from minidist.parallel.pipeline.schedules import NAMES, forward_only, make
 from minidist.parallel.pipeline.text import parse
-from minidist.parallel.pipeline.validate import ScheduleError, validate
 
 
 def edited(schedule, edit):

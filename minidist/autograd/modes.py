@@ -1,0 +1,130 @@
+"""Modes of a context: are operations recorded, searched for NaN, computed in 16 bits?
+
+All modes stand in one context variable, so an operation reads them with one lookup. Each simulated
+rank and each thread has its own. A mode is a `with` block or a decorator.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+
+class Modes(NamedTuple):
+    """What an operation must know of the context in which it is called."""
+
+    # False records nothing, True records. A recorder (see checkpoint.py) records too, and its
+    # add(node) is called with every new node.
+    recording: Any = True
+    anomaly: str = "off"  # "where": note the calling lines; "nan": also search for NaN
+    autocast: Any = None  # (device type, dtype) inside an autocast block
+    complex_numbers: bool = False  # for gradcheck's complex step alone
+
+
+_modes: ContextVar[Modes] = ContextVar("modes", default=Modes())  # noqa: B039 (a tuple)
+current = _modes.get
+
+
+class Mode:
+    """Sets modes inside a block or a function, and restores what they were."""
+
+    def __init__(self, **changes: Any):
+        self.changes = changes
+        self.before: list[dict[str, Any]] = []
+
+    def __enter__(self) -> Mode:
+        self.before.append(_change(self.changes))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        _change(self.before.pop())
+
+    def __call__(self, function: Callable) -> Callable:
+        if inspect.isgeneratorfunction(function):
+            return self._steps(function)
+
+        @functools.wraps(function)
+        def inside(*args: Any, **options: Any) -> Any:
+            with Mode(**self.changes):
+                return function(*args, **options)
+
+        return inside
+
+    def _steps(self, function: Callable) -> Callable:
+        """A generator leaves the mode whenever it yields."""
+
+        @functools.wraps(function)
+        def steps(*args: Any, **options: Any) -> Iterator[Any]:
+            generator, end = function(*args, **options), object()
+            while True:
+                with Mode(**self.changes):
+                    item = next(generator, end)
+                if item is end:
+                    return
+                yield item
+
+        return steps
+
+
+def _change(changes: dict[str, Any]) -> dict[str, Any]:
+    """Set some modes; return what those were before."""
+    modes = _modes.get()
+    before = {name: getattr(modes, name) for name in changes}
+    _modes.set(modes._replace(**changes))
+    return before
+
+
+class ModeFromNow(Mode):
+    """Sets its modes when it is made; as a block or a decorator it is a Mode all the same."""
+
+    def __init__(self, **changes: Any):
+        super().__init__(**changes)
+        self.before.append(_change(changes))
+
+    def __enter__(self) -> ModeFromNow:
+        _change(self.changes)
+        return self
+
+    def __call__(self, function: Callable) -> Callable:
+        _change(self.before.pop())
+        return super().__call__(function)
+
+
+def no_grad(function: Callable | None = None) -> Any:
+    """Record nothing inside (a block, or a decorator with or without parentheses)."""
+    mode = Mode(recording=False)
+    return mode if function is None else mode(function)
+
+
+def enable_grad(function: Callable | None = None) -> Any:
+    """Record again inside a no_grad block, as torch.enable_grad."""
+    mode = Mode(recording=current().recording or True)
+    return mode if function is None else mode(function)
+
+
+def set_grad_enabled(mode: bool) -> Mode:
+    """Record or not from now on, or inside the block, as torch.set_grad_enabled."""
+    return ModeFromNow(recording=(current().recording or True) if mode else False)
+
+
+def is_grad_enabled() -> bool:
+    """Whether operations are recorded."""
+    return current().recording is not False
+
+
+def detect_anomaly(check_nan: bool = True) -> Mode:
+    """Inside, the operation that makes the first NaN is an error that names its line of code.
+
+    As torch.autograd.detect_anomaly, but values are searched too, not only gradients. With
+    check_nan=False nothing is searched; an error in a VJP still names the line that called the
+    operation.
+    """
+    return Mode(anomaly="nan" if check_nan else "where")
+
+
+def set_detect_anomaly(mode: bool, check_nan: bool = True) -> Mode:
+    """detect_anomaly from now on, or inside the block."""
+    return ModeFromNow(anomaly=("nan" if check_nan else "where") if mode else "off")

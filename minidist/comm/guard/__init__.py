@@ -1,0 +1,1 @@
+"""No rank is left waiting: fingerprints of collectives, deadlines, and aborting together."""

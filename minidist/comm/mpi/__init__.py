@@ -1,0 +1,1 @@
+"""Real ranks: the communicator over mpi4py."""

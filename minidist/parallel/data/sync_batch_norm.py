@@ -1,0 +1,137 @@
+"""Batch norm over the rows of all ranks: the statistics, and the gradients, of one process."""
+
+from __future__ import annotations
+
+import math
+
+from ...autograd.tape import Joint
+from ...comm import Communicator, all_gather, all_reduce
+from ...kernels import arrays as xp
+from ...kernels import batch_norm as batch
+from ...kernels.halves import wide
+from ...nn import Module
+from ...nn.norm import _BatchNorm
+from ...ops.op import differentiable, want_one_dtype
+from ...tensor.dtypes import DEFAULT, DTypeLike
+from ...tensor.tensor import Tensor
+
+SHARED = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked", "training")
+
+
+def moments(x: xp.ndarray, comm: Communicator) -> tuple[int, xp.ndarray, xp.ndarray]:
+    """Count, mean and variance of each channel of all ranks' x (n, c, l), of which n may differ.
+
+    Each rank's count, mean and sum of squared deviations, merged (Chan, Golub & LeVeque 1983) in
+    the order of ranks: sums of x² would lose what a large mean leaves of them.
+    """
+    count = x.shape[0] * x.shape[2]
+    zeros = xp.zeros_like(x, xp.float64, shape=x.shape[1])
+    mean, var = batch.moments(x) if count else (zeros, zeros)
+    mine = xp.stack([xp.full_like(zeros, count), mean, var * xp.float64(count)])
+    counts, means, squares = (
+        all_gather(comm, mine[None], [1] * comm.size).swapaxes(0, 1).astype(xp.float64)
+    )
+    total = int(counts[:, :1].sum())
+    mean = (counts * means).sum(0) / max(total, 1)
+    return total, mean, (squares + counts * (means - mean) ** 2).sum(0) / max(total, 1)
+
+
+@differentiable
+def _batch_norm(x, weight, bias, *, mean, var, eps, total, comm):
+    size = *x.shape[:2], math.prod(x.shape[2:])
+    rows, mean = xp.ascontiguousarray(x).reshape(size), mean.astype(x.dtype)
+    rstd = (1 / xp.sqrt(var + eps)).astype(x.dtype)
+
+    def vjp(g):
+        # As if mean and rstd were constants; then what of all ranks went through them.
+        dx, dw, db = batch.backward(g.reshape(size), rows, mean, rstd, weight, False)
+        through_rstd, through_mean = all_reduce(comm, xp.stack([dw, db]))
+        scale = (rstd if weight is None else rstd * weight) / total
+        slope = rstd * through_rstd * scale
+        dx -= (rows - mean[:, None]) * slope[:, None] + (through_mean * scale)[:, None]
+        return [dx.reshape(x.shape), dw, db]
+
+    return batch.forward(rows, mean, rstd, weight, bias).reshape(x.shape), Joint(vjp)
+
+
+class SyncBatchNorm(_BatchNorm):
+    """BatchNorm1d or 2d whose statistics, while training, are of the rows of all ranks of `comm`.
+
+    Every rank calls forward and backward, one without rows too. The gradients of weight and bias
+    are those of this rank's rows, to be summed like all others. Evaluation sends nothing.
+    """
+
+    dims = (2, 3, 4, 5)
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1,
+        affine: bool = True, track_running_stats: bool = True, *, comm: Communicator,
+        bias: bool = True, dtype: DTypeLike = DEFAULT,
+    ):  # fmt: skip
+        super().__init__(
+            num_features, eps, momentum, affine, track_running_stats, bias=bias, dtype=dtype
+        )
+        self.comm = comm
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training or self.comm.size == 1:
+            return super().forward(input)
+        if input.ndim not in self.dims or input.shape[1] != self.num_features:
+            raise ValueError(
+                f"SyncBatchNorm({self.num_features}): input {input.shape}: want (n, c, …) of "
+                f"{self.num_features} channels c and 2 to 5 dimensions"
+            )
+        want_one_dtype("batch_norm", input, self.weight, self.bias)
+        size = *input.shape[:2], math.prod(input.shape[2:])
+        total, mean, var = moments(wide(input.data).reshape(size), self.comm)
+        if total < 2:
+            raise ValueError(
+                f"SyncBatchNorm: {total} values a channel on all {self.comm.size} ranks together: "
+                "want 2 or more: a larger batch, or eval()"
+            )
+        self._follow(mean, var * (total / (total - 1)))
+        return _batch_norm(
+            input, self.weight, self.bias, mean=mean, var=var, eps=self.eps, total=total,
+            comm=self.comm,
+        )  # fmt: skip
+
+    def _follow(self, mean: xp.ndarray, unbiased: xp.ndarray) -> None:
+        """Running statistics, if there are any, move towards those of this batch."""
+        momentum, tracked = self.momentum, self.num_batches_tracked
+        if tracked is None:
+            return
+        tracked.data += 1
+        if momentum is None:
+            momentum = 1 / int(tracked)
+        for running, new in ((self.running_mean, mean), (self.running_var, unbiased)):
+            assert running is not None
+            batch.follow(running.data, new, momentum)
+
+
+def convert_sync_batchnorm(module: Module, comm: Communicator) -> Module:
+    """The module with a SyncBatchNorm in place of every batch norm, of the same parameters.
+
+    Changed in place; only where the module itself is a batch norm, what is returned is another.
+    """
+    return _converted(module, comm, {})
+
+
+def _converted(module: Module, comm: Communicator, done: dict[int, Module]) -> Module:
+    if id(module) not in done:  # one that is used twice stays one
+        done[id(module)] = module
+        if isinstance(module, _BatchNorm) and not isinstance(module, SyncBatchNorm):
+            done[id(module)] = _twin(module, comm)
+        for name, child in list(vars(module).items()):
+            if isinstance(child, Module):
+                setattr(module, name, _converted(child, comm, done))
+    return done[id(module)]
+
+
+def _twin(norm: _BatchNorm, comm: Communicator) -> SyncBatchNorm:
+    sync = SyncBatchNorm(
+        norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats,
+        comm=comm,
+    )  # fmt: skip
+    for name in SHARED:
+        setattr(sync, name, getattr(norm, name))
+    return sync

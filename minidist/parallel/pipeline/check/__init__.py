@@ -1,0 +1,1 @@
+"""Check a schedule before any rank starts."""

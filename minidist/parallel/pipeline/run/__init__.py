@@ -1,0 +1,1 @@
+"""Run a schedule on ranks, simulated or MPI."""

@@ -1,0 +1,1 @@
+"""Study a schedule without running it: simulate, draw, report."""

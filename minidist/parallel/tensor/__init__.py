@@ -1,0 +1,1 @@
+"""Tensor parallelism: the weights of a layer in parts, one a rank."""

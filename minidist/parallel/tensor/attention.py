@@ -1,0 +1,56 @@
+"""Self-attention by heads: each rank has some of them, and those of the keys that they share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...comm import Communicator
+from ...comm.alone import Alone
+from ...kernels import arrays as xp
+from ...nn import Module
+from ...nn import functional as F
+from ...tensor.dtypes import DEFAULT, DTypeLike
+from ...tensor.tensor import Tensor
+from ..layout import shares
+from ..sequence import Tokens
+from .linear import ColumnParallelLinear, RowParallelLinear
+
+
+class ParallelAttention(Module):
+    """Multi-head self-attention (b, s, e) -> (b, s, e) with grouped queries (Ainslie et al. 2023).
+
+    `kv_heads` heads of keys and values, each for heads / kv_heads of the queries; a rank has whole
+    groups. qkv.weight has the rows of all queries, then keys, then values. One product in, one sum
+    out: as many messages as plain tensor parallelism (Shoeybi et al. 2019, 3).
+    """
+
+    def __init__(
+        self, embed_dim: int, num_heads: int, kv_heads: int | None = None, bias: bool = True, *,
+        is_causal: bool = True, comm: Communicator | None = None, tokens: Tokens | None = None,
+        dtype: DTypeLike = DEFAULT,
+    ):  # fmt: skip
+        kv_heads = num_heads if kv_heads is None else kv_heads
+        if embed_dim % num_heads or num_heads % kv_heads:
+            raise ValueError(
+                f"ParallelAttention: {embed_dim} in {num_heads} heads that share {kv_heads} of "
+                "keys: want multiples, of heads and of groups"
+            )
+        comm, self.is_causal, self.width = comm or Alone(), is_causal, embed_dim // num_heads
+        group, kv = num_heads // kv_heads * self.width, kv_heads * self.width
+        mine, keys = shares(embed_dim, comm, group), shares(kv, comm, self.width)
+        self.sizes = [len(mine), len(keys), len(keys)]
+        index = xp.concatenate([mine, embed_dim + keys, embed_dim + kv + keys])
+        rows: dict[str, Any] = {"comm": comm, "tokens": tokens, "dtype": dtype}
+        self.qkv = ColumnParallelLinear(embed_dim, embed_dim + 2 * kv, bias, index=index, **rows)
+        self.out_proj = RowParallelLinear(embed_dim, embed_dim, bias, unit=group, **rows)
+
+    def forward(self, input: Tensor) -> Tensor:
+        q, k, v = (self._heads(part) for part in self.qkv(input).split(self.sizes, -1))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=self.is_causal, enable_gqa=True)
+        b, heads, s, width = y.shape
+        return self.out_proj(y.transpose(1, 2).reshape(b, s, heads * width))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(b, s, heads · width) -> (b, heads, s, width)."""
+        b, s, e = x.shape
+        return x.reshape(b, s, e // self.width, self.width).transpose(1, 2)

@@ -1,0 +1,1 @@
+"""ZeRO: optimiser states, gradients and parameters in shards, one a rank."""

@@ -1,0 +1,270 @@
+"""ZeRO, stages 1 and 2: each rank keeps a shard of the optimiser's states, then of gradients too.
+
+Rajbhandari et al. 2020 (arXiv 1910.02054). The loss of a rank is its own sum divided by the global
+count, and gradients are summed, as in data.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from ...autograd.versions import mark_changed
+from ...comm import Communicator, Request, all_reduce
+from ...comm.texts import share
+from ...kernels import arrays as xp
+from ...kernels.halves import as_dtype, held
+from ...nn import Module, Parameter
+from ...nn.utils import clip_grads_with_norm_
+from ...optim import Muon, Optimizer
+from ...tensor.tensor import Tensor
+from .flat import Flat, Piece, buckets, bytes_held, squares
+
+MIB = 1 << 20
+
+
+class Zero:
+    """An optimiser of which each rank of `comm` holds the states of its shard alone.
+
+    model, comm, and an optimiser's class with its arguments; `params` may be groups, as for any
+    optimiser. Every rank must begin with the same parameters (broadcast_parameters). A step is
+    backward(), sum_gradients(), clip_grad_norm_(…) if wanted, step(), zero_grad().
+
+    Stage 1 sums gradients in sum_gradients(), and leaves the sum in this rank's stretch of each
+    .grad. Stage 2 sums a bucket as soon as backward has filled it, keeps the shard and frees the
+    rest: after backward() no .grad is left, and a second backward() adds to the shard. Inside
+    no_sync() it keeps whole local gradients instead, which the next backward() sums.
+
+    With `replicate_comm`, across which shards are alike, gradients are summed over it as well.
+    """
+
+    stages: tuple[int, ...] = (1, 2)
+
+    def __init__(
+        self, model: Module, comm: Communicator, optimizer_class: type[Optimizer],
+        params: Iterable[Any] | None = None, *, stage: int = 2, bucket_bytes: int = 4 * MIB,
+        algorithm: str = "ring", replicate_comm: Communicator | None = None, **defaults: Any,
+    ):  # fmt: skip
+        if stage not in self.stages:
+            raise ValueError(f"{type(self).__name__}: stage {stage}: want one of {self.stages} "
+                             "(stage 3 is Zero3, in zero3.py)")  # fmt: skip
+        self.model, self.comm, self.stage = model, comm, stage
+        self.algorithm, self.replicate_comm = algorithm, replicate_comm
+        self.bucket_bytes, self.syncing = bucket_bytes, True
+        groups = _groups(list(model.parameters()) if params is None else list(params))
+        _check(model, optimizer_class, groups)
+        self.flats = self._make_flats()
+        own = [{**g, "params": self._own(g["params"])} for g in groups]
+        self.optimizer = optimizer_class(own, **defaults)
+        self.next, self.ready = 0, set[Parameter]()  # the flat to be summed next; filled gradients
+        self.going: tuple[Flat, Request] | None = None
+        self.summed = False
+        self.handles = [] if stage == 1 else [
+            p.register_post_accumulate_grad_hook(functools.partial(self._arrived, k))
+            for k, flat in enumerate(self.flats) for p in flat.params
+        ]  # fmt: skip
+
+    def _make_flats(self) -> list[Flat]:
+        """Buckets, the last layers' first: theirs are the first gradients that are ready."""
+        found = buckets([p for p in self.model.parameters() if p.requires_grad], self.bucket_bytes)
+        return [Flat(f"bucket {k}", bucket, self.comm) for k, bucket in enumerate(found)]
+
+    def _own(self, params: Iterable[Parameter]) -> list[Parameter]:
+        """This rank's pieces of some parameters: a group's hyper-parameters stay with them."""
+        wanted = set(params)
+        return [piece.own for piece in self.pieces if piece.param in wanted]
+
+    @property
+    def pieces(self) -> list[Piece]:
+        return [piece for flat in self.flats for piece in flat.pieces]
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return self.optimizer.param_groups
+
+    # Gradients
+
+    @contextlib.contextmanager
+    def no_sync(self) -> Iterator[None]:
+        """Inside, backward() adds to whole local gradients; nothing is sent."""
+        before, self.syncing = self.syncing, False
+        try:
+            yield
+        finally:
+            self.syncing = before
+
+    def _arrived(self, number: int, p: Parameter) -> None:
+        """A gradient is complete: sum the flats that are, in one order on all ranks."""
+        if number < self.next:  # a further backward(): end what the one before began
+            self._flush()
+        if not self.syncing:
+            return
+        self.ready.add(p)
+        while self.next < len(self.flats) and self.ready.issuperset(self.flats[self.next].params):
+            self._start_next()
+
+    def _start_next(self) -> None:
+        """Start to sum a flat; only one is under way at a time."""
+        self._finish()
+        flat, self.next = self.flats[self.next], self.next + 1
+        self.going = flat, flat.start_reducing(self.algorithm)
+        if self.stage > 1:
+            for p in flat.params:
+                p.grad = None
+
+    def _finish(self) -> None:
+        if self.going is None:
+            return
+        (flat, request), self.going = self.going, None
+        mine = request.wait()
+        if self.replicate_comm is not None:
+            all_reduce(self.replicate_comm, mine, algorithm=self.algorithm, out=mine)
+        (flat.overwrite_gradient if self.stage == 1 else flat.add_gradient)(mine)
+
+    def _flush(self) -> None:
+        while self.next < len(self.flats):
+            self._start_next()
+        self._finish()
+        self.next = 0
+        self.ready.clear()
+
+    def sum_gradients(self) -> None:
+        """Sum over the ranks what backward() has not summed yet; inside no_sync() nothing."""
+        if self.syncing:
+            self._flush()
+            self.summed = True
+
+    def clip_grad_norm_(self, max_norm: float) -> Tensor:
+        """g ← g · min(1, max_norm / (norm + 1e-6)), norm over the whole gradient; returns norm.
+
+        Every rank adds up its own squares in float64, and these sums are added in rank order: the
+        factor has the same bits on all ranks.
+        """
+        grads = [p.own.grad.data for p in self.pieces if p.own.grad is not None]
+        mine = xp.array([squares(grads)], xp.float64)
+        norm = math.sqrt(all_reduce(self.comm, mine, algorithm="ordered")[0])
+        clip_grads_with_norm_([p.own for p in self.pieces], max_norm, norm)
+        return Tensor.of(xp.array(norm, xp.float64))
+
+    def step(self) -> None:
+        """Update this rank's shard, and share it."""
+        if not self.summed:
+            raise RuntimeError("step() without gradients: call backward(), then sum_gradients()")
+        self.optimizer.step()
+        self._share()
+
+    def _share(self) -> None:
+        for flat in self.flats:
+            flat.whole[...] = flat.gather(flat.shard, "parameter")  # type: ignore[index]
+            mark_changed(flat.shard, f"{type(self).__name__}.step")
+
+    def zero_grad(self) -> None:
+        self.summed = False
+        for flat in self.flats:
+            flat.drop_gradient()
+
+    # State, in the layout of a checkpoint of one process
+
+    def gathered(self, write: bool = False) -> contextlib.AbstractContextManager:
+        """Inside, the model is whole; with `write`, changes to it are kept."""
+        return contextlib.nullcontext()
+
+    def full_state_dict(self) -> dict[str, Any]:
+        """{"model": arrays by name, "optimizer": {"exp_avg.<name>": …}, "step": …}, on every rank.
+
+        All ranks call it. It takes room for the whole model and the whole optimiser.
+        """
+        with self.gathered():
+            model = {k: v.copy() for k, v in self.model.state_dict().items()}
+        states = self.optimizer.state
+        step = max((int(s.get("step", 0)) for s in states.values()), default=0)
+        step = int(all_reduce(self.comm, xp.array([step]), "max")[0])
+        return {"model": model, "optimizer": dict(self._state_arrays()), "step": step}
+
+    def _state_arrays(self) -> Iterator[tuple[str, xp.ndarray]]:
+        keys = self._state_keys()
+        kinds = sorted({key.split(".", 1)[0] for key in keys})
+        names = self._names()
+        for flat in self.flats:
+            for kind in kinds:
+                if all(f"{kind}.{names[p]}" not in keys for p in flat.params):
+                    continue
+                mine = xp.zeros_like(flat.shard, held(flat.shard.dtype))
+                for piece in flat.pieces:
+                    mine[piece.at] = self.optimizer.state[piece.own].get(kind, 0)
+                for p, part in flat.parts(flat.gather(mine, kind)):
+                    if f"{kind}.{names[p]}" in keys:
+                        yield f"{kind}.{names[p]}", part
+
+    def _state_keys(self) -> set[str]:
+        """Of all ranks: one without a piece of a parameter cannot tell what states it has."""
+        names, states = self._names(), self.optimizer.state
+        mine = [f"{kind}.{names[piece.param]}" for piece in self.pieces
+                for kind in states[piece.own] if kind != "step"]  # fmt: skip
+        texts = share(self.comm, "\n".join(mine).encode())
+        return {key for text in texts for key in text.decode().split("\n") if key}
+
+    def _names(self) -> dict[Parameter, str]:
+        return {p: name for name, p in self.model.named_parameters()}
+
+    def load_full_state_dict(self, state: dict[str, Any]) -> None:
+        """Take this rank's part of what full_state_dict of any layout returned."""
+        with self.gathered(write=True):
+            self.model.load_state_dict(state["model"])
+        by_name: dict[str, dict[str, xp.ndarray]] = {}
+        for key, array in state["optimizer"].items():
+            kind, name = key.split(".", 1)
+            by_name.setdefault(name, {})[kind] = array
+        names = self._names()
+        for piece in self.pieces:
+            arrays, own = by_name.get(names[piece.param], {}), self.optimizer.state[piece.own]
+            own.clear()
+            for kind, array in arrays.items():
+                mine = xp.at_home_of(piece.own.data, array.reshape(-1)[piece.part].copy())
+                own[kind] = as_dtype(mine, held(piece.own.dtype))
+            if arrays:
+                own["step"] = state["step"]
+
+    def nbytes(self) -> dict[str, int]:
+        """Bytes that this rank holds now, by what they are for."""
+        tensors = [*self.model.parameters(), *(p.own for p in self.pieces)]
+        return bytes_held(tensors, self.optimizer.state, self._shards())
+
+    def _shards(self) -> list[xp.ndarray]:
+        return [flat.shard for flat in self.flats]
+
+    def close(self) -> None:
+        """Leave the model as an ordinary one."""
+        for handle in self.handles:
+            handle.remove()
+        self.handles = []
+
+
+def _groups(params: list[Any]) -> list[dict[str, Any]]:
+    groups = params if params and isinstance(params[0], dict) else [{"params": params}]
+    return [{**g, "params": list(g["params"])} for g in groups]
+
+
+def _check(model: Module, optimizer_class: type, groups: list[dict[str, Any]]) -> None:
+    """Refuse what would be wrong in silence."""
+    if issubclass(optimizer_class, Muon):
+        raise TypeError(
+            "ZeRO updates stretches of parameters, and Muon needs whole matrices: use an "
+            "elementwise optimiser (SGD, Adagrad, RMSprop, Adam, AdamW, Lion)"
+        )
+    given = [p for g in groups for p in g["params"]]
+    if len({id(p) for p in given}) < len(given):
+        raise ValueError("ZeRO: a parameter is given twice: it would be updated twice")
+    theirs = {p: name for name, p in model.named_parameters() if p.requires_grad}
+    if strangers := set(given) - set(model.parameters()):
+        shapes = ", ".join(str(p.shape) for p in strangers)
+        raise ValueError(f"ZeRO: parameters of shape {shapes} in `params` are not the model's")
+    if not theirs:
+        raise ValueError("ZeRO: no parameter of the model requires grad: there is nothing to train")
+    if forgotten := [name for p, name in theirs.items() if p not in set(given)]:
+        raise ValueError(
+            f"ZeRO: {', '.join(forgotten)} in no group: add a group or requires_grad_(False)"
+        )

@@ -1,0 +1,1 @@
+"""The Tensor, and how one is made."""

@@ -1,0 +1,193 @@
+"""Making Tensors: PyTorch's names, float32 unless another dtype is asked for."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from ..kernels import arrays as xp
+from ..kernels.halves import held
+from .device import moved
+from .dtypes import DEFAULT, DTypeLike, as_array, dtype_of, float64
+from .random import default_generator
+from .tensor import Tensor
+
+
+def _sizes(size: tuple) -> tuple[int, ...]:
+    return tuple(size[0]) if len(size) == 1 and isinstance(size[0], tuple | list) else size
+
+
+def _placed(create: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Let it take device=, and its sizes by the name of size too."""
+    parameters = str(inspect.signature(create))
+    spread, like = "*size" in parameters, parameters.startswith("(input")
+
+    @functools.wraps(create)
+    def on_device(*args: Any, device: Any = None, **options: Any) -> Tensor:
+        if spread and "size" in options:
+            args = (options.pop("size"),)
+        beside = args[0].data if like and device is None else None
+        with xp.beside(beside):  # made there, not sent there
+            made = create(*args, **options)
+        if device is None and like:
+            device = args[0].device
+        if device is not None:
+            made.data = moved(made.data, device)
+        return made
+
+    return on_device
+
+
+@_placed
+def tensor(data: Any, dtype: DTypeLike = None, requires_grad: bool = False) -> Tensor:
+    """A tensor with a copy of data: numbers, nested lists, an array or a tensor."""
+    dtype = _told(data) if dtype is None else dtype
+    made = Tensor(data, dtype=dtype)
+    made.data = made.data.copy()
+    return made.requires_grad_(requires_grad)
+
+
+def _told(data: Any) -> DTypeLike:
+    """float64 if a list begins with NumPy's numbers or arrays of it, which are no Python floats."""
+    while isinstance(data, list | tuple) and data:
+        data = data[0]
+    typed = isinstance(data, xp.ndarray | xp.generic | Tensor)  # None would equal float64
+    return float64 if typed and data.dtype == float64 else None
+
+
+@_placed
+def as_tensor(data: Any, dtype: DTypeLike = None) -> Tensor:
+    """As tensor, but without a copy where none is needed."""
+    return data.to(data.dtype if dtype is None else dtype) if isinstance(data, Tensor) else Tensor(
+        data, dtype=dtype
+    )  # fmt: skip
+
+
+def from_numpy(array: xp.ndarray) -> Tensor:
+    """A tensor that shares the array's memory."""
+    return Tensor(array)
+
+
+@_placed
+def full(
+    size: Any, fill_value: Any, dtype: DTypeLike = None, requires_grad: bool = False
+) -> Tensor:
+    """A tensor of one value, whose dtype it takes unless another is given."""
+    value = fill_value.item() if isinstance(fill_value, Tensor | xp.generic) else fill_value
+    dtype = as_array(value, None).dtype if dtype is None else dtype_of(dtype)
+    shape = _sizes((size,))
+    if any(n < 0 for n in shape):
+        raise RuntimeError(f"a tensor of shape {shape}: sizes are 0 or more")
+    return Tensor(xp.full(shape, value, held(dtype_of(dtype))), requires_grad, dtype)
+
+
+@_placed
+def zeros(*size: Any, dtype: DTypeLike = DEFAULT, requires_grad: bool = False) -> Tensor:
+    return full(_sizes(size), 0, dtype, requires_grad)
+
+
+@_placed
+def ones(*size: Any, dtype: DTypeLike = DEFAULT, requires_grad: bool = False) -> Tensor:
+    return full(_sizes(size), 1, dtype, requires_grad)
+
+
+@_placed
+def empty(*size: Any, dtype: DTypeLike = DEFAULT, requires_grad: bool = False) -> Tensor:
+    """Whatever is in the memory: for what is written to before it is read."""
+    return Tensor(xp.empty(_sizes(size), held(dtype_of(dtype))), requires_grad, dtype)
+
+
+@_placed
+def eye(
+    n: int, m: int | None = None, dtype: DTypeLike = DEFAULT, requires_grad: bool = False
+) -> Tensor:
+    """(n, m), or (n, n): ones on the diagonal, zeros elsewhere."""
+    if min(n, n if m is None else m) < 0:
+        raise RuntimeError(f"eye of sizes {n} and {m}: want 0 or more")
+    return Tensor(xp.eye(n, m, dtype=held(dtype_of(dtype))), requires_grad, dtype)
+
+
+@_placed
+def arange(
+    start: Any = 0, end: Any = None, step: Any = 1, dtype: DTypeLike = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """arange(end), arange(start, end) or arange(start, end, step)."""
+    start, end = (0, start) if end is None else (start, end)
+    start, end, step = (a.item() if isinstance(a, Tensor) else a for a in (start, end, step))
+    if not step or (end - start) * step < 0:
+        raise RuntimeError(f"arange from {start} to {end} by {step}: it never arrives")
+    array = xp.arange(start, end, step)
+    default = DEFAULT if array.dtype.kind == "f" else array.dtype
+    return Tensor(array, requires_grad, default if dtype is None else dtype)
+
+
+@_placed
+def linspace(
+    start: float, end: float, steps: int, dtype: DTypeLike = DEFAULT, requires_grad: bool = False
+) -> Tensor:
+    """So many numbers from start to end, both included, equally far apart."""
+    if steps < 0:
+        raise RuntimeError(f"linspace of {steps} steps: want 0 or more")
+    return Tensor(xp.linspace(start, end, steps), requires_grad, dtype)
+
+
+def _drawn(array: xp.ndarray, name: str, dtype: DTypeLike, requires_grad: bool) -> Tensor:
+    if held(dtype_of(dtype)).kind != "f":
+        raise NotImplementedError(f"{name} of {dtype_of(dtype).name}: use randint")
+    return Tensor(array, requires_grad, dtype)
+
+
+@_placed
+def randn(*size: Any, dtype: DTypeLike = DEFAULT, requires_grad: bool = False) -> Tensor:
+    """Standard normal numbers from the default stream."""
+    numbers = default_generator().standard_normal(_sizes(size))
+    return _drawn(numbers, "randn", dtype, requires_grad)
+
+
+@_placed
+def rand(*size: Any, dtype: DTypeLike = DEFAULT, requires_grad: bool = False) -> Tensor:
+    """Uniform numbers in [0, 1) from the default stream."""
+    return _drawn(default_generator().random(_sizes(size)), "rand", dtype, requires_grad)
+
+
+@_placed
+def randint(low: int = 0, high: Any = None, size: Any = None, dtype: DTypeLike = "int64") -> Tensor:
+    """Integers from low to high - 1; randint(high, size) draws from 0."""
+    low, high, size = (0, low, high) if size is None else (low, high, size)
+    low, high = (0, low) if high is None else (low, high)
+    if low >= high:
+        raise RuntimeError(f"randint from {low} to {high}: the second must be larger")
+    return Tensor(default_generator().integers(low, high, _sizes((size,))), dtype=dtype)
+
+
+@_placed
+def randperm(n: int, dtype: DTypeLike = "int64") -> Tensor:
+    """0 to n - 1 in random order."""
+    return Tensor(default_generator().permutation(n), dtype=dtype)
+
+
+# Of another tensor's shape, and of its dtype unless another is given
+
+
+@_placed
+def full_like(
+    input: Tensor, fill_value: Any, dtype: DTypeLike = None, requires_grad: bool = False
+) -> Tensor:
+    return full(input.shape, fill_value, input.dtype if dtype is None else dtype, requires_grad)
+
+
+def _like(create: Any) -> Any:
+    @_placed
+    def of_shape(input: Tensor, dtype: DTypeLike = None, requires_grad: bool = False) -> Tensor:
+        dtype = input.dtype if dtype is None else dtype
+        return create(input.shape, dtype=dtype, requires_grad=requires_grad)
+
+    of_shape.__name__ = f"{create.__name__}_like"
+    return of_shape
+
+
+zeros_like, ones_like, empty_like = _like(zeros), _like(ones), _like(empty)
+rand_like, randn_like = _like(rand), _like(randn)

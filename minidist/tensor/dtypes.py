@@ -1,0 +1,82 @@
+"""Arrays under the Tensors: dtypes, their defaults, and a heap that is kept for reuse."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+from ..autograd.modes import current
+from ..kernels import arrays as xp
+from ..kernels.halves import BFLOAT16, as_dtype
+from ..kernels.halves import is_floating as is_floating
+from ..kernels.halves import name_of as name_of
+
+DTypeLike = Any  # a dtype, a NumPy scalar type or one of the names below
+
+DTYPES: dict[str, xp.dtype] = {
+    name: xp.dtype(name)
+    for name in "float16 float32 float64 int8 uint8 int16 int32 int64 bool".split()  # noqa: SIM905
+}
+KNOWN = frozenset(DTYPES.values())
+DTYPES["bfloat16"] = BFLOAT16  # its bits: an array of uint16 that nobody calls so may be numbers
+BFLOAT16_INFO = SimpleNamespace(
+    dtype="bfloat16", bits=16, eps=2.0**-7, resolution=0.01, max=255 * 2.0**120,
+    min=-255 * 2.0**120, tiny=2.0**-126, smallest_normal=2.0**-126,
+)  # fmt: skip
+float16, float32, float64 = DTYPES["float16"], DTYPES["float32"], DTYPES["float64"]
+int8, int16, int32 = DTYPES["int8"], DTYPES["int16"], DTYPES["int32"]
+int64, uint8, bool_ = DTYPES["int64"], DTYPES["uint8"], DTYPES["bool"]
+DEFAULT = float32
+
+
+def dtype_of(dtype: DTypeLike) -> xp.dtype:
+    """The dtype behind a name such as 'float32'; a TypeError lists the names there are."""
+    if isinstance(dtype, xp.dtype) and dtype == BFLOAT16:
+        return BFLOAT16
+    name = xp.dtype(dtype).name if not isinstance(dtype, str) else dtype
+    if name == "complex128" and current().complex_numbers:
+        return xp.dtype(name)
+    if name not in DTYPES:
+        raise TypeError(f"no dtype {name!r} here: choose one of {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def as_array(data: Any, dtype: DTypeLike = None) -> xp.ndarray:
+    """An array from numbers, lists or arrays: Python floats become float32, as in PyTorch.
+
+    An array of uint16 holds numbers, but with dtype bfloat16 its bits.
+    """
+    array = xp.asarray(data)
+    if dtype is not None:
+        dtype = dtype_of(dtype)
+        return array.astype(dtype) if array.dtype == BFLOAT16 != dtype else as_dtype(array, dtype)
+    if array.dtype == float64 and not isinstance(data, xp.ndarray | xp.generic):
+        return array.astype(DEFAULT)
+    if array.dtype not in KNOWN:
+        dtype_of(array.dtype.name)  # uint16 too: numbers, or bfloat16's bits? it was not said
+    return array
+
+
+def finfo(dtype: DTypeLike) -> Any:
+    """The limits of a floating-point dtype: eps, max, min, tiny, …, as numpy.finfo."""
+    dtype = dtype_of(dtype)
+    return BFLOAT16_INFO if dtype == BFLOAT16 else xp.finfo(dtype)
+
+
+def keep_heap() -> None:
+    """Ask glibc to reuse freed memory instead of returning it and faulting it in anew.
+
+    Every step of a training run allocates the same large temporaries; by default each one over
+    128 KiB is mapped afresh and its pages are zeroed by the kernel. Does nothing elsewhere.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "gnu_get_libc_version"):
+        return
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3
+    libc.mallopt(mmap_threshold, 1 << 30)
+    libc.mallopt(trim_threshold, 2**31 - 1)
+    libc.mallopt(top_pad, 256 << 20)

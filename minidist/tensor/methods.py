@@ -1,0 +1,365 @@
+"""Every operator and method of Tensor, bound to its operation: a line each.
+
+`import minidist` imports this file after the operations, so no operation needs to know it.
+"""
+
+# mypy: disable-error-code="method-assign, assignment"
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from .. import ops
+from ..kernels import arrays as xp
+from ..ops import transfer
+from . import creation, inplace, sampling
+from .inplace import in_place
+from .tensor import Tensor
+
+
+def reflected(operation: Callable) -> Callable:
+    """The operation with its two arguments swapped: `1 - x` is sub(1, x)."""
+    return lambda self, other: operation(other, self)
+
+
+def comparison(operation: Callable) -> Callable:
+    """The operation on tensors, arrays and numbers; of anything else Python decides."""
+    numbers = Tensor | xp.ndarray | xp.generic | bool | int | float
+
+    def compare(self: Tensor, other: Any) -> Any:
+        return operation(self, other) if isinstance(other, numbers) else NotImplemented
+
+    return compare
+
+
+def like_self(create: Callable) -> Callable:
+    """A function of creation.py, with the tensor's dtype and device unless others are given."""
+
+    @functools.wraps(create)
+    def new(self: Tensor, *args: Any, **options: Any) -> Tensor:
+        return create(*args, **{"dtype": self.dtype, "device": self.device} | options)
+
+    return new
+
+
+# NumPy's names for operations that PyTorch calls otherwise
+UFUNCS = {"subtract": "sub", "multiply": "mul", "divide": "div", "power": "pow", "equal": "eq",
+          "not_equal": "ne", "less": "lt", "less_equal": "le", "greater": "gt",
+          "greater_equal": "ge"}  # fmt: skip
+
+
+def array_ufunc(self: Tensor, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+    """array + tensor is a Tensor; array += tensor writes into the array."""
+    operation = getattr(ops, UFUNCS.get(ufunc.__name__, ufunc.__name__), None)
+    if method == "__call__" and not options and operation is not None:
+        return operation(*(Tensor(x) if isinstance(x, xp.ndarray) else x for x in inputs))
+    arrays = (x.numpy() if isinstance(x, Tensor) else x for x in inputs)
+    return getattr(ufunc, method)(*arrays, **options)
+
+
+Tensor.__array_ufunc__ = array_ufunc
+Tensor.nelement = Tensor.numel
+Tensor.T = property(lambda self: ops.permute(self, *reversed(range(self.ndim))))
+Tensor.mT = property(lambda self: ops.transpose(self, -2, -1))
+
+# Arithmetic
+
+Tensor.__add__ = ops.add
+Tensor.__radd__ = reflected(ops.add)
+Tensor.__sub__ = ops.sub
+Tensor.__rsub__ = reflected(ops.sub)
+Tensor.__mul__ = ops.mul
+Tensor.__rmul__ = reflected(ops.mul)
+Tensor.__truediv__ = ops.div
+Tensor.__rtruediv__ = reflected(ops.div)
+Tensor.__floordiv__ = ops.floor_divide
+Tensor.__rfloordiv__ = reflected(ops.floor_divide)
+Tensor.__mod__ = ops.remainder
+Tensor.__rmod__ = reflected(ops.remainder)
+Tensor.__pow__ = ops.pow
+Tensor.__rpow__ = reflected(ops.pow)
+Tensor.__matmul__ = ops.matmul
+Tensor.__rmatmul__ = reflected(ops.matmul)
+Tensor.__neg__ = ops.neg
+Tensor.__abs__ = ops.abs
+Tensor.add = ops.add
+Tensor.sub = ops.sub
+Tensor.subtract = ops.subtract
+Tensor.mul = ops.mul
+Tensor.multiply = ops.multiply
+Tensor.div = ops.div
+Tensor.divide = ops.divide
+Tensor.true_divide = ops.true_divide
+Tensor.floor_divide = ops.floor_divide
+Tensor.remainder = ops.remainder
+Tensor.pow = ops.pow
+Tensor.neg = ops.neg
+Tensor.negative = ops.negative
+Tensor.lerp = ops.lerp
+Tensor.maximum = ops.maximum
+Tensor.minimum = ops.minimum
+Tensor.clamp = ops.clamp
+Tensor.clip = ops.clip
+
+# Elementwise functions
+
+Tensor.abs = ops.abs
+Tensor.absolute = ops.absolute
+Tensor.acos = ops.acos
+Tensor.acosh = ops.acosh
+Tensor.asin = ops.asin
+Tensor.asinh = ops.asinh
+Tensor.atan = ops.atan
+Tensor.atanh = ops.atanh
+Tensor.ceil = ops.ceil
+Tensor.cos = ops.cos
+Tensor.cosh = ops.cosh
+Tensor.erf = ops.erf
+Tensor.exp = ops.exp
+Tensor.expm1 = ops.expm1
+Tensor.floor = ops.floor
+Tensor.log = ops.log
+Tensor.log10 = ops.log10
+Tensor.log1p = ops.log1p
+Tensor.log2 = ops.log2
+Tensor.reciprocal = ops.reciprocal
+Tensor.relu = ops.relu
+Tensor.rsqrt = ops.rsqrt
+Tensor.sigmoid = ops.sigmoid
+Tensor.sign = ops.sign
+Tensor.sin = ops.sin
+Tensor.sinh = ops.sinh
+Tensor.sqrt = ops.sqrt
+Tensor.square = ops.square
+Tensor.tan = ops.tan
+Tensor.tanh = ops.tanh
+Tensor.trunc = ops.trunc
+Tensor.atan2 = ops.atan2
+Tensor.gelu = ops.gelu
+Tensor.round = ops.round
+
+# Comparisons and logic
+
+Tensor.__eq__ = comparison(ops.eq)
+Tensor.__ne__ = comparison(ops.ne)
+Tensor.__lt__ = comparison(ops.lt)
+Tensor.__le__ = comparison(ops.le)
+Tensor.__gt__ = comparison(ops.gt)
+Tensor.__ge__ = comparison(ops.ge)
+Tensor.__and__ = ops.bitwise_and
+Tensor.__rand__ = reflected(ops.bitwise_and)
+Tensor.__or__ = ops.bitwise_or
+Tensor.__ror__ = reflected(ops.bitwise_or)
+Tensor.__xor__ = ops.bitwise_xor
+Tensor.__rxor__ = reflected(ops.bitwise_xor)
+Tensor.__invert__ = ops.bitwise_not
+Tensor.eq = ops.eq
+Tensor.ne = ops.ne
+Tensor.lt = ops.lt
+Tensor.le = ops.le
+Tensor.gt = ops.gt
+Tensor.ge = ops.ge
+Tensor.equal = ops.equal
+Tensor.greater = ops.greater
+Tensor.greater_equal = ops.greater_equal
+Tensor.less = ops.less
+Tensor.less_equal = ops.less_equal
+Tensor.not_equal = ops.not_equal
+Tensor.logical_and = ops.logical_and
+Tensor.logical_or = ops.logical_or
+Tensor.logical_xor = ops.logical_xor
+Tensor.bitwise_and = ops.bitwise_and
+Tensor.bitwise_or = ops.bitwise_or
+Tensor.bitwise_xor = ops.bitwise_xor
+Tensor.logical_not = ops.logical_not
+Tensor.bitwise_not = ops.bitwise_not
+Tensor.isfinite = ops.isfinite
+Tensor.isinf = ops.isinf
+Tensor.isnan = ops.isnan
+Tensor.isclose = ops.isclose
+Tensor.allclose = ops.allclose
+Tensor.where = lambda self, condition, other: ops.where(condition, self, other)
+Tensor.masked_fill = ops.masked_fill
+
+# Reductions, order
+
+Tensor.sum = ops.sum
+Tensor.mean = ops.mean
+Tensor.var = ops.var
+Tensor.std = ops.std
+Tensor.prod = ops.prod
+Tensor.norm = ops.norm
+Tensor.logsumexp = ops.logsumexp
+Tensor.softmax = ops.softmax
+Tensor.log_softmax = ops.log_softmax
+Tensor.amax = ops.amax
+Tensor.amin = ops.amin
+Tensor.any = ops.any
+Tensor.all = ops.all
+Tensor.count_nonzero = ops.count_nonzero
+Tensor.cumsum = ops.cumsum
+Tensor.cumprod = ops.cumprod
+Tensor.max = ops.max
+Tensor.min = ops.min
+Tensor.median = ops.median
+Tensor.argmax = ops.argmax
+Tensor.argmin = ops.argmin
+Tensor.sort = ops.sort
+Tensor.argsort = ops.argsort
+Tensor.topk = ops.topk
+Tensor.unique = ops.unique
+Tensor.bincount = ops.bincount
+
+# Products
+
+Tensor.matmul = ops.matmul
+Tensor.mm = ops.mm
+Tensor.bmm = ops.bmm
+Tensor.mv = ops.mv
+Tensor.dot = ops.dot
+Tensor.outer = ops.outer
+Tensor.addmm = ops.addmm
+
+# Shapes
+
+Tensor.reshape = ops.reshape
+Tensor.view = ops.view
+Tensor.flatten = ops.flatten
+Tensor.unflatten = ops.unflatten
+Tensor.ravel = lambda self: ops.reshape(self, -1)
+Tensor.reshape_as = lambda self, other: ops.reshape(self, other.shape)
+Tensor.view_as = lambda self, other: ops.view(self, other.shape)
+Tensor.permute = ops.permute
+Tensor.transpose = ops.transpose
+Tensor.swapaxes = ops.swapaxes
+Tensor.swapdims = ops.swapdims
+Tensor.movedim = ops.movedim
+Tensor.moveaxis = ops.moveaxis
+Tensor.t = ops.t
+Tensor.squeeze = ops.squeeze
+Tensor.unsqueeze = ops.unsqueeze
+Tensor.expand = ops.expand
+Tensor.broadcast_to = ops.broadcast_to
+Tensor.expand_as = lambda self, other: ops.expand(self, other.shape)
+Tensor.repeat = ops.repeat
+Tensor.tile = ops.tile
+Tensor.repeat_interleave = ops.repeat_interleave
+Tensor.contiguous = ops.contiguous
+Tensor.clone = ops.clone
+Tensor.flip = ops.flip
+Tensor.roll = ops.roll
+Tensor.split = ops.split
+Tensor.chunk = ops.chunk
+Tensor.unbind = ops.unbind
+Tensor.tril = ops.tril
+Tensor.triu = ops.triu
+Tensor.diag = ops.diag
+Tensor.diagonal = ops.diagonal
+
+# Indices
+
+Tensor.__getitem__ = ops.getitem
+Tensor.gather = ops.gather
+Tensor.scatter = ops.scatter
+Tensor.scatter_add = ops.scatter_add
+Tensor.index_select = ops.index_select
+Tensor.index_add = ops.index_add
+Tensor.masked_select = ops.masked_select
+Tensor.select = ops.select
+Tensor.narrow = ops.narrow
+Tensor.nonzero = ops.nonzero
+Tensor.argwhere = ops.argwhere
+
+# Random
+
+Tensor.bernoulli = sampling.bernoulli
+Tensor.multinomial = sampling.multinomial
+
+# New tensors of this dtype, on this device
+
+Tensor.new_zeros = like_self(creation.zeros)
+Tensor.new_ones = like_self(creation.ones)
+Tensor.new_empty = like_self(creation.empty)
+Tensor.new_full = like_self(creation.full)
+
+# Changes in place: the result is written into the tensor, and returned
+
+Tensor.__setitem__ = inplace.setitem
+Tensor.fill_ = inplace.fill_
+Tensor.zero_ = inplace.zero_
+Tensor.copy_ = inplace.copy_
+Tensor.masked_fill_ = inplace.masked_fill_
+Tensor.uniform_ = inplace.uniform_
+Tensor.normal_ = inplace.normal_
+Tensor.__iadd__ = in_place(ops.add, "add_")
+Tensor.__isub__ = in_place(ops.sub, "sub_")
+Tensor.__imul__ = in_place(ops.mul, "mul_")
+Tensor.__itruediv__ = in_place(ops.div, "div_")
+Tensor.__ifloordiv__ = in_place(ops.floor_divide, "floor_divide_")
+Tensor.__imod__ = in_place(ops.remainder, "remainder_")
+Tensor.__ipow__ = in_place(ops.pow, "pow_")
+Tensor.__iand__ = in_place(ops.bitwise_and, "bitwise_and_")
+Tensor.__ior__ = in_place(ops.bitwise_or, "bitwise_or_")
+Tensor.__ixor__ = in_place(ops.bitwise_xor, "bitwise_xor_")
+Tensor.add_ = in_place(ops.add, "add_")
+Tensor.sub_ = in_place(ops.sub, "sub_")
+Tensor.mul_ = in_place(ops.mul, "mul_")
+Tensor.div_ = in_place(ops.div, "div_")
+Tensor.floor_divide_ = in_place(ops.floor_divide, "floor_divide_")
+Tensor.remainder_ = in_place(ops.remainder, "remainder_")
+Tensor.pow_ = in_place(ops.pow, "pow_")
+Tensor.clamp_ = in_place(ops.clamp, "clamp_")
+Tensor.clip_ = in_place(ops.clip, "clip_")
+Tensor.lerp_ = in_place(ops.lerp, "lerp_")
+Tensor.bitwise_and_ = in_place(ops.bitwise_and, "bitwise_and_")
+Tensor.bitwise_or_ = in_place(ops.bitwise_or, "bitwise_or_")
+Tensor.bitwise_xor_ = in_place(ops.bitwise_xor, "bitwise_xor_")
+Tensor.gelu_ = in_place(ops.gelu, "gelu_")
+Tensor.round_ = in_place(ops.round, "round_")
+Tensor.tril_ = in_place(ops.tril, "tril_")
+Tensor.triu_ = in_place(ops.triu, "triu_")
+Tensor.scatter_ = in_place(ops.scatter, "scatter_")
+Tensor.scatter_add_ = in_place(ops.scatter_add, "scatter_add_")
+Tensor.index_add_ = in_place(ops.index_add, "index_add_")
+Tensor.abs_ = in_place(ops.abs, "abs_")
+Tensor.ceil_ = in_place(ops.ceil, "ceil_")
+Tensor.cos_ = in_place(ops.cos, "cos_")
+Tensor.erf_ = in_place(ops.erf, "erf_")
+Tensor.exp_ = in_place(ops.exp, "exp_")
+Tensor.expm1_ = in_place(ops.expm1, "expm1_")
+Tensor.floor_ = in_place(ops.floor, "floor_")
+Tensor.log_ = in_place(ops.log, "log_")
+Tensor.log1p_ = in_place(ops.log1p, "log1p_")
+Tensor.logical_not_ = in_place(ops.logical_not, "logical_not_")
+Tensor.neg_ = in_place(ops.neg, "neg_")
+Tensor.reciprocal_ = in_place(ops.reciprocal, "reciprocal_")
+Tensor.relu_ = in_place(ops.relu, "relu_")
+Tensor.rsqrt_ = in_place(ops.rsqrt, "rsqrt_")
+Tensor.sigmoid_ = in_place(ops.sigmoid, "sigmoid_")
+Tensor.sign_ = in_place(ops.sign, "sign_")
+Tensor.silu_ = in_place(ops.silu, "silu_")
+Tensor.sin_ = in_place(ops.sin, "sin_")
+Tensor.sqrt_ = in_place(ops.sqrt, "sqrt_")
+Tensor.square_ = in_place(ops.square, "square_")
+Tensor.tan_ = in_place(ops.tan, "tan_")
+Tensor.tanh_ = in_place(ops.tanh, "tanh_")
+Tensor.trunc_ = in_place(ops.trunc, "trunc_")
+
+# Other devices and dtypes
+
+Tensor.to = transfer.to
+Tensor.type = lambda self, dtype: transfer.to(self, dtype)
+Tensor.type_as = lambda self, other: transfer.to(self, other.dtype)
+Tensor.cpu = lambda self: transfer.to(self, "cpu")
+Tensor.cuda = lambda self, device="cuda": transfer.to(self, device=device)
+Tensor.half = lambda self: transfer.to(self, "float16")
+Tensor.bfloat16 = lambda self: transfer.to(self, "bfloat16")
+Tensor.float = lambda self: transfer.to(self, "float32")
+Tensor.double = lambda self: transfer.to(self, "float64")
+Tensor.byte = lambda self: transfer.to(self, "uint8")
+Tensor.char = lambda self: transfer.to(self, "int8")
+Tensor.short = lambda self: transfer.to(self, "int16")
+Tensor.long = lambda self: transfer.to(self, "int64")
+Tensor.int = lambda self: transfer.to(self, "int32")
+Tensor.bool = lambda self: transfer.to(self, "bool")

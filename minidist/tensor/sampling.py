@@ -1,0 +1,53 @@
+"""Draws from the default stream by given probabilities, as PyTorch's of these names."""
+
+from ..kernels import arrays as xp
+from ..kernels.halves import wide
+from . import creation
+from .device import moved
+from .dtypes import is_floating, name_of
+from .random import default_generator
+from .tensor import Tensor
+
+
+def normal(mean, std, size=None, *, dtype="float32", requires_grad=False, device=None):
+    """Normal numbers of mean and std: numbers, with a size, or tensors."""
+    shape = size or xp.broadcast_shapes(*(xp.shape(getattr(a, "data", a)) for a in (mean, std)))
+    if device is None:
+        device = next((t.device for t in (mean, std) if isinstance(t, Tensor)), None)
+    drawn = creation.randn(*shape, dtype=dtype, device=device)
+    return creation.tensor(drawn * std + mean, None, requires_grad)
+
+
+def bernoulli(input):
+    """1 with the probability that the input says, else 0."""
+    p = wide(input.data)
+    if not ((p >= 0) & (p <= 1)).all():
+        raise RuntimeError("bernoulli: probabilities outside 0 to 1")
+    return (creation.rand_like(input, dtype="float64") < input.double()).to(input.dtype)
+
+
+def multinomial(input, num_samples, replacement=False):
+    """Indices drawn with probabilities in proportion to input (n) or (m, n)."""
+    p = xp.atleast_2d(moved(wide(input.data), "cpu")).astype(float)  # drawn on the host
+    fit = xp.isfinite(p).all() and (p >= 0).all() and (p.sum(1) > 0).all()
+    if not fit or input.ndim not in (1, 2) or not is_floating(input.data):
+        raise RuntimeError(
+            f"multinomial of {name_of(input.dtype)} {input.shape}: want floats (n) or (m, n), "
+            "finite, not negative, not all of a row 0"
+        )
+    if not replacement and num_samples > p.shape[1]:
+        raise RuntimeError(f"multinomial: {num_samples} of {p.shape[1]} without replacement")
+    draws = default_generator().random((len(p), num_samples) if replacement else p.shape)
+    found = _with_replacement(p, draws) if replacement else _without(p, draws)[:, :num_samples]
+    return Tensor(found if input.ndim == 2 else found[0]).to(input.device)
+
+
+def _with_replacement(p, draws):
+    ends = p.cumsum(1)
+    return xp.stack([xp.searchsorted(e / e[-1], d, "right") for e, d in zip(ends, draws)])
+
+
+def _without(p, draws):
+    """All in the order in which they are drawn: of exponential times, the first."""
+    with xp.errstate(divide="ignore"):
+        return (-xp.log1p(-draws) / p).argsort(1)
