@@ -13,7 +13,7 @@ import math
 import operator
 from collections.abc import Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,8 +33,7 @@ def generator(*key: int | str, counter: int = 0) -> np.random.Generator:
 BLOCK = 8  # float32 numbers that Philox makes of one count
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a forward pass stands: its seed, its step, the global number of its first sample."""
 
     seed: int
@@ -42,15 +41,22 @@ class Place:
     first_sample: int
 
 
-_place: ContextVar[Place | None] = ContextVar("place", default=None)
-_seed: ContextVar[int] = ContextVar("seed", default=0)
-_calls: ContextVar[int] = ContextVar("calls", default=0)
+class State(NamedTuple):
+    """All that random numbers depend on besides names: one value, replaced and never changed."""
+
+    place: Place | None = None  # inside `at`
+    seed: int = 0  # of the default stream
+    calls: int = 0  # generators that the default stream has given
+
+
+# Each simulated rank and each thread draws its own numbers, so the state belongs to the context.
+_state: ContextVar[State] = ContextVar("random state", default=State())  # noqa: B039 (a tuple)
+get_state = _state.get
 
 
 def manual_seed(seed: int) -> None:
     """Restart the default stream, as torch.manual_seed (the numbers are our own)."""
-    _seed.set(seed)
-    _calls.set(0)
+    _state.set(_state.get()._replace(seed=seed, calls=0))
 
 
 def default_generator() -> np.random.Generator:
@@ -59,43 +65,31 @@ def default_generator() -> np.random.Generator:
 
 
 def _next_key() -> tuple[int, str, int]:
-    number = _calls.get()
-    _calls.set(number + 1)
-    return _seed.get(), "default", number
-
-
-State = tuple["Place | None", int, int]
-
-
-def get_state() -> State:
-    """Where randomness stands: the place, and the default stream's seed and position."""
-    return _place.get(), _seed.get(), _calls.get()
-
-
-def _set_state(state: State) -> None:
-    place, seed, number = state
-    _place.set(place), _seed.set(seed), _calls.set(number)
+    state = _state.get()
+    _state.set(state._replace(calls=state.calls + 1))
+    return state.seed, "default", state.calls
 
 
 @contextlib.contextmanager
 def replayed(state: State) -> Iterator[None]:
     """Inside, the same numbers again as after get_state() gave `state`."""
-    before = get_state()
-    _set_state(state)
+    before = _state.get()
+    _state.set(state)
     try:
         yield
     finally:
-        _set_state(before)
+        _state.set(before)
 
 
 @contextlib.contextmanager
 def at(seed: int, step: int, first_sample: int) -> Iterator[None]:
     """Inside, dropout masks belong to these global samples of this step, whoever computes them."""
-    token = _place.set(Place(seed, step, first_sample))
+    before = _state.get().place
+    _state.set(_state.get()._replace(place=Place(seed, step, first_sample)))
     try:
         yield
     finally:
-        _place.reset(token)
+        _state.set(_state.get()._replace(place=before))
 
 
 def stream(name: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -104,7 +98,7 @@ def stream(name: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
     shape is (samples, ...), each sample's part of the counter its own; but one sample altogether
     of the default stream, outside `at`.
     """
-    place = _place.get()
+    place = _state.get().place
     if place is None:
         return philox_key(*_next_key()), 0, 1
     first = place.first_sample * -(-math.prod(shape[1:]) // BLOCK)
