@@ -19,9 +19,6 @@ from .arrays import gpu, on_gpu
 
 VERSIONS = ("numpy", "triton", "naive")
 _forced: ContextVar[str | None] = ContextVar("forced", default=None)
-# os.environ encodes a name at each look: half a microsecond of every call
-_environment: Any = getattr(os.environ, "_data", os.environ)
-_NAME: Any = getattr(os.environ, "encodekey", str)("MINIDIST_KERNELS")
 
 
 class Dispatched:
@@ -46,10 +43,11 @@ class Dispatched:
         return self.versions["naive" if on_gpu(array) and "naive" in self.versions else "numpy"]
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        if gpu() is None and _forced.get() is None and _NAME not in _environment:
+        name = forced()
+        if name is None and gpu() is None:
             return self.numpy(*args, **options)
         there = any(map(on_gpu, args))
-        name = forced() or ("triton" if there else "numpy")
+        name = name or ("triton" if there else "numpy")
         if there and (name == "numpy" or name not in self.versions):
             name = "naive"
         return self.versions.get(name, self.versions["numpy"])(*args, **options)

@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from .tensor import Tensor
 
 
-class Part:
-    """Which part of the parent's memory a view is: what made it, without the parent itself."""
+class Recipe:
+    """How a view is made of its parent: the operation and its arguments, without the parent itself.
+
+    Applied to the parent's cotangent, it gives the view of that.
+    """
 
     __slots__ = ("arguments", "function", "options", "place")
 
@@ -28,8 +31,8 @@ class Part:
         self.function, self.arguments = function, arguments
         self.options, self.place = options, place
 
-    def of(self, parent: Any, operation: Callable | None = None) -> Any:
-        """The part of another array; or of a tensor, by an operation on tensors."""
+    def apply(self, parent: Any, operation: Callable | None = None) -> Any:
+        """The view of an array; or of a tensor, by an operation on tensors."""
         arguments = list(self.arguments)
         arguments[self.place] = parent
         if operation is not None:
@@ -40,10 +43,10 @@ class Part:
 class View:
     """How a tensor was made of the memory of another one, `parent`."""
 
-    __slots__ = ("operation", "parent", "part", "seen")
+    __slots__ = ("operation", "parent", "recipe", "seen")
 
-    def __init__(self, parent: Tensor, part: Part, operation: Callable):
-        self.parent, self.part, self.operation = parent, part, operation
+    def __init__(self, parent: Tensor, recipe: Recipe, operation: Callable):
+        self.parent, self.recipe, self.operation = parent, recipe, operation
         self.seen = parent.history
 
     def stale(self) -> bool:
@@ -57,7 +60,7 @@ class View:
     def refresh(self, tensor: Any) -> None:
         """Take the history from the parent, which was written to since."""
         with enable_grad():  # asked for its source, the parent is refreshed first
-            fresh = self.part.of(self.parent, self.operation)
+            fresh = self.recipe.apply(self.parent, self.operation)
         tensor.node, tensor.wants_grad = fresh.node, fresh.wants_grad
         tensor.history, self.seen = tensor.history + 1, self.parent.history
 
@@ -71,7 +74,7 @@ def note_view(
     for place, (argument, array) in enumerate(zip(args, arrays)):
         if argument is not array and owner(array) is memory:
             arrays[place] = None  # held by what is changed in place later, it would be a cycle
-            output.alias = View(argument, Part(function, arrays, options, place), operation)
+            output.alias = View(argument, Recipe(function, arrays, options, place), operation)
             return
 
 
@@ -98,13 +101,13 @@ def rewrite_history(x: Tensor, node: Node) -> None:
     if keep:
         x.retain_grad()
     if x.alias is not None:
-        parent, part = x.alias.parent, x.alias.part
+        parent, recipe = x.alias.parent, x.alias.recipe
 
         def rest(g: xp.ndarray) -> xp.ndarray:
             g = xp.array(g, order="C")
-            part.of(g)[...] = 0
+            recipe.apply(g)[...] = 0
             return g
 
-        whole = new_node("copy_slices", [source(parent), node], [rest, part.of], parent.shape)
+        whole = new_node("copy_slices", [source(parent), node], [rest, recipe.apply], parent.shape)
         rewrite_history(parent, whole)
         x.alias.seen = parent.history
