@@ -23,7 +23,7 @@ class Change(NamedTuple):
 
     time: int
     name: str
-    count: int
+    changes: int
     watch: weakref.ref  # forgets the change when the memory is gone
 
 
@@ -62,8 +62,8 @@ def mark_changed(array: xp.ndarray, name: str) -> None:
     memory, before = owner(array), last_change_of(array)
     key, changes = id(memory), versions.changes
     versions.last_change = versions.tick()
-    watch = before.watch if before.count else weakref.ref(memory, lambda _: changes.pop(key, None))
-    changes[key] = Change(versions.last_change, name, before.count + 1, watch)
+    watch = before.watch if before.changes else weakref.ref(memory, lambda _: changes.pop(key, None))
+    changes[key] = Change(versions.last_change, name, before.changes + 1, watch)
 
 
 def saved_arrays(vjps: Any) -> Iterator[xp.ndarray]:
@@ -105,6 +105,6 @@ def refuse_changed(name: str, order: int, vjps: Any) -> None:
         if change.time > order:
             raise RuntimeError(
                 f"backward of '{name}' needs an array of shape {array.shape} that was modified by "
-                f"an inplace operation since ('{change.name}', version {change.count}): use the "
+                f"an inplace operation since ('{change.name}', version {change.changes}): use the "
                 f"operation that makes a new tensor, or clone() before the change"
             )
