@@ -17,7 +17,7 @@ def leaf(*values: float) -> Tensor:
 
 
 def next_line() -> str:
-    return f"test_autograd_anomaly.py:{sys._getframe(1).f_lineno + 1}, in "
+    return f"test_anomaly.py:{sys._getframe(1).f_lineno + 1}, in "
 
 
 def test_a_nan_in_forward():
