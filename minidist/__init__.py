@@ -31,7 +31,8 @@ from .ops import (
     tile, topk, transpose, tril, triu, true_divide, trunc, unbind, unflatten, unique, unsqueeze,
     var, var_mean, vstack, where,
 )
-from .tensor import cuda, methods, random
+from .tensor import cuda, random
+from .tensor import methods as _methods
 from .tensor.creation import (
     arange, as_tensor, empty, empty_like, eye, from_numpy, full, full_like, linspace, ones,
     ones_like, rand, rand_like, randint, randn, randn_like, randperm, tensor, zeros, zeros_like,
@@ -39,7 +40,7 @@ from .tensor.creation import (
 from .tensor.device import device
 from .tensor.dtypes import BFLOAT16 as bfloat16
 from .tensor.dtypes import (
-    bool_, finfo, float16, float32, float64, int8, int16, int32, int64, uint8,
+    DTYPES, bool_, finfo, float16, float32, float64, int8, int16, int32, int64, uint8,
 )
 from .tensor.random import manual_seed
 from .tensor.sampling import bernoulli, multinomial, normal

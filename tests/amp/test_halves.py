@@ -12,7 +12,6 @@ from minidist.amp import GradScaler
 from minidist.comm import simulate
 from minidist.nn import functional as F
 from minidist.parallel.data.synchronize import Bucketed, sum_gradients_naive
-from minidist.tensor import dtypes
 from minidist.testing import gradcheck
 from minidist.train import checkpoint
 
@@ -277,7 +276,7 @@ def test_attention_with_masks(mask, need_weights, dtype):
     x = x.to(dtype)
     whole = layer.to(dtype)(x, x, x, attn_mask=mask, need_weights=need_weights)[0]
     for z in (lowered, whole):
-        assert z.dtype == dtypes.DTYPES[dtype] and (z.float() - y).abs().max().item() < 0.02
+        assert z.dtype == md.DTYPES[dtype] and (z.float() - y).abs().max().item() < 0.02
 
 
 def test_dropout_between_recurrent_layers():
@@ -343,7 +342,7 @@ def test_a_fused_loss_is_float32(dtype):
     (fused * 2.0**16).backward()
     assert w.grad.isfinite().all() and x.grad.isfinite().all()
     y = F.linear_cross_entropy(x.detach().to(dtype), w.detach().to(dtype), classes)
-    assert y.dtype == dtypes.DTYPES[dtype]
+    assert y.dtype == md.DTYPES[dtype]
 
 
 @pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
