@@ -62,7 +62,8 @@ def mark_changed(array: xp.ndarray, name: str) -> None:
     memory, before = owner(array), last_change_of(array)
     key, changes = id(memory), versions.changes
     versions.last_change = versions.tick()
-    watch = before.watch if before.changes else weakref.ref(memory, lambda _: changes.pop(key, None))
+    forget = lambda _: changes.pop(key, None)
+    watch = before.watch if before.changes else weakref.ref(memory, forget)
     changes[key] = Change(versions.last_change, name, before.changes + 1, watch)
 
 
