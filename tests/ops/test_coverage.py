@@ -84,7 +84,7 @@ def calls(name, case) -> bool:
         return target(*args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        for space in (OURS, functional, Tensor, ops):
+        for space in (OURS, functional, Tensor, ops, ops.transfer):
             for key, f in list(vars(space).items()):
                 if callable(f) and inspect.unwrap(f) is inspect.unwrap(target):
                     patch.setattr(space, key, noted)
