@@ -1,0 +1,76 @@
+"""The documentation is true: files and names that it points to exist, at most two hops away."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PATH = re.compile(r"`((?:minidist|kernels|tests|benchmarks|tutorials)/[\w/.-]*)`")
+PLACE = re.compile(r"`([\w/]+\.py)`(?::| \|) `([\w.]+)`")  # a file, and a name in it
+
+
+def missing_paths(text: str) -> list[str]:
+    """Paths in backquotes that do not exist."""
+    return [path for path in PATH.findall(text) if not (ROOT / path).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_paths_exist(page):
+    assert not missing_paths(page.read_text("utf-8"))
+
+
+def test_a_missing_path_is_seen():
+    assert missing_paths("see `minidist/nowhere.py` and `docs`") == ["minidist/nowhere.py"]
+
+
+def names_in(source: str) -> set[str]:
+    """Functions and classes, their methods (`Class.method`), and what is assigned at the top."""
+    found: set[str] = set()
+
+    def add(nodes, prefix=""):
+        for node in nodes:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                found.add(prefix + node.name)
+                if isinstance(node, ast.ClassDef):
+                    add(node.body, f"{node.name}.")
+            elif isinstance(node, ast.Assign):
+                for target in node.targets:
+                    found.update(map(ast.unparse, getattr(target, "elts", [target])))
+            elif isinstance(node, ast.AnnAssign):
+                found.add(prefix + ast.unparse(node.target))
+
+    add(ast.parse(source).body)
+    return found
+
+
+def missing_names(text: str) -> list[str]:
+    """`file.py`: `name` (or the two in cells side by side) where the file has no such name."""
+    places = PLACE.findall(text)
+    return [
+        f"{file}: {name}"
+        for file, name in places
+        if not (ROOT / file).is_file() or name not in names_in((ROOT / file).read_text("utf-8"))
+    ]
+
+
+WHERE = (ROOT / "docs" / "where.md").read_text("utf-8")
+
+
+def test_names_exist():
+    assert len(PLACE.findall(WHERE)) >= 15
+    assert not missing_names(WHERE)
+
+
+def test_a_missing_name_is_seen():
+    assert missing_names("`minidist/ops/op.py`: `nothing`") == ["minidist/ops/op.py: nothing"]
+    assert missing_names("| `minidist/ops/op.py` | `differentiable` |") == []
+
+
+def test_each_question_takes_at_most_two_files():
+    rows = [line for line in WHERE.splitlines() if line.startswith("| ") and "?" in line]
+    assert len(rows) >= 15
+    for row in rows:
+        assert 1 <= len(set(re.findall(r"`([\w/]+\.py)`", row))) <= 2, row
