@@ -13,21 +13,21 @@ import statistics
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
 from minidist import comm as c
-from minidist.comm.collectives import auto, chain, exchange, gathering, reduction, rooted
+from minidist.comm.collectives import auto, chunks
 from minidist.plan.collectives import coefficients
 
 SIZES = [1 << k for k in range(10, 27, 2)]  # bytes of the whole: 1 KiB to 64 MiB
-TABLES = {
-    "all_reduce": reduction.ALGORITHMS, "broadcast": rooted.BROADCAST, "reduce": rooted.REDUCE,
-    "scatter": rooted.SCATTER, "gather": rooted.GATHER, "all_gather": gathering.ALGORITHMS,
-    "reduce_scatter": exchange.REDUCE_SCATTER, "scan": exchange.SCAN,
-    "all_to_all": ["pairwise", "bruck", "native"],
-}  # fmt: skip
+COLLECTIVES = (
+    "all_reduce", "broadcast", "reduce", "scatter", "gather", "all_gather", "reduce_scatter",
+    "scan", "all_to_all",
+)  # fmt: skip
+TABLES = {n: import_module(f"minidist.comm.collectives.{n}").ALGORITHMS for n in COLLECTIVES}
 
 
 def call(comm, collective, nbytes, algorithm):
@@ -81,7 +81,7 @@ def constants(comm):
 
 
 def predicted(collective, algorithm, n, nbytes, alpha, beta, gamma):
-    segments = max(1, -(-nbytes // chain.SEGMENT))
+    segments = max(1, -(-nbytes // chunks.SEGMENT))
     a, b, g = coefficients(collective, algorithm, n, segments)
     return a * alpha + b * nbytes * beta + g * nbytes * gamma
 

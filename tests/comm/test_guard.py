@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from minidist.comm import AgreedExit, abort_on_error, agree, simulate, world_from_env
-from minidist.comm.guard.guard import exit_code
+from minidist.comm.guard.abort import exit_code
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])

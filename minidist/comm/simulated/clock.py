@@ -1,4 +1,4 @@
-"""A virtual clock for simulated ranks: what messages and arithmetic would cost, exactly."""
+"""A virtual clock for simulated ranks: the exact time of messages and arithmetic in a model."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Clock:
         if min(alpha, beta, gamma) < 0:
             raise ValueError(f"alpha={alpha}, beta={beta}, gamma={gamma}: times are 0 or more")
         self.alpha, self.beta, self.gamma, self.links = alpha, beta, gamma, links
-        self.out: dict[int, float] = defaultdict(float)  # when a rank's ports are free again
-        self.into: dict[int, float] = defaultdict(float)
+        self.out: dict[int, float] = defaultdict(float)  # when a rank's send port is free
+        self.into: dict[int, float] = defaultdict(float)  # and its receive port
         self.times: list[float] = []
 
     @property
