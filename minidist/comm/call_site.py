@@ -7,6 +7,7 @@ import sys
 from types import FrameType
 
 COMM_FOLDER = os.path.dirname(__file__) + os.sep
+DECORATED = "<locals>"  # in the name of a function that a decorator made
 
 
 def call_of(frame: FrameType | None) -> tuple[str, str]:
@@ -17,7 +18,7 @@ def call_of(frame: FrameType | None) -> tuple[str, str]:
     """
     function = ""
     while frame is not None and frame.f_code.co_filename.startswith(COMM_FOLDER):
-        if "<locals>" not in frame.f_code.co_qualname:
+        if DECORATED not in frame.f_code.co_qualname:
             function = frame.f_code.co_name
         frame = frame.f_back
     if frame is None:

@@ -265,7 +265,7 @@ class InCollective:
             self.comm._collective_ended()
 
 
-def check_array(where: str, array: xp.ndarray) -> None:
+def check_array(where: str, array: Any) -> None:
     """Raise unless `array` is a NumPy or CuPy array whose memory holds its values."""
     if not isinstance(array, xp.ndarray):
         kind = type(array).__name__

@@ -98,6 +98,15 @@ def test_importing_starts_and_loads_nothing_heavy():
     assert "mpi4py" not in loaded_after("from minidist.comm import mpi_world")
 
 
+def test_names_that_are_loaded_at_first_use_are_listed_too():
+    code = "import minidist.comm as c; print({'simulate', 'launch', 'mpi_world'} <= set(%s))"
+    listed, loaded = (
+        subprocess.run([sys.executable, "-c", code % names], capture_output=True, text=True).stdout
+        for names in ("dir(c)", "vars(c)")
+    )
+    assert (listed.strip(), loaded.strip()) == ("True", "False")
+
+
 def test_a_world_of_one_needs_no_mpirun_and_a_missing_mpi4py_says_how_to_get_it():
     code = (
         "import sys; sys.modules['mpi4py'] = None\n"

@@ -91,8 +91,10 @@ def all_gather(
     check_array(where, array)
     check_rows(where, array)
     check_counts(comm, where, len(array), counts)
-    arguments = {"counts": counts and list(counts), "algorithm": algorithm}
-    with comm.collective("all_gather", array, label, array.shape[1:], **arguments):
+    given = counts and list(counts)
+    with comm.collective(
+        "all_gather", array, label, array.shape[1:], counts=given, algorithm=algorithm
+    ):
         rows = all_gather_counts(comm, len(array)) if counts is None else list(counts)
         result = xp.empty_like(array, shape=(sum(rows), *array.shape[1:]), order="C")
         (_, bounds), flat = row_bounds(comm, where, result.shape, rows), result.reshape(-1)

@@ -68,8 +68,10 @@ def gather(
     check_array(where, array)
     check_rows(where, array)
     check_counts(comm, where, len(array), counts)
-    arguments = {"root": root, "counts": counts and list(counts), "algorithm": algorithm}
-    with comm.collective("gather", array, label, array.shape[1:], **arguments):
+    given = counts and list(counts)
+    with comm.collective(
+        "gather", array, label, array.shape[1:], root=root, counts=given, algorithm=algorithm
+    ):
         rows = all_gather_counts(comm, len(array)) if counts is None else list(counts)
         shape = (sum(rows), *array.shape[1:])  # of the whole
         _, bounds = row_bounds(comm, where, shape, rows)

@@ -85,8 +85,7 @@ def reduce(
     check_root(comm, where, root)
     check_op(where, array, op)
     check_algorithm(comm, where, algorithm, ALGORITHMS, array, op)
-    arguments = {"reduction": op, "root": root, "algorithm": algorithm}
-    with comm.collective("reduce", array, label, **arguments):
+    with comm.collective("reduce", array, label, reduction=op, root=root, algorithm=algorithm):
         work = array.copy(order="C")
         run = ALGORITHMS[choose("reduce", algorithm, comm.size, work.nbytes)]
         run(comm, work.reshape(-1), comm.reducing(OPS[op]), root)

@@ -108,8 +108,10 @@ def reduce_scatter(
     check_algorithm(comm, where, algorithm, ALGORITHMS, array, op)
     check_rows(where, array)
     rows, bounds = row_bounds(comm, where, array.shape, counts)
-    arguments = {"reduction": op, "counts": counts and list(counts), "algorithm": algorithm}
-    with comm.collective("reduce_scatter", array, label, **arguments):
+    given = counts and list(counts)
+    with comm.collective(
+        "reduce_scatter", array, label, reduction=op, counts=given, algorithm=algorithm
+    ):
         work = array.copy(order="C")  # (rows, …): the algorithms overwrite it
         if comm.size > 1:
             run = ALGORITHMS[choose("reduce_scatter", algorithm, comm.size, work.nbytes)]

@@ -82,8 +82,8 @@ def scatter(
         assert array is not None
         check_rows(where, array)
         row_bounds(comm, where, array.shape, counts)
-    arguments = {"root": root, "counts": counts and list(counts), "algorithm": algorithm}
-    with comm.collective("scatter", label=label, **arguments):
+    given = counts and list(counts)
+    with comm.collective("scatter", label=label, root=root, counts=given, algorithm=algorithm):
         dtype, shape = _broadcast_header(comm, array, root)
         rows, bounds = row_bounds(comm, where, shape, counts)
         whole = np.empty(shape, dtype) if comm.rank != root else xp.ascontiguousarray(array)

@@ -17,8 +17,8 @@ class Clock:
     own (α, β). `simulate(fn, size, clock=clock)` leaves every rank's end in `times`; a clock is for
     one run. (Hockney 1994, "The communication challenge for MPP".)
 
-    >>> Clock(alpha=1e-6, beta=1e-9).carry(0, 1, 1000, start=0.0)
-    2e-06
+    >>> Clock(alpha=1.0, beta=0.5).carry(source=0, dest=1, nbytes=4, start=10.0)
+    13.0
     """
 
     def __init__(
