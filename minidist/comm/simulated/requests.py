@@ -10,7 +10,7 @@ from greenlet import greenlet
 from ..communicator import Request
 
 
-class Waits(Protocol):
+class RequestScheduler(Protocol):
     """The scheduler, as far as a request needs to know it."""
 
     def wait(self, request: Pending) -> None: ...
@@ -19,16 +19,13 @@ class Waits(Protocol):
 
 
 class Pending(Request):
-    """An operation of rank `rank` (a number in the world) that the scheduler completes.
+    """An operation of rank `rank` (a number in the world) that the scheduler completes."""
 
-    `time` is when it was posted, and once it is done, when it was completed; `waiter` is the task
-    that waits for it.
-    """
-
-    def __init__(self, scheduler: Waits, rank: int, time: float = 0.0):
-        self.scheduler, self.rank, self.time = scheduler, rank, time
-        self.done = False
-        self.waiter: Task | None = None
+    scheduler: RequestScheduler
+    rank: int
+    time = 0.0  # when it was posted; once it is done, when it was completed
+    done = False
+    waiter: Task | None = None  # the task that waits for it
 
     def is_completed(self) -> bool:
         return self.scheduler.is_completed(self)
@@ -41,12 +38,14 @@ class MessageEnd(Pending):
     """
 
     verb = side = ""
+    number = 0  # the order in which the ranks posted
+    error: Exception | None = None
 
-    def __init__(self, scheduler: Waits, array: np.ndarray, rank: int, peer: int, channel: tuple):
-        super().__init__(scheduler, rank)
-        self.array, self.peer, self.channel = array, peer, channel
-        self.number = 0  # the order in which the ranks posted
-        self.error: Exception | None = None
+    def __init__(
+        self, scheduler: RequestScheduler, array: np.ndarray, rank: int, peer: int, channel: tuple
+    ):
+        self.scheduler, self.array = scheduler, array
+        self.rank, self.peer, self.channel = rank, peer, channel
 
     def wait(self) -> np.ndarray:
         self.scheduler.wait(self)
@@ -84,9 +83,9 @@ class Task(Pending):
 
     greenlet: greenlet
 
-    def __init__(self, scheduler: Waits, rank: int, call: str, time: float):
-        super().__init__(scheduler, rank, time)
-        self.call, self.result = call, None  # type: str, Any
+    def __init__(self, scheduler: RequestScheduler, rank: int, call: str, time: float):
+        self.scheduler, self.rank, self.call, self.time = scheduler, rank, call, time
+        self.result: Any = None
 
     def wait(self) -> Any:
         self.scheduler.wait(self)

@@ -94,7 +94,7 @@ class Scheduler:
             self.greenlet.switch()
         request.time, self.polls = task.time, 0
         line = self.unmatched[request.channel]
-        if line and isinstance(line[0], Receive) != isinstance(request, Receive):
+        if line and line[0].side != request.side:
             self._join(line.popleft(), request)
             return request
         line.append(request)
@@ -174,7 +174,7 @@ class Scheduler:
             request.waiter = None
 
     def _join(self, first: MessageEnd, second: MessageEnd) -> None:
-        send, receive = (second, first) if isinstance(first, Receive) else (first, second)
+        send, receive = (second, first) if first.side == "source" else (first, second)
         assert isinstance(send, Send) and isinstance(receive, Receive)
         receive.error = _mismatch(send, receive)
         if receive.error is None:
