@@ -1,9 +1,9 @@
-"""Collectives written by hand beside MPI's own on real ranks, and the α-β prediction over both.
+"""Collectives written by hand compared with MPI's own on real ranks, and with the α-β prediction.
 
-`python benchmarks/collectives.py` starts mpirun for each number of ranks; `--collective all` shows
-all of them, `--plot FILE` draws time against size. Bus bandwidth is nccl-tests' convention, what
-each link carries. α and β are a fit to ping-pong between ranks 0 and 1 in the same run, γ is that
-of an addition in memory: the prediction knows nothing of collectives but their formula.
+`python benchmarks/collectives.py` starts mpirun for each number of ranks. `--collective all` shows
+all of them, `--plot FILE` draws time against size. Bus bandwidth is what each link carries, as in
+nccl-tests. α and β are fitted to ping-pong between ranks 0 and 1 in the same run, and γ to an
+addition in memory, so a collective's prediction comes from its formula alone.
 """
 
 import argparse
@@ -13,25 +13,25 @@ import statistics
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
 from minidist import comm as c
-from minidist.comm.collectives import auto, chain, exchange, gathering, reduction, rooted
+from minidist.comm.collectives import auto, chunks
 from minidist.plan.collectives import coefficients
 
 SIZES = [1 << k for k in range(10, 27, 2)]  # bytes of the whole: 1 KiB to 64 MiB
-TABLES = {
-    "all_reduce": reduction.ALGORITHMS, "broadcast": rooted.BROADCAST, "reduce": rooted.REDUCE,
-    "scatter": rooted.SCATTER, "gather": rooted.GATHER, "all_gather": gathering.ALGORITHMS,
-    "reduce_scatter": exchange.REDUCE_SCATTER, "scan": exchange.SCAN,
-    "all_to_all": ["pairwise", "bruck", "native"],
-}  # fmt: skip
+COLLECTIVES = (
+    "all_reduce", "broadcast", "reduce", "scatter", "gather", "all_gather", "reduce_scatter",
+    "scan", "all_to_all",
+)  # fmt: skip
+TABLES = {n: import_module(f"minidist.comm.collectives.{n}").ALGORITHMS for n in COLLECTIVES}
 
 
 def call(comm, collective, nbytes, algorithm):
-    """A function that makes the call once; `nbytes` is the whole, by nccl-tests' convention."""
+    """A function that makes the call once; `nbytes` is the whole buffer, as in nccl-tests."""
     n, x = comm.size, np.zeros(nbytes // 4, np.float32)
     part, counts = x[: x.size // n].copy(), [x.size // n] * n
     return {
@@ -58,7 +58,7 @@ def seconds(comm, run, repeats):
 
 
 def there_and_back(comm, nbytes):
-    """A message from rank 0 to 1 and back; the others look on."""
+    """A message from rank 0 to 1 and back; the other ranks do nothing."""
     ball = np.zeros(nbytes, np.uint8)
     if comm.rank > 1:
         return lambda: None
@@ -68,7 +68,7 @@ def there_and_back(comm, nbytes):
 
 
 def constants(comm):
-    """(α, β, γ a byte) here and now: a fit to ping-pong, and an addition of 16 MiB."""
+    """(α, β, γ a byte) measured now: a fit to ping-pong, and an addition of 16 MiB."""
     times, sizes = [], [1 << k for k in range(6, 25, 2)]
     for nbytes in sizes:
         once, rounds = there_and_back(comm, nbytes), max(5, min(200, (1 << 22) // nbytes))
@@ -81,7 +81,7 @@ def constants(comm):
 
 
 def predicted(collective, algorithm, n, nbytes, alpha, beta, gamma):
-    segments = max(1, -(-nbytes // chain.SEGMENT))
+    segments = max(1, -(-nbytes // chunks.SEGMENT))
     a, b, g = coefficients(collective, algorithm, n, segments)
     return a * alpha + b * nbytes * beta + g * nbytes * gamma
 

@@ -24,31 +24,34 @@ from .collectives import (  # fmt: skip
     scan,
     scatter,
 )
+from .collectives.all_gather import all_gather_bytes
+from .comm_self import CommSelf
 from .communicator import Communicator, Request, wait_all
+from .environment import local_rank, world_from_env
 from .errors import CommError, DeadlineError, DeadlockError, MismatchError, MpiError, UnmatchedError
-from .guard.guard import AgreedExit, abort_on_error, agree
+from .guard.abort import AgreedExit, abort_on_error, agree
 from .ledger import Ledger, bus_bandwidth
+from .printing import print_in_order
 from .shards import shard_bounds, shard_range
 from .simulated.clock import Clock
-from .texts import print_in_order
 
 if TYPE_CHECKING:
     from .launcher import launch
-    from .mpi.world import local_rank, mpi_world, world_from_env
+    from .mpi.world import mpi_world
     from .simulated.world import simulate
 
-LAZY = {  # these need greenlet or threadpoolctl: loaded when first asked for
+# Loaded at first use, because they need greenlet and threadpoolctl: counting and planning do not.
+LAZY = {
     "launch": "minidist.comm.launcher",
     "simulate": "minidist.comm.simulated.world",
-    "local_rank": "minidist.comm.mpi.world",
     "mpi_world": "minidist.comm.mpi.world",
-    "world_from_env": "minidist.comm.mpi.world",
 }
 
 __all__ = [
     "AgreedExit",
     "Clock",
     "CommError",
+    "CommSelf",
     "Communicator",
     "DeadlineError",
     "DeadlockError",
@@ -60,6 +63,7 @@ __all__ = [
     "abort_on_error",
     "agree",
     "all_gather",
+    "all_gather_bytes",
     "all_reduce",
     "all_to_all",
     "barrier",
@@ -98,3 +102,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *LAZY})

@@ -1,4 +1,9 @@
-"""What a rank can say to another: send, receive, split; the same in every world."""
+"""The communicator: send, receive and split, the same for simulated ranks and for MPI.
+
+Communicator checks arguments, counts messages and reserves tags. The worlds (simulated/world.py,
+mpi/world.py, comm_self.py) carry the messages: they define _isend, _irecv, _start, _check and
+_split. The collectives are functions over a Communicator (collectives/); this file imports none.
+"""
 
 from __future__ import annotations
 
@@ -9,56 +14,63 @@ from collections.abc import Callable, Iterable
 from copy import copy
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 from ..kernels import arrays as xp
-from .guard.fingerprint import Fingerprint, of_group
-from .sites import here
+from .call_site import call_site
+from .guard.fingerprint import Fingerprint, describe_group
 
-if TYPE_CHECKING:
-    from .ledger import Ledger
-
-MAX_TAG = 32_767  # all that the MPI standard promises; larger tags work on some libraries only
-RESERVED = 32_000  # from here on tags are the collectives'
-WIDTH, SLOTS = 12, 63  # tags of one collective; collectives of a communicator under way at once
+MAX_TAG = 32_767  # the MPI standard promises no more; larger tags work on some libraries only
+RESERVED = 32_000  # tags from this one on belong to the collectives (collectives/tags.py)
+# Nonblocking collectives of one communicator run at the same time, each in a slot: WIDTH tags of
+# its own, so that their messages never meet.
+WIDTH, SLOTS = 12, 63
 
 
 class Request(ABC):
-    """A message under way, or a collective; it owns its buffers until `wait` returns."""
+    """A message or a collective that has started; it owns its buffers until `wait` returns."""
 
     @abstractmethod
     def wait(self) -> Any:
-        """Block until it is done; return the message's buffer or the collective's result."""
+        """Block until the operation is complete; return the buffer or the collective's result."""
 
     @abstractmethod
     def is_completed(self) -> bool:
-        """Whether `wait` would return at once. To ask lets what is under way go on."""
+        """Whether `wait` would return at once. Asking also lets started operations progress."""
 
 
 def wait_all(requests: Iterable[Request]) -> None:
-    """Block until all of them are done."""
+    """Block until all requests are complete."""
     for request in requests:
         request.wait()
 
 
-class Communicator(ABC):
-    """`size` ranks that know each other by number; this one is `rank`.
+class MessageCounter(Protocol):
+    """A ledger, as far as a communicator needs to know it."""
 
-    Tags from 32000 on belong to the collectives: a message of yours never meets one of theirs.
+    def count(
+        self, source: int, dest: int, collective: str, tag: int, array: xp.ndarray
+    ) -> None: ...
+
+
+class Communicator(ABC):
+    """A group of `size` ranks, numbered from 0; this process or simulated rank is `rank`.
+
+    Tags from 32000 on belong to the collectives, so a user's message never meets one of theirs.
     """
 
     rank: int
     size: int
-    ranks: tuple[int, ...]  # their numbers in the world
-    native: Any = None  # the MPI library's own communicator, where there is one
-    cuda_aware = False  # whether arrays on a GPU may be given to the transport as they are
-    debug = 0  # MINIDIST_DEBUG: 1 compares what ranks call, 2 also from where
-    inside = ""  # the collective under way
-    shift = 0  # added to the tags of a collective that goes on beside others
-    numbers = 0  # collectives begun
-    prefix = ""  # of the numbers of what goes on beside others
-    site = ""  # where that was started
+    ranks: tuple[int, ...]  # the number in the world of each rank of this group
+    native: Any = None  # the mpi4py communicator; None for simulated ranks
+    cuda_aware = False  # whether the transport can read and write a GPU's memory
+    debug = 0  # MINIDIST_DEBUG: 1 compares the ranks' calls, 2 also their lines
+    inside = ""  # the name of the collective that is running
+    shift = 0  # added to the tags of a nonblocking collective
+    numbers = 0  # collectives started so far
+    prefix = ""  # of the numbers of collectives inside a nonblocking one: "7." makes 7.0, 7.1
+    site = ""  # the line that started the nonblocking collective
 
     def isend(
         self, array: xp.ndarray, dest: int, tag: int = 0, synchronous: bool = False
@@ -69,8 +81,8 @@ class Communicator(ABC):
         """
         dest, tag = self._checked("isend", "dest", array, dest, tag)
         if self.ledger is not None:
-            here, there = self.ranks[self.rank], self.ranks[dest]
-            self.ledger.count(here, there, self.inside, tag, array)
+            source, to = self.ranks[self.rank], self.ranks[dest]
+            self.ledger.count(source, to, self.inside, tag, array)
         return self._isend(array, dest, self._shifted(tag), synchronous)
 
     def irecv(self, out: xp.ndarray, source: int, tag: int = 0) -> Request:
@@ -89,8 +101,10 @@ class Communicator(ABC):
         return self.isend(array, dest, tag, synchronous=True)
 
     def ssend(self, array: xp.ndarray, dest: int, tag: int = 0) -> None:
-        """Send, and wait until the receiver has called: a program that is right with every send
-        made so is right whatever the library buffers."""
+        """Send, and wait until the receiver takes the message.
+
+        A program that runs with every send synchronous does not rely on the library's buffering.
+        """
         self.issend(array, dest, tag).wait()
 
     def recv(self, out: xp.ndarray, source: int, tag: int = 0) -> xp.ndarray:
@@ -100,7 +114,7 @@ class Communicator(ABC):
     def sendrecv(
         self, array: xp.ndarray, dest: int, out: xp.ndarray, source: int, tag: int = 0
     ) -> xp.ndarray:
-        """Send and receive at once: a ring of these cannot deadlock, a ring of `send` does."""
+        """Send and receive at the same time: a ring of these cannot deadlock, unlike sends."""
         self._checked("sendrecv", "dest", array, dest, tag)
         receiving = self.irecv(out, source, tag)
         sending = self.isend(array, dest, tag)
@@ -118,79 +132,80 @@ class Communicator(ABC):
         with self.collective("split"):
             part = self._split(color, operator.index(key))
         if part is not None:
-            part._books = self._books
+            part._ledger_cell = self._ledger_cell
         return part
 
     def collective(
         self, name: str, array: xp.ndarray | None = None, label: str = "", shape: Any = None,
-        **told: Any,
-    ) -> Inside:  # fmt: skip
-        """Around a collective's messages: they are counted under `name`, and with debug on all
-        ranks first compare what they call (`told`: op, root, counts, algorithm).
+        **arguments: Any,
+    ) -> InCollective:  # fmt: skip
+        """A `with` block around a collective's messages, which are counted under `name`.
 
-        `shape` is what of the array's all ranks must share; by default its whole shape.
+        In debug mode all ranks first compare their calls: `arguments` (reduction, root, counts,
+        algorithm), dtype and `shape`, the part of the array's shape that must agree on all ranks;
+        by default the whole.
         """
         number, self.numbers = self.numbers, self.numbers + 1
         if not self.debug:
-            return Inside(self, name, None)
+            return InCollective(self, name, None)
         if array is not None:
-            told |= {"dtype": array.dtype, "shape": array.shape if shape is None else shape}
-        texts = {key: str(value) for key, value in told.items() if value is not None}
-        rank, group = str(self.ranks[self.rank]), of_group(self.ranks)
-        called = f"{self.prefix}{number}"
-        site = self.site or here()
-        return Inside(
-            self, name, Fingerprint(rank, group, called, name, label=label, site=site, **texts)
-        )
+            arguments |= {"dtype": array.dtype, "shape": array.shape if shape is None else shape}
+        texts = {key: str(value) for key, value in arguments.items() if value is not None}
+        rank, group = str(self.ranks[self.rank]), describe_group(self.ranks)
+        called, site = f"{self.prefix}{number}", self.site or call_site()
+        mine = Fingerprint(rank, group, called, name, label=label, site=site, **texts)
+        return InCollective(self, name, mine)
 
     def start(self, collective: Callable[..., Any], *args: Any, **options: Any) -> Request:
-        """Let collective(comm, …) go on beside what this rank does next; `wait` gives its result.
+        """Start collective(comm, …) without waiting for it; the request's `wait` gives its result.
 
-        Every rank starts the same in the same order. At most SLOTS - 1 go on at once: one more
-        waits for the oldest.
+        Every rank starts the same collectives in the same order. At most SLOTS - 1 run at the same
+        time: one more waits for the oldest.
         """
         slot = 1 + self.numbers % (SLOTS - 1)
-        if slot in self._works:
-            self._works[slot].wait()
-        _ = self._books  # or the view would have its own, of which no Ledger here knows
+        if slot in self._started:
+            self._started[slot].wait()
+        _ = self._ledger_cell  # create it now, or the copy would get a cell that no Ledger sees
         view = copy(self)
         view.shift, view.prefix, view.numbers = slot * WIDTH, f"{self.numbers}.", 0
-        view.site = here() if self.debug else ""
+        view.site = call_site() if self.debug else ""
         self.numbers += 1
-        work = self._start(partial(collective, view, *args, **options), collective.__name__)
-        self._works[slot] = work
-        return work
+        request = self._start(partial(collective, view, *args, **options), collective.__name__)
+        self._started[slot] = request
+        return request
 
     @property
-    def ledger(self) -> Ledger | None:
-        """Who counts what is sent here and through the communicators split from here."""
-        return self._books[0]
+    def ledger(self) -> MessageCounter | None:
+        """The ledger that counts messages of this communicator and of those split from it."""
+        return self._ledger_cell[0]
 
     @ledger.setter
-    def ledger(self, ledger: Ledger | None) -> None:
-        self._books[0] = ledger
+    def ledger(self, ledger: MessageCounter | None) -> None:
+        self._ledger_cell[0] = ledger
 
     @functools.cached_property
-    def _books(self) -> list[Ledger | None]:
+    def _ledger_cell(self) -> list[MessageCounter | None]:
+        # A list of one: splits and nonblocking collectives share it, so a Ledger sees them too.
         return [None]
 
     @functools.cached_property
-    def _works(self) -> WeakValueDictionary[int, Request]:
+    def _started(self) -> WeakValueDictionary[int, Request]:
+        # Nonblocking collectives by slot. Weak: a request that the user dropped frees its buffers.
         return WeakValueDictionary()
 
     def reducing(self, combine: xp.ufunc) -> Any:
-        """`combine`, whose operations a simulated clock also counts."""
+        """`combine` itself; on a simulated clock, with the time of its operations added."""
         return combine
 
     def compute(self, flops: float) -> None:
-        """Let a simulated clock go on by the time of that many operations."""
+        """Advance a simulated clock by the time of that many operations."""
         return
 
     def abort(self, code: int) -> None:
         """End every rank at once."""
         raise SystemExit(code)
 
-    def _left(self) -> None:
+    def _collective_ended(self) -> None:
         return None
 
     def _shifted(self, tag: int) -> int:
@@ -210,7 +225,7 @@ class Communicator(ABC):
 
     @abstractmethod
     def time(self) -> float:
-        """Seconds on this world's clock, which a simulated one may give itself."""
+        """Seconds on this world's clock: real time, or a simulated clock's."""
 
     @abstractmethod
     def _isend(self, array: xp.ndarray, dest: int, tag: int, synchronous: bool) -> Request: ...
@@ -228,8 +243,8 @@ class Communicator(ABC):
     def _split(self, color: int | None, key: int) -> Communicator | None: ...
 
 
-class Inside:
-    """`with` it, a communicator is in the collective of that name."""
+class InCollective:
+    """The `with` block of Communicator.collective."""
 
     __slots__ = ("comm", "mine", "name", "outer")
 
@@ -247,11 +262,11 @@ class Inside:
     ) -> None:  # fmt: skip
         self.comm.inside = self.outer
         if self.mine is not None:
-            self.comm._left()
+            self.comm._collective_ended()
 
 
-def check_array(where: str, array: xp.ndarray) -> None:
-    """Raise unless `array` is an array, NumPy's or CuPy's, whose memory is its value."""
+def check_array(where: str, array: Any) -> None:
+    """Raise unless `array` is a NumPy or CuPy array whose memory holds its values."""
     if not isinstance(array, xp.ndarray):
         kind = type(array).__name__
         raise TypeError(f"{where}: needs a NumPy array, got {kind}: wrap it in np.asarray")

@@ -2,7 +2,7 @@
 
 
 class CommError(RuntimeError):
-    """Ranks could not exchange messages as they were told to."""
+    """Ranks could not exchange messages as the program asked."""
 
 
 class DeadlockError(CommError):
@@ -10,15 +10,15 @@ class DeadlockError(CommError):
 
 
 class MismatchError(CommError):
-    """Ranks do not call the same collective, or a message is not what `out` was made for."""
+    """Ranks call different collectives, or a message does not fit the receive buffer."""
 
 
 class DeadlineError(CommError):
-    """A rank has waited for another one longer than it may."""
+    """A rank has waited for another one longer than the limit."""
 
 
 class UnmatchedError(CommError):
-    """The ranks have finished and a message is still waiting for its other half."""
+    """The ranks have finished, but a send has no receive or a receive no send."""
 
 
 class MpiError(CommError):

@@ -1,4 +1,4 @@
-"""Running a program where we are: on MPI's ranks under mpirun, else on simulated ones."""
+"""`launch`: run a program on the ranks that mpirun started, or else on simulated ranks."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from .communicator import Communicator
+from .environment import world_from_env
 from .errors import MpiError
-from .guard.guard import abort_on_error
-from .mpi.world import mpi_world, world_from_env
+from .guard.abort import abort_on_error
+from .mpi.world import mpi_world
 from .simulated.world import simulate
 
 T = TypeVar("T")
 
 
 def launch(fn: Callable[[Communicator], T], ranks: int = 1, **simulation: Any) -> T:
-    """`fn(comm)` on every rank that mpirun started; alone, on `ranks` simulated ranks.
+    """`fn(comm)` on every rank that mpirun started; without mpirun, on `ranks` simulated ranks.
 
-    `simulation`: what else simulate() is told, a clock for example.
+    `simulation`: further arguments of simulate(), a clock for example.
 
-    Returns this rank's result (rank 0's where the ranks are simulated). A rank that raises ends
-    them all. MpiError: mpi4py sees other ranks than mpirun started.
+    Returns this rank's result (rank 0's if the ranks are simulated). A rank that raises ends all
+    ranks. MpiError: mpi4py sees another number of ranks than mpirun started.
     """
     started = world_from_env()[1]
     if started <= 1:

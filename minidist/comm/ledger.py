@@ -8,12 +8,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .communicator import Communicator
-from .texts import share
+from .collectives.all_gather import all_gather_bytes
+from .communicator import Communicator, MessageCounter
 
 
 class Route(NamedTuple):
-    """What messages have in common; `collective` is "" for a user's own. Ranks are the world's."""
+    """The key that messages are counted under.
+
+    `collective` is "" for a message that the user sent. Ranks are numbers in the world.
+    """
 
     source: int
     dest: int
@@ -33,7 +36,7 @@ class Message(NamedTuple):
     nbytes: int
 
 
-BUS = {  # what each rank must send, in units of S, at the least
+BUS = {  # the least that each rank must send, in units of S
     "all_reduce": lambda n: 2 * (n - 1) / n,
     **dict.fromkeys(
         ("all_gather", "reduce_scatter", "all_to_all", "scatter", "gather"), lambda n: (n - 1) / n
@@ -43,11 +46,11 @@ BUS = {  # what each rank must send, in units of S, at the least
 
 
 def bus_bandwidth(collective: str, nbytes: int, size: int, seconds: float) -> float:
-    """Bytes a second on each link: nbytes / seconds times what a rank must send of it.
+    """Bytes a second on each link: nbytes / seconds times the share that a rank must send.
 
-    nbytes S is the buffer of one rank before an all_reduce, reduce_scatter or all_to_all and after
-    an all_gather, and the whole of what is scattered or gathered: the convention of nccl-tests
-    (doc/PERFORMANCE.md), which makes numbers of different sizes comparable.
+    `nbytes` is the buffer of one rank before an all_reduce, reduce_scatter or all_to_all, the
+    buffer after an all_gather, and the whole array of a scatter or gather. This is the convention
+    of nccl-tests (doc/PERFORMANCE.md), which makes numbers of different sizes comparable.
 
     >>> bus_bandwidth("all_reduce", 4_000_000, 4, seconds=0.001)
     6000000000.0
@@ -58,17 +61,17 @@ def bus_bandwidth(collective: str, nbytes: int, size: int, seconds: float) -> fl
 
 
 class Ledger:
-    """`with Ledger(comm) as ledger:` counts this rank's sends by Route, those of splits too.
+    """`with Ledger(comm) as ledger:` counts this rank's sends by Route, also those through splits.
 
-    With `log`, `messages_sent` also lists each. What an MPI library sends inside its own
-    collectives (algorithm "native") it cannot see, and what the guard sends it leaves out.
+    With `log`, `messages_sent` also lists each message. Messages that an MPI library sends inside
+    its own collectives (algorithm "native") are invisible to it; the guard's are left out.
     """
 
     def __init__(self, comm: Communicator, log: bool = False):
         self.comm = comm
         self.sent: dict[Route, list[int]] = defaultdict(lambda: [0, 0])
         self.messages_sent: list[Message] | None = [] if log else None
-        self.outer: Ledger | None = None
+        self.outer: MessageCounter | None = None
 
     def __enter__(self) -> Ledger:
         self.outer, self.comm.ledger = self.comm.ledger, self
@@ -105,11 +108,11 @@ class Ledger:
         return dict(sums)
 
     def of_all_ranks(self) -> Ledger:
-        """Every rank's counts in one ledger, on every rank; all ranks call it. Not counted."""
+        """Every rank's counts in one ledger, on every rank. All ranks call it."""
         together = Ledger(self.comm)
         mine = json.dumps([[*route, *counts] for route, counts in self.sent.items()])
         counting, self.comm.ledger = self.comm.ledger, None
-        for text in share(self.comm, mine.encode()):
+        for text in all_gather_bytes(self.comm, mine.encode()):
             for *route, messages, nbytes in json.loads(text):
                 entry = together.sent[Route(*route)]
                 entry[0] += messages

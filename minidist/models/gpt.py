@@ -10,7 +10,7 @@ from typing import Any
 from .. import nn
 from ..autograd.modes import is_grad_enabled, no_grad
 from ..comm import Communicator, shard_range
-from ..comm.alone import Alone
+from ..comm.comm_self import CommSelf
 from ..kernels import arrays as xp
 from ..nn import Embedding, LayerNorm, Parameter
 from ..nn import functional as F
@@ -110,7 +110,7 @@ class GPT(nn.Module):
         sequence_parallel: bool = False, layers: Iterable[int] | None = None,
     ):  # fmt: skip
         self.config = config
-        self.tp = tp or Alone()
+        self.tp = tp or CommSelf()
         self.tokens = Tokens(self.tp) if sequence_parallel else None
         self.layers = tuple(range(config.layers) if layers is None else sorted(layers))
         self.is_first, self.is_last = 0 in self.layers, config.layers - 1 in self.layers

@@ -16,8 +16,8 @@ from ..comm import broadcast as spread
 from ..comm import reduce as reduced
 from ..comm import reduce_scatter as scattered
 from ..comm import shard_bounds, shard_range
-from ..comm.collectives.exchange import row_counts
-from ..comm.collectives.ring import exchange_counts
+from ..comm.collectives.all_gather import all_gather_counts
+from ..comm.collectives.all_to_all import row_counts
 from ..kernels import arrays as xp
 from .op import axes_of, differentiable
 
@@ -75,7 +75,7 @@ def scatter(x, comm, dim=0):
 
 @differentiable
 def _gather(x, comm, dim):
-    sizes = exchange_counts(comm, x.shape[dim])
+    sizes = all_gather_counts(comm, x.shape[dim])
     start = sum(sizes[: comm.rank])
     mine = (slice(None),) * dim + (slice(start, start + sizes[comm.rank]),)
     return _first(gathered, comm, x, dim, sizes), lambda g: g[mine]
@@ -88,7 +88,7 @@ def gather(x, comm, dim=0):
 
 @differentiable
 def _all_gather(x, comm, dim):
-    sizes = exchange_counts(comm, x.shape[dim])
+    sizes = all_gather_counts(comm, x.shape[dim])
     back = lambda g: _first(scattered, comm, g, dim, "sum", "auto", sizes)
     return _first(gathered, comm, x, dim, sizes), back
 

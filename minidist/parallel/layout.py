@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from ..comm import Communicator, all_gather, shard_range
-from ..comm.texts import share
+from ..comm import Communicator, all_gather, all_gather_bytes, shard_range
 from ..kernels import arrays as xp
 from ..nn import Module
 
@@ -39,8 +38,8 @@ def shares(n: int, comm: Communicator, unit: int = 1, blocks: int = 1) -> xp.nda
 
     Queries, keys and values under one another are 3 blocks, and a head is a unit.
 
-    >>> from minidist.comm.alone import Alone
-    >>> shares(4, Alone(), unit=2).tolist()
+    >>> from minidist.comm.comm_self import CommSelf
+    >>> shares(4, CommSelf(), unit=2).tolist()
     [0, 1, 2, 3]
     """
     size = n // blocks
@@ -82,7 +81,7 @@ def joined_stages(arrays: dict[str, xp.ndarray], comm: Communicator) -> dict[str
     Of a name that several have, rank 0 takes the first's: tied copies are equal.
     """
     told = json.dumps([[name, a.shape, a.dtype.str] for name, a in arrays.items()])
-    texts, found = share(comm, told.encode()), dict(arrays)
+    texts, found = all_gather_bytes(comm, told.encode()), dict(arrays)
     if comm.rank:
         for array in arrays.values():
             comm.send(array, 0)

@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass, fields
 from itertools import product
 
 from ..comm import Communicator
-from ..comm.alone import Alone
+from ..comm.comm_self import CommSelf
 from ..errors import UserError
 
 
@@ -54,7 +54,7 @@ class Mesh:
         """
         self._check(comm, axes)
         if math.prod(getattr(self, axis) for axis in axes) == 1:
-            return Alone()
+            return CommSelf()
         place = self.coordinates(comm.rank)
         others = [(n, getattr(self, n)) for n in place if n not in axes]
         color = 0

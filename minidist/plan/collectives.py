@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..comm.collectives import chain
-from ..comm.collectives.doubling import power
-from ..comm.collectives.rooted import HEADER
-from ..comm.collectives.tree import children
+from ..comm.collectives import chunks
+from ..comm.collectives.binomial import children
+from ..comm.collectives.recursive import largest_power_of_two
+from ..comm.collectives.scatter import HEADER
 
 NUMBER = 8  # bytes of a number of rows, where the ranks have to tell each other
 
@@ -57,12 +57,12 @@ def traffic(
 
 def _doubling(n: int) -> int:
     """Messages of recursive doubling: each of the first p ranks log2(p), and the others' two."""
-    p = power(n)
+    p = largest_power_of_two(n)
     return p * (p.bit_length() - 1) + 2 * (n - p)
 
 
 def _all_reduce(n: int, s: int) -> dict[str, tuple[int, int]]:
-    messages, p = _doubling(n), power(n)
+    messages, p = _doubling(n), largest_power_of_two(n)
     by_chunks, at_once = (2 * n * (n - 1), 2 * (n - 1) * s), (2 * (n - 1), 2 * (n - 1) * s)
     return {
         "naive": at_once, "tree": at_once, "ring": by_chunks, "ordered": by_chunks,
@@ -74,7 +74,9 @@ def _all_reduce(n: int, s: int) -> dict[str, tuple[int, int]]:
 def _of_shards(parts: Sequence[int]) -> dict[str, tuple[int, int]]:
     n, s = len(parts), sum(parts)
     by_chunks = (n * (n - 1), (n - 1) * s)
-    late = sum(parts[power(n) :])  # the shards of the ranks beyond the largest power of two
+    late = sum(
+        parts[largest_power_of_two(n) :]
+    )  # the shards of the ranks beyond the largest power of two
     halves = (_doubling(n), (n - 1) * s + late)
     return {
         "ring": by_chunks, "pairwise": by_chunks, "ordered": by_chunks,
@@ -136,7 +138,7 @@ def coefficients(collective: str, algorithm: str, n: int, segments: int = 1) -> 
 
 
 def _to_or_from_one(n: int, s: int, itemsize: int) -> dict[str, tuple[int, int]]:
-    step = max(1, chain.SEGMENT // itemsize) * itemsize
+    step = max(1, chunks.SEGMENT // itemsize) * itemsize
     segments = max(1, -(-s // step))
     whole = (n - 1, (n - 1) * s)
     return {"linear": whole, "tree": whole, "chain": ((n - 1) * segments, (n - 1) * s)}

@@ -10,8 +10,7 @@ import numpy as np
 from rich.table import Table
 
 from ..autograd.tape import Node
-from ..comm import Communicator, shard_bounds, shard_range
-from ..comm.texts import share
+from ..comm import Communicator, all_gather_bytes, shard_bounds, shard_range
 from ..parallel.pipeline.actions import BACKWARD, FORWARD, INPUT, WEIGHT, Action
 from ..parallel.pipeline.run.runtime import Pipeline, Run
 from ..parallel.zero.flat import bytes_held
@@ -98,7 +97,7 @@ def counted(trainer: Trainer) -> dict[str, int]:
 
 def table(comm: Communicator, mine: dict[str, int], found: dict[str, int]) -> Table:
     """A row a rank, the formula's bytes and those counted; all ranks call it."""
-    rows = [json.loads(t) for t in share(comm, json.dumps([mine, found]).encode())]
+    rows = [json.loads(t) for t in all_gather_bytes(comm, json.dumps([mine, found]).encode())]
     title = "bytes a rank (=: as the formulas say; else formula / counted)"
     drawn = Table("rank", *KINDS, "activations", title=title, box=None)
     shown = range(comm.size) if comm.size <= SHOWN else (0, 1, comm.size - 1)

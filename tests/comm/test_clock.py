@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from minidist import comm as c
 from minidist.comm import Clock, simulate
-from minidist.comm.collectives import chain
+from minidist.comm.collectives import chunks
 from minidist.plan.collectives import coefficients
 
 ALPHA, BETA, GAMMA = 3e-6, 2e-9, 5e-10
@@ -54,7 +54,7 @@ def makespan(call, size, seed=None, **options):
 @pytest.mark.parametrize("size", [1, 2, 4, 8, 16])
 @pytest.mark.parametrize("collective, algorithm", CASES)
 def test_time_equals_the_formula(collective, algorithm, size, monkeypatch):
-    monkeypatch.setattr(chain, "SEGMENT", 64)
+    monkeypatch.setattr(chunks, "SEGMENT", 64)
     a, b, g = coefficients(collective, algorithm, size, segments=8)
     expected = a * ALPHA + b * 8 * NUMBERS * BETA + g * NUMBERS * GAMMA
     call = lambda comm: CALLS[collective](comm, algorithm)

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minidist.comm import Ledger, MpiError, all_gather, all_reduce, barrier, broadcast, simulate
-from minidist.comm.collectives import ring
-from minidist.comm.collectives.reduction import ALGORITHMS, OPS
+from minidist.comm.collectives.all_reduce import ALGORITHMS, ring
+from minidist.comm.collectives.reductions import OPS
+from minidist.comm.collectives.ring import ring_all_gather, ring_reduce_scatter
 from minidist.comm.shards import shard_bounds
 
 SIZES = st.integers(1, 8)
@@ -90,8 +91,8 @@ def test_all_reduce_of_whole_numbers_is_numpys(algorithm, size, shape):
 
 def stops_one_step_early(comm, flat, combine):
     bounds = shard_bounds(flat.size, comm.size)
-    ring.reduce_scatter_flat(comm, flat, bounds, combine)
-    ring.all_gather_flat(comm, flat, [*bounds[:-1], (0, 0)], 1)
+    ring_reduce_scatter(comm, flat, bounds, combine)
+    ring_all_gather(comm, flat, [*bounds[:-1], (0, 0)], 1)
 
 
 def adds_in_another_order(comm, flat, combine):
@@ -99,8 +100,8 @@ def adds_in_another_order(comm, flat, combine):
 
 
 def sends_everything_to_everyone(comm, flat, combine):
-    ring.all_reduce_flat(comm, flat, combine)
-    ring.all_gather_flat(comm, np.tile(flat, comm.size), shard_bounds(flat.size, comm.size), 1)
+    ring(comm, flat, combine)
+    ring_all_gather(comm, np.tile(flat, comm.size), shard_bounds(flat.size, comm.size), 1)
 
 
 def reduces_nothing(comm, flat, combine):

@@ -5,8 +5,7 @@ import pytest
 from support.double import copies, gpu
 
 from minidist import comm as c
-from minidist.comm import devices, simulate
-from minidist.comm.alone import Alone
+from minidist.comm import CommSelf, buffers, simulate
 from minidist.comm.communicator import Communicator
 from minidist.kernels import arrays
 
@@ -73,13 +72,13 @@ def test_a_buffer_is_staged_or_settled_by_one_switch(monkeypatch):
         stream = type("stream", (), {"synchronize": lambda self: waits.append(1)})
         monkeypatch.setattr(cupy.cuda, "get_current_stream", stream, raising=False)
         x = cupy.asarray(np.arange(6.0).reshape(2, 3))
-        assert isinstance(devices.outgoing(x.T, False), np.ndarray)
-        assert isinstance(devices.incoming(x, False), np.ndarray) and not waits
-        out = devices.outgoing(x.T, True)
+        assert isinstance(buffers.send_buffer(x.T, False), np.ndarray)
+        assert isinstance(buffers.receive_buffer(x, False), np.ndarray) and not waits
+        out = buffers.send_buffer(x.T, True)
         assert isinstance(out, cupy.ndarray) and out.flags.c_contiguous and len(waits) == 1
-        assert devices.incoming(x, True) is x and len(waits) == 2
-        assert devices.incoming(x.T, True) is not x
-        devices.fill(x, np.ones((3, 2)))
+        assert buffers.receive_buffer(x, True) is x and len(waits) == 2
+        assert buffers.receive_buffer(x.T, True) is not x
+        buffers.fill(x, np.ones((3, 2)))
         assert (x.get() == 1).all()
 
 
@@ -89,5 +88,5 @@ def test_one_rank_needs_no_host(name):
         cupy = arrays.gpu()
         copies.clear()
         if name not in ("broadcast", "reduce", "gather"):  # whose roots are other ranks
-            CALLS[name](Alone(), cupy.asarray(array(Alone())))
+            CALLS[name](CommSelf(), cupy.asarray(array(CommSelf())))
         assert not copies.total()

@@ -5,8 +5,8 @@ import pytest
 
 from minidist import comm as c
 from minidist.comm import MismatchError, simulate
-from minidist.comm.guard.fingerprint import BYTES, Fingerprint, of_group
-from minidist.comm.settings import DEADLINE, cuda_aware, deadline, debug_level
+from minidist.comm.environment import DEADLINE, cuda_aware, deadline, debug_level
+from minidist.comm.guard.fingerprint import BYTES, Fingerprint, describe_group
 from minidist.errors import UserError
 
 X = np.ones(4)
@@ -88,8 +88,12 @@ def test_a_fingerprint_survives_its_bytes_however_long():
 
 
 def test_groups_are_told_apart_in_few_words():
-    assert of_group(range(2, 6)) == "2 to 5" and of_group([4]) == "4" and of_group([0, 2]) == "0, 2"
-    many = [of_group([0, 1, 5, *range(k, k + 40)]) for k in (7, 8)]
+    assert (
+        describe_group(range(2, 6)) == "2 to 5"
+        and describe_group([4]) == "4"
+        and describe_group([0, 2]) == "0, 2"
+    )
+    many = [describe_group([0, 1, 5, *range(k, k + 40)]) for k in (7, 8)]
     assert many[0] != many[1] and all(len(m) < 60 for m in many)
 
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from minidist.comm import AgreedExit, abort_on_error, agree, simulate, world_from_env
-from minidist.comm.guard.guard import exit_code
+from minidist.comm.guard.abort import exit_code
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
@@ -96,6 +96,15 @@ def test_importing_starts_and_loads_nothing_heavy():
     assert loaded_after("import minidist.comm").strip() == "[]"
     assert "greenlet" in loaded_after("from minidist.comm import simulate")
     assert "mpi4py" not in loaded_after("from minidist.comm import mpi_world")
+
+
+def test_names_that_are_loaded_at_first_use_are_listed_too():
+    code = "import minidist.comm as c; print({'simulate', 'launch', 'mpi_world'} <= set(%s))"
+    listed, loaded = (
+        subprocess.run([sys.executable, "-c", code % names], capture_output=True, text=True).stdout
+        for names in ("dir(c)", "vars(c)")
+    )
+    assert (listed.strip(), loaded.strip()) == ("True", "False")
 
 
 def test_a_world_of_one_needs_no_mpirun_and_a_missing_mpi4py_says_how_to_get_it():

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController
 
+from minidist import comm as c
 from minidist.comm import CommError, DeadlockError, UnmatchedError, all_reduce, barrier, simulate
+from minidist.comm import call_site as sites
 from minidist.comm.simulated.deadlock import find_cycle
 
 
@@ -54,6 +56,34 @@ def test_a_deadlock_inside_a_collective_names_the_collective():
 
     with pytest.raises(DeadlockError, match=r"rank 0 waits in barrier: recv\(source=1"):
         simulate(main, 2, debug=0)
+
+
+ALL_CALLS = [
+    "all_gather", "all_reduce", "all_to_all", "barrier", "broadcast", "gather", "reduce",
+    "reduce_scatter", "scan", "scatter",
+]  # fmt: skip
+
+
+def a_deadlock_names_its_collective(name):
+    def main(comm):
+        if comm.rank == 0:
+            arguments = () if name == "barrier" else (np.ones(2),)
+            getattr(c, name)(comm, *arguments)
+
+    with pytest.raises(DeadlockError) as caught:
+        simulate(main, 2, debug=0)
+    assert f"rank 0 waits in {name}: " in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ALL_CALLS)
+def test_a_deadlock_names_the_collective_and_not_its_decorator(name):
+    a_deadlock_names_its_collective(name)
+
+
+def test_a_frame_of_a_decorator_taken_for_the_call_is_seen(monkeypatch):
+    monkeypatch.setattr(sites, "DECORATED", "no function has this name")
+    with pytest.raises(AssertionError, match="staged"):
+        a_deadlock_names_its_collective("all_reduce")
 
 
 def test_a_deadlock_in_a_split_names_both_numbers_of_a_rank():

@@ -10,7 +10,7 @@ import pytest
 
 from minidist import random
 from minidist.comm import shard_range, simulate
-from minidist.comm.alone import Alone
+from minidist.comm.comm_self import CommSelf
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.optim import SGD
 from minidist.parallel.clip import clip_grad_norm_
@@ -97,7 +97,7 @@ def far(results, mesh, alone):
     return max(found)
 
 
-ALONE = {name: train(Alone(), Mesh(), 0, False, t) for name, t in TARGETS.items()}
+ALONE = {name: train(CommSelf(), Mesh(), 0, False, t) for name, t in TARGETS.items()}
 LAYOUTS = [
     (mesh, stage, sp)
     for mesh in MESHES for stage in range(4) for sp in (False, True) if mesh.tp > 1 or not sp

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import minidist as md
 from minidist import random
 from minidist.comm import Clock, Ledger, simulate
-from minidist.comm.alone import Alone
+from minidist.comm.comm_self import CommSelf
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.nn import functional as F
 from minidist.optim import SGD
@@ -53,7 +53,7 @@ def train(comm, sp, dtype="float64", steps=3, config=CONFIG, targets=TARGETS):
     return losses, first, whole_state(model)
 
 
-ALONE = train(Alone(), False)
+ALONE = train(CommSelf(), False)
 
 
 def far(ours, alone):
@@ -124,7 +124,7 @@ def test_a_pair_of_layers_is_bitwise_on_whole_numbers(ranks, sp, seed, bias):
             grads += [parts_of(one)["bias"].whole(one.bias.grad.data), two.bias.grad.data]
         return mine, y.data, data.grad.data, grads
 
-    _, y, dx, grads = run(Alone()) if not sp else simulate(run, 1)[0]
+    _, y, dx, grads = run(CommSelf()) if not sp else simulate(run, 1)[0]
     for mine, my, mdx, mgrads in simulate(run, ranks, seed=seed):
         assert (my == y[:, mine]).all() and (mdx == dx[:, mine]).all()
         assert all((a == b).all() for a, b in zip(mgrads, grads))
@@ -178,7 +178,7 @@ def test_gathered_logits_and_unknown_tokens_are_refused():
     with pytest.raises(ValueError, match="4 units of 3 on 5 tensor-parallel ranks"):
         simulate(lambda comm: GPT(CONFIG, tp=comm), 5)
     with pytest.raises(ValueError, match="do not divide"):
-        shares(10, Alone(), unit=3)
+        shares(10, CommSelf(), unit=3)
 
 
 # What is sent
@@ -246,7 +246,7 @@ MUTANTS = [
     (sequence.TokenDropout, "forward", own_mask, True),
     (tensor, "shares", ordinary_shares, False),
     (tensor, "joined_sum", not_reduced, False),
-    (tensor, "_summing", lambda dx, comm, tokens: Alone().start(lambda comm: dx), False),
+    (tensor, "_summing", lambda dx, comm, tokens: CommSelf().start(lambda comm: dx), False),
 ]
 
 

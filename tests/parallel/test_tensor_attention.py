@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import minidist as md
 from minidist.comm import Ledger, simulate
-from minidist.comm.alone import Alone
+from minidist.comm.comm_self import CommSelf
 from minidist.nn import functional as F
 from minidist.parallel.layout import parts_of, shares, whole_state
 from minidist.parallel.sequence import Tokens, partial_parameters, sum_partial
@@ -47,7 +47,7 @@ def run(comm, heads, kv_heads, causal, sp):
     causal=st.booleans(), sp=st.booleans(), seed=st.integers(0, 9),
 )  # fmt: skip
 def test_it_is_one_process(ranks, heads, causal, sp, seed):
-    state, _, y, dx, grads = run(Alone(), *heads, causal, False)
+    state, _, y, dx, grads = run(CommSelf(), *heads, causal, False)
     for found, mine, my, mdx, mgrads in simulate(
         lambda comm: run(comm, *heads, causal, sp), ranks, seed=seed
     ):
@@ -90,7 +90,7 @@ class Next:
 
 def test_keys_of_another_group_are_seen(monkeypatch):
     ours = lambda: simulate(lambda comm: run(comm, 6, 3, True, False), 3)[0][2]
-    expected = run(Alone(), 6, 3, True, False)[2]
+    expected = run(CommSelf(), 6, 3, True, False)[2]
     np.testing.assert_allclose(ours(), expected, rtol=0, atol=1e-13)
     monkeypatch.setattr(attention, "shares", lambda n, comm, unit: shares(
         n, comm if n == 12 else Next(comm), unit))  # fmt: skip

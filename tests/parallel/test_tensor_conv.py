@@ -12,7 +12,7 @@ from support.tensor_cases import BOUND, check_layouts, check_mutant, far, train
 import minidist as md
 from minidist import nn
 from minidist.comm import Ledger, simulate
-from minidist.comm.alone import Alone
+from minidist.comm.comm_self import CommSelf
 from minidist.nn import functional as F
 from minidist.ops import communication
 from minidist.parallel.clip import clip_grad_norm_
@@ -101,7 +101,7 @@ def test_a_pair_is_bitwise_on_whole_numbers(ranks, middle, batch, bias, stride, 
         whole = [parts[name].whole(g) if name in parts else g for name, g in grads.items()]
         return [y.data, data.grad.data, *whole]
 
-    alone = run(Alone())
+    alone = run(CommSelf())
     for ours in simulate(run, ranks, seed=seed):
         assert all((a == b).all() for a, b in zip(ours, alone, strict=True))
 

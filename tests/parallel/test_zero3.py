@@ -145,7 +145,8 @@ def test_freed_memory_is_free(with_backward):
         return alive, [p.data.size for p in zero.model.parameters()]
 
     def count(comm):
-        del comm.hub.tasks[1:]  # the simulation keeps the results of what it ran beside the rank
+        # The simulation keeps the results of the collectives that it ran beside the rank.
+        del comm.scheduler.tasks[1:]
         gc.collect()
         return sum(r() is not None for r in gathered)
 

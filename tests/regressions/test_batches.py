@@ -8,7 +8,7 @@ from support.small import ALONE, BOUND, TARGETS, TOKENS, built, far, whole_gradi
 
 from minidist import random
 from minidist.comm import Ledger, all_reduce, shard_range, simulate
-from minidist.comm.alone import Alone
+from minidist.comm.comm_self import CommSelf
 from minidist.comm.errors import CommError
 from minidist.parallel.data.overlapped import Overlapped
 from minidist.parallel.data.synchronize import Bucketed, Naive, Synchronizer, gradient
@@ -57,7 +57,7 @@ def each_token_weighs_the_same(ranks):
         assert far(ours, MASKED) < BOUND
 
 
-MASKED = on_masked_rows(Alone())
+MASKED = on_masked_rows(CommSelf())
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 5])
@@ -172,7 +172,7 @@ def micro_steps_send_once(ranks, way):
     assert sent == 2 * (ranks - 1) * whole, "another number of bytes than one ring"
 
 
-FOUR_ROWS = in_micro_steps(Alone(), "naive")[0]
+FOUR_ROWS = in_micro_steps(CommSelf(), "naive")[0]
 
 
 @each_way

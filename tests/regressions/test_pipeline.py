@@ -7,7 +7,7 @@ import pytest
 from support.stages import ALONE, FEW, accumulated, near, on_ranks, piped, stepped, told
 
 from minidist.comm import broadcast, simulate
-from minidist.comm.alone import Alone
+from minidist.comm.comm_self import CommSelf
 from minidist.nn.utils import clip_grads_with_norm_
 from minidist.parallel import clip
 from minidist.parallel.pipeline.run.runtime import HANDLERS, Pipeline, Run, Tied
@@ -86,7 +86,7 @@ MAX = 0.05
 def clipped(model, loss, stages=None, counted=()):
     """Loss, norm, and gradients clipped to MAX: as bytes, for they are to be one process's."""
     norm = clip.clip_grad_norm_(
-        model.parameters(), MAX, Alone(), stages=stages, counted=counted
+        model.parameters(), MAX, CommSelf(), stages=stages, counted=counted
     ).item()
     assert norm > 2 * MAX
     numbers = {**told(model, loss), "norm": np.array(norm)}

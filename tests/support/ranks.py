@@ -1,6 +1,7 @@
 """What tests of collectives share: whole numbers, poisoned buffers, all ranks' traffic."""
 
 import contextlib
+from importlib import import_module
 from itertools import pairwise
 from unittest import mock
 
@@ -12,6 +13,18 @@ from minidist.kernels import arrays
 from minidist.plan.collectives import Traffic
 
 SIZES, SEEDS, ROOTS = st.integers(1, 9), st.none() | st.integers(0, 99), st.integers(0, 8)
+
+
+def collective_module(name):
+    """The file of a collective; `minidist.comm.collectives.all_reduce` is its function."""
+    return import_module(f"minidist.comm.collectives.{name}")
+
+
+COLLECTIVES = (
+    "all_gather", "all_reduce", "all_to_all", "barrier", "broadcast", "gather", "reduce",
+    "reduce_scatter", "scan", "scatter",
+)  # fmt: skip
+ALGORITHMS = {name: collective_module(name).ALGORITHMS for name in COLLECTIVES}
 SHAPES = st.lists(st.integers(0, 9), min_size=1, max_size=3).map(tuple)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from minidist import random
 from minidist.comm import Communicator, Ledger, launch, print_in_order, shard_range
-from minidist.comm.alone import Alone
+from minidist.comm.comm_self import CommSelf
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.optim import SGD
 from minidist.parallel.data.overlapped import Overlapped
@@ -41,7 +41,7 @@ def train(comm: Communicator, kind: type, steps: int = 3) -> tuple[dict, list, L
 
 
 def main(comm: Communicator) -> None:
-    alone, whole_losses, _ = train(Alone(), Bucketed)
+    alone, whole_losses, _ = train(CommSelf(), Bucketed)
     found = {kind.__name__: train(comm, kind) for kind in (Naive, Bucketed, Overlapped)}
     first, last = shard_range(len(ROWS), comm.size, comm.rank)
     print_in_order(comm, f"rank {comm.rank} computes rows {first} to {last - 1}")

@@ -1,4 +1,4 @@
-"""The four classic deadlocks, and what the guard says to each instead of waiting for ever.
+"""The four classic deadlocks, and the message that the guard prints instead of waiting for ever.
 
 On real ranks: mpirun -n 4 python deadlocks.py. Without MPI: python deadlocks.py.
 """
@@ -10,29 +10,29 @@ import numpy as np
 
 from minidist import comm as c
 
-os.environ.setdefault("MINIDIST_DEBUG", "1")  # compare what ranks call
-os.environ.setdefault("MINIDIST_TIMEOUT", "2")  # and on real ranks, wait two seconds at most
+os.environ.setdefault("MINIDIST_DEBUG", "1")  # the ranks compare their calls
+os.environ.setdefault("MINIDIST_TIMEOUT", "2")  # real ranks wait two seconds at most
 
 
 def everybody_sends_first(comm: c.Communicator) -> None:
-    """It works while the library buffers small messages, and hangs with the first large one."""
+    """This works while the library buffers small messages, and hangs with the first large one."""
     comm.ssend(np.ones(4), (comm.rank + 1) % comm.size)
     comm.recv(np.empty(4), (comm.rank - 1) % comm.size)
 
 
 def everybody_receives_first(comm: c.Communicator) -> None:
-    """It hangs always. One rank that sends first, or sendrecv, resolves both."""
+    """This always hangs. Let one rank send first, or use sendrecv."""
     comm.recv(np.empty(4), (comm.rank - 1) % comm.size)
     comm.send(np.ones(4), (comm.rank + 1) % comm.size)
 
 
 def collectives_in_another_order(comm: c.Communicator) -> None:
-    """A branch on the rank around collectives: rank 0 is in one, the others are in the next."""
+    """A branch on the rank: rank 0 calls one collective, the others call another one."""
     c.barrier(comm) if comm.rank == 0 else c.all_reduce(comm, np.ones(4), label="loss")
 
 
 def one_rank_stays_away(comm: c.Communicator) -> None:
-    """A rank has run out of data and does not take part any more."""
+    """A rank has run out of data and no longer calls the collective."""
     if comm.rank != comm.size - 1:
         c.all_reduce(comm, np.ones(4), label="gradients")
     elif comm.native is not None:
@@ -44,13 +44,13 @@ def main() -> None:
     for program in (everybody_sends_first, everybody_receives_first, collectives_in_another_order,
                     one_rank_stays_away):  # fmt: skip
         try:
-            # Each on a communicator of its own: what is left of one does not meet the next.
+            # A new communicator for each program: unfinished messages of one cannot meet the next.
             program(world.split(0)) if world else c.simulate(program, 4)
-            said = "nothing: it did not wait"
+            message = "no deadlock"
         except c.CommError as error:
-            said = f"{type(error).__name__}: {error}"
+            message = f"{type(error).__name__}: {error}"
         if world is None or world.rank == 0:
-            print(f"\n{program.__name__}: {program.__doc__}\n{said}", flush=True)
+            print(f"\n{program.__name__}: {program.__doc__}\n{message}", flush=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ On real ranks: mpirun -n 4 python mesh.py. Without MPI: python mesh.py.
 import numpy as np
 
 from minidist.comm import Communicator, Ledger, all_reduce, launch, print_in_order, shard_range
-from minidist.comm.alone import Alone
+from minidist.comm.comm_self import CommSelf
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.optim import SGD
 from minidist.parallel.layout import whole_state
@@ -43,7 +43,7 @@ def main(comm: Communicator) -> None:
     mesh = Mesh(dp=comm.size // tp_size, tp=tp_size)
     place = mesh.coordinates(comm.rank)
     tp, dp = mesh.group(comm, "tp"), mesh.group(comm, "dp")
-    alone, losses, whole = train(Alone(), Alone())
+    alone, losses, whole = train(CommSelf(), CommSelf())
     with Ledger(comm) as ledger:
         state, ours, held = train(tp, dp)
     far = max(np.abs(state[k] - alone[k]).max() for k in alone)

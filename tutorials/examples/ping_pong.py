@@ -1,7 +1,7 @@
-"""Ping-pong: how long does a message take? The time of n bytes is α + β·n; a fit gives both.
+"""Ping-pong: how long does a message take? n bytes take α + β·n seconds; a fit gives α and β.
 
 On real ranks: mpirun -n 4 python ping_pong.py (ranks 0 and 1 play, the others watch).
-Without MPI: python ping_pong.py; a virtual clock whose α and β we know must give them back.
+Without MPI: python ping_pong.py. A virtual clock has a known α and β, and the fit must find them.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ SIZES = [1 << k for k in range(3, 23)]  # bytes: 8 B to 4 MiB
 
 
 def seconds(comm: Communicator, nbytes: int, rounds: int) -> float:
-    """One way of a message, the mean of 2 · rounds."""
+    """Seconds that a message takes in one direction, the mean of 2 · rounds."""
     ball = np.zeros(nbytes, np.uint8)
     start = comm.time()
     for _ in range(rounds):
@@ -26,7 +26,7 @@ def seconds(comm: Communicator, nbytes: int, rounds: int) -> float:
 
 
 def fit(times: list[float]) -> tuple[float, float]:
-    """α and β that fit best, each time weighted by 1 / itself: small messages count as much."""
+    """The best α and β. Each error is relative to its time, so small messages count as much."""
     t, n = np.array(times), np.array(SIZES)
     (alpha, beta), *_ = np.linalg.lstsq(np.stack([1 / t, n / t], axis=1), np.ones(len(t)))
     return float(alpha), float(beta)
@@ -34,7 +34,7 @@ def fit(times: list[float]) -> tuple[float, float]:
 
 def main(comm: Communicator) -> tuple[float, float] | None:
     barrier(comm)
-    seconds(comm, SIZES[-1], 3)  # warm up: the first messages find their way
+    seconds(comm, SIZES[-1], 3)  # warm up: the first messages set up the connection
     times = [seconds(comm, n, max(5, min(300, (1 << 23) // n))) for n in SIZES]
     if comm.rank > 0:
         return None

@@ -1,4 +1,4 @@
-"""A data set is handed out, worked on by all ranks, and collected again.
+"""A data set is scattered, all ranks work on their part, and the results are gathered.
 
 On real ranks: mpirun -n 4 python scatter_gather.py. Without MPI: python scatter_gather.py.
 """
@@ -16,8 +16,8 @@ def dataset() -> np.ndarray:
 def standardised(comm: Communicator, rows: np.ndarray) -> np.ndarray:
     """Each feature with mean 0 and variance 1 over the samples of *all* ranks.
 
-    A mean of the ranks' means would be wrong, for they hold different numbers of rows: sums and
-    counts are added, and divided once.
+    The ranks have different numbers of rows, so a mean of their means would be wrong. Sums and
+    counts are added over the ranks, and the division comes last.
     """
     sums = np.concatenate([rows.sum(0), (rows**2).sum(0), [len(rows)]])  # (3 + 3 + 1,)
     total = all_reduce(comm, sums)

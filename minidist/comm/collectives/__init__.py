@@ -1,17 +1,19 @@
-"""What all ranks do together, written with send and receive: one algorithm family a file."""
+"""Collectives, written with send and receive: one a file, under its own name.
 
-from .dissemination import barrier
-from .entry import nonblocking
-from .exchange import all_to_all, reduce_scatter, scan
-from .gathering import all_gather
-from .reduction import all_reduce
-from .rooted import broadcast, gather, reduce, scatter
+Each file holds every algorithm of its collective, from the simplest to the fastest, a table
+ALGORITHMS, and the function that users call. auto.py chooses for algorithm="auto".
+"""
 
-iall_gather, iall_reduce = nonblocking(all_gather), nonblocking(all_reduce)
-iall_to_all, ibarrier = nonblocking(all_to_all), nonblocking(barrier)
-ibroadcast, igather = nonblocking(broadcast), nonblocking(gather)
-ireduce, ireduce_scatter = nonblocking(reduce), nonblocking(reduce_scatter)
-iscan, iscatter = nonblocking(scan), nonblocking(scatter)
+from .all_gather import all_gather, iall_gather
+from .all_reduce import all_reduce, iall_reduce
+from .all_to_all import all_to_all, iall_to_all
+from .barrier import barrier, ibarrier
+from .broadcast import broadcast, ibroadcast
+from .gather import gather, igather
+from .reduce import ireduce, reduce
+from .reduce_scatter import ireduce_scatter, reduce_scatter
+from .scan import iscan, scan
+from .scatter import iscatter, scatter
 
 __all__ = [
     "all_gather",

@@ -1,31 +1,40 @@
-"""What algorithm="auto" is: by the number of ranks and the bytes of the whole.
+"""The algorithm that `algorithm="auto"` stands for: the table AUTO, read by `choose`.
 
-The first two columns are what benchmarks/collectives.py measured at 2 and 4 ranks on 2 cores, where
-messages go through shared memory and a round costs more than a byte; the other two follow the
-formulas of plan/collectives.py, where log2(n) rounds pay, for more ranks than that could measure.
+The choice depends on the number of ranks and on the bytes of the whole buffer. The first two
+columns were measured with benchmarks/collectives.py at 2 and 4 ranks on 2 cores, where messages go
+through shared memory and a round costs more than a byte. The other two columns follow the formulas
+of plan/collectives.py for more ranks than could be measured, where log2(n) rounds pay.
 """
 
 from __future__ import annotations
 
-SMALL = 1 << 18  # bytes: up to here a message's latency counts for more than what is in it
-FEW = 8  # ranks: up to here n - 1 short rounds beat log2(n) longer ones
+SMALL = 1 << 18  # bytes: up to this size the latency of a message counts for more than its content
+FEW = 8  # ranks: up to this number n - 1 short rounds are faster than log2(n) longer ones
 
-AUTO = {  # few ranks: small, large; many: small, large
-    "all_gather": ("ring", "ring", "bruck", "ring"),
-    "all_reduce": ("doubling", "ring", "doubling", "ring"),
-    "all_to_all": ("pairwise", "pairwise", "pairwise", "pairwise"),
-    "barrier": ("dissemination",) * 4,
-    "broadcast": ("linear", "linear", "tree", "chain"),
-    "gather": ("linear", "linear", "tree", "linear"),
-    "reduce": ("tree", "tree", "tree", "chain"),
-    "reduce_scatter": ("pairwise", "pairwise", "halving", "pairwise"),
-    "scan": ("chain", "chain", "doubling", "doubling"),
-    "scatter": ("linear", "linear", "tree", "linear"),
-}
+AUTO = {
+    # collective       up to 8 ranks: small, large   more ranks: small, large
+    "all_gather":     ("ring",        "ring",        "bruck",         "ring"),
+    "all_reduce":     ("doubling",    "ring",        "doubling",      "ring"),
+    "all_to_all":     ("pairwise",    "pairwise",    "pairwise",      "pairwise"),
+    "barrier":        ("dissemination",) * 4,
+    "broadcast":      ("linear",      "linear",      "tree",          "chain"),
+    "gather":         ("linear",      "linear",      "tree",          "linear"),
+    "reduce":         ("tree",        "tree",        "tree",          "chain"),
+    "reduce_scatter": ("pairwise",    "pairwise",    "halving",       "pairwise"),
+    "scan":           ("chain",       "chain",       "doubling",      "doubling"),
+    "scatter":        ("linear",      "linear",      "tree",          "linear"),
+}  # fmt: skip
 
 
 def choose(collective: str, algorithm: str, size: int, nbytes: int) -> str:
-    """The algorithm itself, or what "auto" is for so many ranks and bytes, alike on all ranks."""
+    """`algorithm` itself, or the choice of "auto" for so many ranks and bytes.
+
+    Every rank must get the same answer, or they would run different algorithms and deadlock:
+    `nbytes` is a number that all ranks know.
+
+    >>> choose("all_reduce", "auto", size=4, nbytes=1_000_000)
+    'ring'
+    """
     if algorithm != "auto":
         return algorithm
     return AUTO[collective][2 * (size > FEW) + (nbytes > SMALL)]

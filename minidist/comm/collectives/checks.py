@@ -1,4 +1,4 @@
-"""What collectives refuse before any message is sent."""
+"""Wrong arguments that every collective refuses before it sends a message."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from . import native
 
 
 def check_known(where: str, what: str, name: str, known: Collection[str]) -> None:
-    """Refuse an algorithm or operation that there is not."""
+    """Refuse an algorithm or operation that does not exist."""
     if name not in known:
         raise ValueError(f"{where}: {what}={name!r} is not known, use one of {', '.join(known)}")
 
@@ -20,14 +20,14 @@ def check_algorithm(
     comm: Communicator, where: str, name: str, known: Collection[str], array: Any = None,
     op: str = "",
 ) -> None:  # fmt: skip
-    """Refuse an algorithm that there is not, or not here or not for this array."""
+    """Refuse an unknown algorithm, and "native" where the MPI library cannot do it."""
     check_known(where, "algorithm", name, ["auto", *known])
     if name == "native":
         native.check(comm, array, op)
 
 
 def check_root(comm: Communicator, where: str, root: int) -> None:
-    """Refuse a root that is no rank."""
+    """Refuse a root that is not a rank."""
     if not 0 <= operator.index(root) < comm.size:
         raise ValueError(f"{where}: root={root} does not exist, ranks are 0 to {comm.size - 1}")
 
@@ -39,7 +39,7 @@ def check_rows(where: str, array: Any) -> None:
 
 
 def check_counts(comm: Communicator, where: str, rows: int, counts: Sequence[int] | None) -> None:
-    """Refuse counts that do not tell of this rank's rows."""
+    """Refuse counts that disagree with this rank's number of rows."""
     if counts is not None and (len(counts) != comm.size or counts[comm.rank] != rows):
         raise ValueError(
             f"{where}: counts={list(counts)} must hold {comm.size} numbers, "

@@ -1,4 +1,8 @@
-"""What all collectives have: arrays on a GPU, and a form that does not wait."""
+"""Two decorators of the collectives: staging of GPU arrays through the host, nonblocking forms.
+
+The inner functions have names like `by_host.<locals>.staged`. The finder of call sites
+(comm/call_site.py) skips such frames, so a deadlock is reported under the collective's own name.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +17,13 @@ Collective = Callable[..., Any]
 
 
 def by_host(collective: Collective) -> Collective:
-    """An array on a GPU goes by way of the host, as a whole and once; its result comes back.
+    """Copy an array on a GPU to the host as a whole, once, and copy the result back.
 
-    Where the communicator is `cuda_aware`, or of one rank, it stays there.
+    If the communicator is `cuda_aware` or has one rank, the array stays on the GPU.
     """
 
     @wraps(collective)
-    def call(comm: Communicator, array: Any, *args: Any, **options: Any) -> Any:
+    def staged(comm: Communicator, array: Any, *args: Any, **options: Any) -> Any:
         if comm.cuda_aware or comm.size == 1 or not xp.on_gpu(array):
             return collective(comm, array, *args, **options)
         out = options.pop("out", None)
@@ -29,26 +33,20 @@ def by_host(collective: Collective) -> Collective:
         out.set(result)
         return out
 
-    return _named(call, collective.__name__)
+    return staged
 
 
 def nonblocking(collective: Collective) -> Callable[..., Request]:
-    """The same as a Request: it goes on beside what the rank does next; `wait` gives its result.
+    """Start the collective and return a Request at once; its `wait` gives the result.
 
-    Its arrays must not change before. On MPI it gets on whenever this rank communicates.
+    The arrays must not change before that. On MPI the collective advances whenever this rank
+    communicates.
     """
 
     @wraps(collective)
     def start(comm: Communicator, *args: Any, **options: Any) -> Request:
         return comm.start(collective, *args, **options)
 
-    _named(start, "i" + collective.__name__)
+    start.__name__ = start.__qualname__ = "i" + collective.__name__
     start.__doc__ = f"{collective.__name__} that does not wait. {nonblocking.__doc__}"
     return start
-
-
-def _named(wrapper: Callable[..., Any], name: str) -> Callable[..., Any]:
-    # The code's name too: it is what tracebacks and the report of a deadlock show.
-    wrapper.__name__ = wrapper.__qualname__ = name
-    wrapper.__code__ = wrapper.__code__.replace(co_name=name)
-    return wrapper

@@ -1,4 +1,9 @@
-"""The MPI library's own collectives: fast, and free to choose an order of summation."""
+"""Helpers of algorithm="native", the MPI library's own collectives.
+
+The last algorithm in each collective's file is `native`: one call of mpi4py. It is fast, and the
+library is free to choose the order of summation. This file checks whether the library can do it,
+and describes buffers to mpi4py.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +14,11 @@ from ..communicator import Communicator
 from ..errors import MpiError
 from .chunks import Bounds
 
-ARITHMETIC = ("sum", "prod", "mean")
+ARITHMETIC = ("sum", "prod", "mean")  # the operations that MPI knows for complex numbers
 
 
 def check(comm: Communicator, array: xp.ndarray | None = None, op: str = "") -> None:
-    """Refuse it where there is no MPI library, or none that knows how to reduce this dtype."""
+    """Refuse it without an MPI library, and for a dtype that the library cannot reduce."""
     if comm.prefix:
         raise ValueError("what goes on beside others is written by hand: use algorithm='auto'")
     if comm.native is None:
@@ -25,80 +30,23 @@ def check(comm: Communicator, array: xp.ndarray | None = None, op: str = "") -> 
             raise MpiError(f"MPI has no {op} of {array.dtype}: use algorithm='auto'")
 
 
-def all_reduce_flat(comm: Communicator, flat: xp.ndarray, combine: xp.ufunc) -> None:
-    """All-reduce in place, by MPI_Allreduce."""
-    comm.native.Allreduce(_in_place(), flat, op=_op(combine))
-
-
-def reduce_flat(comm: Communicator, flat: xp.ndarray, combine: xp.ufunc, root: int) -> None:
-    """Root's `flat` becomes the reduction, by MPI_Reduce."""
-    mine, out = (_in_place(), flat) if comm.rank == root else (flat, None)
-    comm.native.Reduce(mine, out, op=_op(combine), root=root)
-
-
-def scan_flat(comm: Communicator, flat: xp.ndarray, combine: xp.ufunc) -> None:
-    """`flat` becomes the reduction of ranks 0 to this one, by MPI_Scan."""
-    comm.native.Scan(_in_place(), flat, op=_op(combine))
-
-
-def reduce_scatter_flat(
-    comm: Communicator, flat: xp.ndarray, bounds: Bounds, combine: xp.ufunc
-) -> None:
-    """Chunk `rank` becomes the reduction of everyone's, by MPI_Reduce_scatter."""
-    mine = xp.empty_like(flat[slice(*bounds[comm.rank])])
-    comm.native.Reduce_scatter(flat, mine, [b - a for a, b in bounds], op=_op(combine))
-    flat[slice(*bounds[comm.rank])] = mine
-
-
-def broadcast_flat(comm: Communicator, flat: xp.ndarray, root: int) -> None:
-    """Root's `flat` to everyone, by MPI_Bcast."""
-    comm.native.Bcast(_bytes(flat), root)
-
-
-def scatter_flat(comm: Communicator, flat: xp.ndarray, bounds: Bounds, root: int) -> None:
-    """Chunk k of root's `flat` to rank k's, by MPI_Scatterv."""
-    mine = xp.empty_like(flat[slice(*bounds[comm.rank])])
-    comm.native.Scatterv(_chunks(flat, bounds), _bytes(mine), root)
-    flat[slice(*bounds[comm.rank])] = mine
-
-
-def gather_flat(comm: Communicator, flat: xp.ndarray, bounds: Bounds, root: int) -> None:
-    """Chunk k of rank k's `flat` to root's, by MPI_Gatherv."""
-    mine = flat[slice(*bounds[comm.rank])].copy()
-    comm.native.Gatherv(_bytes(mine), _chunks(flat, bounds), root)
-
-
-def all_gather_flat(comm: Communicator, flat: xp.ndarray, bounds: Bounds, tag: int) -> None:
-    """Everyone's chunk `rank` of `flat` to everyone, by MPI_Allgatherv."""
-    comm.native.Allgatherv(_in_place(), _chunks(flat, bounds))
-
-
-def all_to_all_flat(
-    comm: Communicator, flat: xp.ndarray, going: Bounds, out: xp.ndarray, coming: Bounds
-) -> None:
-    """Chunk k of `flat` to rank k, into its chunk of `out`, by MPI_Alltoallv."""
-    comm.native.Alltoallv(_chunks(flat, going), _chunks(out, coming))
-
-
-def barrier(comm: Communicator) -> None:
-    """MPI_Barrier."""
-    comm.native.Barrier()
-
-
-def _op(combine: xp.ufunc) -> Any:
+def mpi_op(combine: xp.ufunc) -> Any:
+    """MPI.SUM for np.add, and so on."""
     from mpi4py import MPI
 
     ops = {"add": MPI.SUM, "multiply": MPI.PROD, "maximum": MPI.MAX, "minimum": MPI.MIN}
     return ops[combine.__name__]
 
 
-def _in_place() -> Any:
+def in_place() -> Any:
+    """MPI.IN_PLACE: the receive buffer is also the send buffer."""
     from mpi4py import MPI
 
     return MPI.IN_PLACE
 
 
-def _bytes(flat: xp.ndarray) -> list[Any]:
+def as_bytes(flat: xp.ndarray) -> list[Any]:
+    """A buffer as mpi4py takes it, as bytes: so MPI carries every dtype."""
     from mpi4py import MPI
 
     if flat.nbytes >= 1 << 31 and MPI.Get_version() < (4, 0):
@@ -109,8 +57,9 @@ def _bytes(flat: xp.ndarray) -> list[Any]:
     return [flat.view(xp.uint8), MPI.BYTE]
 
 
-def _chunks(flat: xp.ndarray, bounds: Bounds) -> list[Any]:
+def chunks_as_bytes(flat: xp.ndarray, bounds: Bounds) -> list[Any]:
+    """A buffer with the byte counts and offsets of its chunks, for the v-forms of MPI."""
     width = flat.itemsize
     counts = [(b - a) * width for a, b in bounds]
-    buffer, kind = _bytes(flat)
+    buffer, kind = as_bytes(flat)
     return [buffer, counts, [a * width for a, _ in bounds], kind]

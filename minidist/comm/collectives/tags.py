@@ -1,4 +1,4 @@
-"""The tags that collectives keep for themselves, so that a user's message never meets theirs."""
+"""The tags of the collectives' messages, above every tag that a user's message may have."""
 
 REDUCE_SCATTER = 32_000
 ALL_GATHER = 32_001

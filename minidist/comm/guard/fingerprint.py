@@ -1,4 +1,4 @@
-"""What a rank is about to do with all others: compared before a collective's first message."""
+"""Fingerprints of collective calls: in debug mode the ranks compare them before any message."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NEVER_COMPARED = ("rank", "label", "site")
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """A collective as one rank calls it. `rank` is the world's; texts are '' where unknown here."""
+    """A collective as one rank calls it. `rank` is its number in the world; '' means unknown."""
 
     rank: str
     group: str
@@ -31,7 +31,7 @@ class Fingerprint:
     site: str = ""
 
     def encode(self) -> np.ndarray:
-        """As BYTES bytes; what is too long for them is cut."""
+        """The fields in BYTES bytes; longer texts are cut."""
         room = BYTES // len(fields(self)) - 1
         parts = [text.encode() for text in astuple(self)]
         spare = BYTES - sum(min(len(p), room) + 1 for p in parts[:-1]) - 1
@@ -44,25 +44,25 @@ class Fingerprint:
         return Fingerprint(*text.split("\n"))
 
     def __str__(self) -> str:
-        told = [f"{self.dtype} {self.shape}".strip()]
-        told += [
+        arguments = [f"{self.dtype} {self.shape}".strip()]
+        arguments += [
             f"{name}={getattr(self, name)}"
             for name in ("reduction", "root", "counts", "algorithm")
             if getattr(self, name)
         ]
         label = f" '{self.label}'" if self.label else ""
-        call = f"{self.operation}({', '.join(filter(None, told))}){label}"
+        call = f"{self.operation}({', '.join(filter(None, arguments))}){label}"
         return f"rank {self.rank}: {call} #{self.number} of ranks {self.group}  at {self.site}"
 
 
-def compare(all_of_them: Sequence[Fingerprint], sites: bool = False) -> None:
-    """Raise MismatchError, with both call sites, unless all do the same together.
+def compare(prints: Sequence[Fingerprint], sites: bool = False) -> None:
+    """Raise MismatchError, with both call sites, unless all ranks make the same call.
 
     `sites`: also refuse calls from different lines.
     """
     names = [f.name for f in fields(Fingerprint) if f.name not in NEVER_COMPARED]
     for name in [*names, *(["site"] if sites else [])]:
-        first, other = _differing(all_of_them, name)
+        first, other = _differing(prints, name)
         if other is not None:
             was, now = getattr(first, name), getattr(other, name)
             raise MismatchError(
@@ -78,7 +78,7 @@ def _differing(prints: Iterable[Fingerprint], name: str) -> tuple[Fingerprint, F
     return first, next((p for p in known if getattr(p, name) != getattr(first, name)), None)
 
 
-def of_group(ranks: Sequence[int]) -> str:
+def describe_group(ranks: Sequence[int]) -> str:
     """`0 to 7`, or `0, 3, 5` up to a dozen, or the first and a sum that tells groups apart."""
     if list(ranks) == list(range(ranks[0], ranks[0] + len(ranks))):
         return f"{ranks[0]} to {ranks[-1]}" if len(ranks) > 1 else str(ranks[0])

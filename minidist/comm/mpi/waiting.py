@@ -1,4 +1,11 @@
-"""How a real rank waits: without spinning, for no longer than it may, and while others go on."""
+"""How a real rank waits: it does not spin, has a time limit, and lets other collectives progress.
+
+MPI runs nothing in the background. A rank that waits polls its request; between two polls it
+advances every nonblocking collective that it has started. Such a collective is a greenlet (`Work`)
+with the same code as the blocking one; if it must wait, it hands control back to the program. A
+rank that polls long gives its core away, first by sched_yield, then by sleeping, and looks at the
+board now and then: if the other rank has exited, or the deadline has passed, it raises.
+"""
 
 from __future__ import annotations
 
@@ -14,51 +21,55 @@ from typing import Any
 from greenlet import getcurrent, greenlet
 
 from ..communicator import Request
+from ..environment import cuda_aware, deadline, debug_level
 from ..errors import DeadlineError
 from ..guard.board import EXITED, Board
-from ..settings import cuda_aware, deadline, debug_level
 
-POLLS = 50  # of a crowded rank before it sleeps, which costs some 50 µs
-LATE, LONGEST = 0.02, 5e-4  # by so much of its wait, and seconds, it may see the end later
+POLLS = 50  # polls of a crowded rank before it sleeps; a sleep costs some 50 µs
+LATE, LONGEST = 0.02, 5e-4  # a sleep lasts this share of the wait so far, at most these seconds
 LOOKS = 256  # polls between two looks at the clock and the board
 GRACE = 0.5  # seconds in which the last message of a rank that has exited may still arrive
 
 
-class World:
-    """What all communicators of this process share."""
+class Process:
+    """The state that all communicators of this process share. `native` is the mpi4py world."""
 
     def __init__(self, native: Any, crowded: bool):
         self.native, self.crowded = native, crowded
         self.debug, self.deadline, self.cuda_aware = debug_level(), deadline(), cuda_aware()
-        self.works: list[Work] = []
-        self.calls = 0  # a user's own messages
+        self.open: set[Request] = set()  # messages whose buffers MPI still uses
+        self.works: list[Work] = []  # nonblocking collectives that are not done
+        self.calls = 0  # sends and receives of the user, numbered for the board
         self.board = Board(native) if native.Get_size() > 1 else None
-        self.aside: Any = native.Dup() if self.debug else None  # for fingerprints
-        atexit.register(self._leave)
+        self.fingerprints: Any = native.Dup() if self.debug else None  # a communicator for them
+        # At the end of the process the others must learn that they wait in vain.
+        atexit.register(self._exit)
 
-    def say(self, call: str, site: str) -> None:
+    def note(self, call: str, site: str) -> None:
+        """Write on the board what this rank does now."""
         if self.debug and self.board is not None:
-            self.board.say(f"{call} at {site}")
+            self.board.note(f"{call} at {site}")
 
-    def leave(self) -> None:
+    def note_end(self) -> None:
+        """Write on the board that the last call has returned."""
         if self.debug and self.board is not None:
-            self.board.leave()
+            self.board.note_end()
 
-    def complete(self, is_done: Callable[[], bool], call: str, whom: Sequence[int]) -> None:
-        """Poll until it is done; meanwhile let go on what was started before.
+    def wait_until(self, is_done: Callable[[], bool], call: str, peers: Sequence[int]) -> None:
+        """Poll until `is_done()`; meanwhile nonblocking collectives progress.
 
-        Raises DeadlineError, which says what the ranks `whom` did last.
+        Raises DeadlineError, which says what the ranks `peers` did last.
         """
-        here = getcurrent()
-        if isinstance(here, Aside):
-            here.work.call, here.work.whom = call, whom
+        current = getcurrent()
+        if isinstance(current, WorkGreenlet):
+            current.work.call, current.work.peers = call, peers
             while not is_done():
-                here.parent.switch()
+                current.parent.switch()
             return
         polls, start = 0, time.monotonic()
-        gone: float | None = None
+        gone_since: float | None = None
         while not is_done():
-            self.advance()
+            self.progress()
             polls += 1
             if self.crowded or polls > 1 << 16:
                 if polls < POLLS:
@@ -66,70 +77,71 @@ class World:
                 else:
                     time.sleep(min(LATE * (time.monotonic() - start), LONGEST))
             if self.board is not None and polls % LOOKS == 0:
-                gone = self._look(call, whom, start, gone)
+                gone_since = self._raise_if_late(call, peers, start, gone_since)
 
-    def advance(self) -> None:
-        """One step of everything that goes on beside the program."""
+    def progress(self) -> None:
+        """One step of every nonblocking collective."""
         for work in list(self.works):
             work.advance()
 
-    def _look(
-        self, call: str, whom: Sequence[int], start: float, gone: float | None
+    def _raise_if_late(
+        self, call: str, peers: Sequence[int], start: float, gone_since: float | None
     ) -> float | None:
-        """Raise if that takes too long; returns since when one of them has been gone."""
+        """Raise after the deadline, or if a peer has exited; returns when that was first seen."""
         assert self.board is not None
         now = time.monotonic()
         if self.deadline is not None and now - start > self.deadline:
             limit = f"\na wait may last {self.deadline:g} s: MINIDIST_TIMEOUT=seconds changes that"
-            why = self._why(call, whom, now - start) + limit
-            time.sleep(GRACE / 2)  # others whose time is up now still read what this rank did last
+            why = self._why(call, peers, now - start) + limit
+            # Other ranks whose time is up now must still be able to read what this rank did last.
+            time.sleep(GRACE / 2)
             raise DeadlineError(why)
-        if not any(self.board.has_exited(rank) for rank in whom):
+        if not any(self.board.has_exited(rank) for rank in peers):
             return None
-        if gone is not None and now - gone > GRACE:
-            raise DeadlineError(self._why(call, whom, now - start))
-        return gone or now
+        if gone_since is not None and now - gone_since > GRACE:
+            raise DeadlineError(self._why(call, peers, now - start))
+        return gone_since or now
 
-    def _why(self, call: str, whom: Sequence[int], seconds: float) -> str:
+    def _why(self, call: str, peers: Sequence[int], seconds: float) -> str:
         assert self.board is not None
         me, lines = self.native.Get_rank(), []
-        for rank in whom:
+        for rank in peers:
             if rank == me:
                 continue
             if self.board.is_in(rank, call):
                 lines.append(f"rank {rank} is in {call} too")
                 continue
-            absent = "" if len(whom) == 1 else f"rank {rank} not in {call}; "
-            lines.append(f"{absent}rank {rank} {self.board.seen(rank)}")
+            absent = "" if len(peers) == 1 else f"rank {rank} not in {call}; "
+            lines.append(f"{absent}rank {rank} {self.board.last_seen(rank)}")
         return f"rank {me} has waited {seconds:.1f} s in {call}\n  " + "\n  ".join(lines)
 
-    def _leave(self) -> None:
+    def _exit(self) -> None:
         if self.board is not None:
-            self.board.leave(EXITED)
+            self.board.note_end(EXITED)
         for work in self.works:
             sys.stderr.write(
                 f"rank {self.native.Get_rank()} exits while its {work.name} goes on: wait for it\n"
             )
 
 
-class Aside(greenlet):
+class WorkGreenlet(greenlet):
     """The greenlet of a Work."""
 
     work: Work
 
 
 class Work(Request):
-    """A collective that goes on beside the program, a step at each of its waits."""
+    """A nonblocking collective: a greenlet that runs on at each wait of the program."""
 
-    def __init__(self, world: World, main: Callable[[], Any], name: str):
-        self.world, self.main, self.name = world, main, name
+    def __init__(self, process: Process, main: Callable[[], Any], name: str):
+        self.process, self.main, self.name = process, main, name
         self.result: Any = None
         self.error: BaseException | None = None
-        self.call, self.whom = name, ()  # type: str, Sequence[int]
-        self.greenlet = Aside(self._body)
+        self.call, self.peers = name, ()  # type: str, Sequence[int]
+        self.greenlet = WorkGreenlet(self._body)
         self.greenlet.work, self.greenlet.gr_context = self, copy_context()
-        world.advance()
-        world.works.append(self)
+        process.progress()
+        process.works.append(self)
         self.advance()
         if self.error is not None:
             raise self.error
@@ -139,25 +151,25 @@ class Work(Request):
             self.result = self.main()
         except BaseException as error:
             self.error = error
-        self.world.works.remove(self)
+        self.process.works.remove(self)
 
     def advance(self) -> None:
-        """Go on until the next message that is not there yet."""
+        """Run on until the next message that has not come yet."""
         if not self.greenlet.dead:
             self.greenlet.parent = getcurrent()
             self.greenlet.switch()
 
     def is_completed(self) -> bool:
-        self.world.advance()
+        self.process.progress()
         return self.greenlet.dead
 
     def _is_beyond(self, stage: tuple[str, Sequence[int]]) -> bool:
-        return self.greenlet.dead or (self.call, self.whom) != stage
+        return self.greenlet.dead or (self.call, self.peers) != stage
 
     def wait(self) -> Any:
         while not self.greenlet.dead:
-            stage = self.call, self.whom
-            self.world.complete(partial(self._is_beyond, stage), *stage)
+            stage = self.call, self.peers
+            self.process.wait_until(partial(self._is_beyond, stage), *stage)
         if self.error is not None:
             raise self.error
         return self.result

@@ -1,4 +1,4 @@
-"""A virtual clock for simulated ranks: what messages and arithmetic would cost, exactly."""
+"""A virtual clock for simulated ranks: the exact time of messages and arithmetic in a model."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Clock:
     own (α, β). `simulate(fn, size, clock=clock)` leaves every rank's end in `times`; a clock is for
     one run. (Hockney 1994, "The communication challenge for MPP".)
 
-    >>> Clock(alpha=1e-6, beta=1e-9).carry(0, 1, 1000, start=0.0)
-    2e-06
+    >>> Clock(alpha=1.0, beta=0.5).carry(source=0, dest=1, nbytes=4, start=10.0)
+    13.0
     """
 
     def __init__(
@@ -28,8 +28,8 @@ class Clock:
         if min(alpha, beta, gamma) < 0:
             raise ValueError(f"alpha={alpha}, beta={beta}, gamma={gamma}: times are 0 or more")
         self.alpha, self.beta, self.gamma, self.links = alpha, beta, gamma, links
-        self.out: dict[int, float] = defaultdict(float)  # when a rank's ports are free again
-        self.into: dict[int, float] = defaultdict(float)
+        self.out: dict[int, float] = defaultdict(float)  # when a rank's send port is free
+        self.into: dict[int, float] = defaultdict(float)  # and its receive port
         self.times: list[float] = []
 
     @property

@@ -1,27 +1,31 @@
-"""Say why simulated ranks are stuck: each one's call, its line, and who waits for whom."""
+"""The message of a DeadlockError: each rank's call, its line, and the cycle of ranks that wait."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from ..sites import user_line
-from .tasks import Half, Task
-
-if TYPE_CHECKING:
-    from .scheduler import Hub
+from collections.abc import Sequence
+from typing import NamedTuple
 
 
-def explain(hub: Hub) -> str:
-    """The whole message of a DeadlockError."""
-    stuck = sorted(hub.blocked, key=lambda task: (task.rank, task.call))
-    ranks = {task.rank for task in stuck}
-    lines = [f"deadlock: {len(ranks)} of {hub.size} ranks wait for ever"]
-    lines += [_waiting(task, hub.blocked[task]) for task in stuck]
+class BlockedCall(NamedTuple):
+    """A call that will never return."""
+
+    rank: int
+    collective: str  # the nonblocking collective that makes the call; "" for the rank's program
+    call: str  # `recv(source=1, tag=0)`, or the nonblocking collective that the rank waits for
+    peer: int | None  # the rank on the other side of a message; None for a nonblocking collective
+    function: str  # the communication function in the user's program
+    place: str  # its line there, "" if unknown
+
+
+def explain(size: int, blocked: Sequence[BlockedCall]) -> str:
+    """Describe calls that block each other for ever, among `size` ranks."""
+    blocked = sorted(blocked, key=lambda b: (b.rank, b.collective))
+    ranks = {b.rank for b in blocked}
+    lines = [f"deadlock: {len(ranks)} of {size} ranks wait for ever", *map(_line, blocked)]
     waits_for: dict[int, list[int]] = {rank: [] for rank in ranks}
-    for task in stuck:
-        half = hub.blocked[task]
-        if isinstance(half, Half):
-            waits_for[task.rank].append(half.peer)
+    for b in blocked:
+        if b.peer is not None:
+            waits_for[b.rank].append(b.peer)
     for rank in sorted({peer for peers in waits_for.values() for peer in peers} - ranks):
         lines.append(f"  rank {rank} has returned")
     cycle = find_cycle(waits_for)
@@ -31,14 +35,14 @@ def explain(hub: Hub) -> str:
 
 
 def find_cycle(waits_for: dict[int, list[int]]) -> list[int]:
-    """A shortest way from the lowest possible rank back to itself, or nothing.
+    """A shortest way from the lowest possible rank back to itself, or an empty list.
 
     >>> find_cycle({0: [1], 1: [2], 2: [1]})
     [1, 2]
     """
     for start in sorted(waits_for):
         paths, seen = [[start]], {start}
-        for path in paths:
+        for path in paths:  # breadth first: the list grows while it is walked
             for following in waits_for.get(path[-1], []):
                 if following == start:
                     return path
@@ -48,10 +52,12 @@ def find_cycle(waits_for: dict[int, list[int]]) -> list[int]:
     return []
 
 
-def _waiting(task: Task, what: Half | Task) -> str:
-    entry, place = user_line(task.greenlet.gr_frame)
-    place = f"  at {place}" if place else ""
-    if isinstance(what, Task):
-        return f"  rank {task.rank} waits for its {what.call} to complete{place}"
-    inside = task.call or ("" if entry in (what.verb, "i" + what.verb, "wait") else entry)
-    return f"  rank {task.rank} waits in {inside and inside + ': '}{what.call}{place}"
+def _line(b: BlockedCall) -> str:
+    place = f"  at {b.place}" if b.place else ""
+    if b.peer is None:
+        return f"  rank {b.rank} waits for its {b.call} to complete{place}"
+    verb = b.call.split("(")[0]
+    # `comm.recv(…)` itself needs no name in front; inside `barrier`, the name says why it receives.
+    plain = b.function in (verb, "i" + verb, "wait")
+    inside = b.collective or ("" if plain else b.function)
+    return f"  rank {b.rank} waits in {inside and inside + ': '}{b.call}{place}"

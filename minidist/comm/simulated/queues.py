@@ -1,4 +1,4 @@
-"""What comes next: of the ready tasks in turn, by a drawn order or by time; of messages by time."""
+"""The order of events: which ready task runs next, and which message starts next."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from itertools import count
 from random import Random
 
 from .clock import Clock
-from .tasks import Half, Task
+from .requests import Send, Task
 
-RUNNING, STARTING, POLLING = range(3)  # tasks, messages, pollers: in this order at one time
+RUNNING, STARTING, POLLING = range(3)  # tasks, messages, pollers: the order at equal times
 
 
-class InTurn:
-    """First come, first served; with `draw`, any of them."""
+class RoundRobin:
+    """Ready tasks in turn: first come, first served; with `draw`, in random order."""
 
     def __init__(self, draw: Random | None = None):
         self.draw = draw
@@ -42,10 +42,10 @@ class InTurn:
 
 
 class ByTime:
-    """The task whose clock shows least; among equals the first, with `draw` any of them.
+    """Ready tasks on a virtual clock: the earliest first; with `draw`, equal times in random order.
 
-    So messages are posted in the order of their times, and a port that two of them want goes to
-    the one that is there first.
+    So messages are posted in the order of their times. If two want the same port, the one that is
+    ready first gets it.
     """
 
     def __init__(self, draw: Random | None = None):
@@ -67,28 +67,29 @@ class ByTime:
         return bool(self.heap) and self.heap[0][0] < task.time
 
     def first(self) -> tuple[float, int] | None:
-        """When the next one runs, and in what order among what happens then."""
+        """The time of the next task, and its place among events at that time."""
         return self.heap[0][:2] if self.heap else None
 
     def next_time(self) -> float | None:
-        """When the next one runs that does not only poll."""
+        """The time of the next task that does more than poll."""
         return min((time for time, kind, *_ in self.heap if kind == RUNNING), default=None)
 
 
 class Wire:
-    """Messages that could start: by time, then by source and in the order it posted them.
+    """Messages that could start: by time, then by source, then in the order they were posted.
 
-    None starts before all tasks have come to its time, so no schedule decides who gets a port.
+    A message starts only when all tasks have come to its time, so the order in which tasks run
+    does not decide which message gets a port.
     """
 
     def __init__(self, clock: Clock | None):
         self.clock = clock
-        self.heap: list[tuple[float, int, int, Half]] = []
+        self.heap: list[tuple[float, int, int, Send]] = []
 
     def __len__(self) -> int:
         return len(self.heap)
 
-    def put(self, send: Half) -> None:
+    def put(self, send: Send) -> None:
         heapq.heappush(self.heap, (send.time, send.rank, send.number, send))
 
     def next_time(self) -> float | None:
@@ -98,7 +99,7 @@ class Wire:
         """Whether a message starts before the next task runs."""
         return bool(self.heap) and (ready is None or (self.heap[0][0], STARTING) < ready)
 
-    def take(self) -> tuple[Half, float]:
+    def take(self) -> tuple[Send, float]:
         """The next message, and when it arrives."""
         assert self.clock is not None
         start, *_, send = heapq.heappop(self.heap)

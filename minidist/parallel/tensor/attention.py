@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...comm import Communicator
-from ...comm.alone import Alone
+from ...comm.comm_self import CommSelf
 from ...kernels import arrays as xp
 from ...nn import Module
 from ...nn import functional as F
@@ -35,7 +35,7 @@ class ParallelAttention(Module):
                 f"ParallelAttention: {embed_dim} in {num_heads} heads that share {kv_heads} of "
                 "keys: want multiples, of heads and of groups"
             )
-        comm, self.is_causal, self.width = comm or Alone(), is_causal, embed_dim // num_heads
+        comm, self.is_causal, self.width = comm or CommSelf(), is_causal, embed_dim // num_heads
         group, kv = num_heads // kv_heads * self.width, kv_heads * self.width
         mine, keys = shares(embed_dim, comm, group), shares(kv, comm, self.width)
         self.sizes = [len(mine), len(keys), len(keys)]

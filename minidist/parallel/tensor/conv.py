@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...comm import Communicator
-from ...comm.alone import Alone
+from ...comm.comm_self import CommSelf
 from ...nn import Conv2d, Module, Parameter
 from ...nn import functional as F
 from ...ops import communication
@@ -39,7 +39,7 @@ class _ParallelConv2d(Module):
                 f"{type(self).__name__}: groups = {groups}: want 1. Groups are convolutions beside "
                 "each other that share no channels: give each rank an nn.Conv2d of some of them"
             )
-        self.comm = comm or Alone()
+        self.comm = comm or CommSelf()
         how = stride, padding, dilation, groups, bias, padding_mode
         whole = Conv2d(in_channels, out_channels, kernel_size, *how, dtype=dtype)
         self.in_channels, self.out_channels = in_channels, out_channels

@@ -14,7 +14,7 @@ import math
 
 from ...autograd.tape import Joint
 from ...comm import Communicator, iall_gather, iall_reduce, ireduce_scatter
-from ...comm.alone import Alone
+from ...comm.comm_self import CommSelf
 from ...kernels import arrays as xp
 from ...kernels import linear as kernel
 from ...nn import Embedding, Linear, Module, Parameter
@@ -107,7 +107,7 @@ class ColumnParallelLinear(Module):
         comm: Communicator | None = None, unit: int = 1, blocks: int = 1,
         index: xp.ndarray | None = None, tokens: Tokens | None = None, dtype: DTypeLike = DEFAULT,
     ):  # fmt: skip
-        self.comm, self.tokens = comm or Alone(), tokens
+        self.comm, self.tokens = comm or CommSelf(), tokens
         whole = Linear(in_features, out_features, bias, dtype=dtype)
         index = shares(out_features, self.comm, unit, blocks) if index is None else index
         self.parts = {"weight": Part((out_features, in_features), 0, index, self.comm)}
@@ -132,7 +132,7 @@ class RowParallelLinear(Module):
         comm: Communicator | None = None, unit: int = 1, tokens: Tokens | None = None,
         dtype: DTypeLike = DEFAULT,
     ):  # fmt: skip
-        self.comm, self.tokens = comm or Alone(), tokens
+        self.comm, self.tokens = comm or CommSelf(), tokens
         whole = Linear(in_features, out_features, bias, dtype=dtype)
         index = shares(in_features, self.comm, unit)
         self.parts = {"weight": Part((out_features, in_features), 1, index, self.comm)}
@@ -163,7 +163,7 @@ class VocabParallelEmbedding(Module):
         self, num_embeddings: int, embedding_dim: int, *, comm: Communicator | None = None,
         tokens: Tokens | None = None, dtype: DTypeLike = DEFAULT,
     ):  # fmt: skip
-        self.comm, self.tokens = comm or Alone(), tokens
+        self.comm, self.tokens = comm or CommSelf(), tokens
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
         index = shares(num_embeddings, self.comm)
         self.first, self.last = int(index[0]), int(index[-1]) + 1

@@ -12,7 +12,7 @@ from typing import Any
 
 from ... import nn
 from ...comm import Communicator
-from ...comm.alone import Alone
+from ...comm.comm_self import CommSelf
 from ...kernels import arrays as xp
 from ...nn import functional as F
 from ...nn.recurrent import WEIGHTS
@@ -44,7 +44,7 @@ class _TensorParallelRNN(nn.Module):
         batch_first: bool = False, *, comm: Communicator | None = None,
         dtype: DTypeLike = DEFAULT,
     ):  # fmt: skip
-        self.comm = comm or Alone()
+        self.comm = comm or CommSelf()
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first = bias, batch_first
         whole = self.kind(input_size, hidden_size, num_layers, bias, dtype=dtype)

@@ -13,8 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ...autograd.versions import mark_changed
-from ...comm import Communicator, Request, all_reduce
-from ...comm.texts import share
+from ...comm import Communicator, Request, all_gather_bytes, all_reduce
 from ...kernels import arrays as xp
 from ...kernels.halves import as_dtype, held
 from ...nn import Module, Parameter
@@ -204,7 +203,7 @@ class Zero:
         names, states = self._names(), self.optimizer.state
         mine = [f"{kind}.{names[piece.param]}" for piece in self.pieces
                 for kind in states[piece.own] if kind != "step"]  # fmt: skip
-        texts = share(self.comm, "\n".join(mine).encode())
+        texts = all_gather_bytes(self.comm, "\n".join(mine).encode())
         return {key for text in texts for key in text.decode().split("\n") if key}
 
     def _names(self) -> dict[Parameter, str]:

@@ -7,7 +7,7 @@ import threadpoolctl
 
 from minidist import comm as c
 from minidist.comm import MismatchError, MpiError, all_reduce, barrier, mpi_world, world_from_env
-from minidist.comm.mpi import world as mpi
+from minidist.comm.mpi import messages
 
 guess = world_from_env()
 comm = mpi_world()
@@ -70,7 +70,7 @@ for size in (10, 300_000):  # nobody keeps these requests or their arrays
     assert (receiving.wait() == partner).all()
     assert (receiving.wait() == partner).all()
 
-mpi.PART = 1000  # a message in several parts
+messages.PART = 1000  # a message in several parts
 whole = np.arange(5000) % 7 + comm.rank
 for long in (whole, whole[:125], whole[:250]):
     out = comm.sendrecv(long, partner, np.zeros(long.size, int), partner)

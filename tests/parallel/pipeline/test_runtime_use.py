@@ -125,10 +125,10 @@ def test_hooks_of_gradients_see_them_whole():
 
     def main(comm):
         pipeline = make_pipeline(comm, "lstm", make("1f1b", 2, 4))
-        from minidist.comm.alone import Alone
+        from minidist.comm.comm_self import CommSelf
         from minidist.parallel.data.synchronize import Naive
 
-        pipeline.gradients = Naive(pipeline.module.parameters(), Alone())
+        pipeline.gradients = Naive(pipeline.module.parameters(), CommSelf())
         seen = []
         for p in pipeline.module.parameters():
             p.register_post_accumulate_grad_hook(lambda p: seen.append(pipeline.gradients.paused))

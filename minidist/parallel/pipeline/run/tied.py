@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 
-from ....comm import Communicator, all_reduce
-from ....comm.texts import share
+from ....comm import Communicator, all_gather_bytes, all_reduce
 from ....kernels import arrays as xp
 from ....kernels.halves import summable
 from ....nn import Module, Parameter
@@ -27,7 +26,7 @@ class Tied:
         if comm.size == 1:
             return
         owners: dict[str, list[int]] = {}
-        for rank, text in enumerate(share(comm, json.dumps(list(mine)).encode())):
+        for rank, text in enumerate(all_gather_bytes(comm, json.dumps(list(mine)).encode())):
             for name in json.loads(text):
                 owners.setdefault(name, []).append(rank)
         self.names |= owners.keys()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 
-from ....comm import Communicator
-from ....comm.texts import share
+from ....comm import Communicator, all_gather_bytes
 from ..actions import Step
 from ..text import parse
 
@@ -37,7 +36,7 @@ def gathered(comm: Communicator, times: Times) -> list[Times]:
     All ranks call it; their clocks must be one, as on one machine.
     """
     mine = json.dumps([(str(step), start, end) for step, start, end in times])
-    lanes = [json.loads(text) for text in share(comm, mine.encode())]
+    lanes = [json.loads(text) for text in all_gather_bytes(comm, mine.encode())]
     zero = min((lane[0][1] for lane in lanes if lane), default=0)
     return [
         [(parse(text), start - zero, end - zero) for text, start, end in lane] for lane in lanes

@@ -1,4 +1,4 @@
-"""No rank is left waiting: an error on one ends them all, or all learn of it and stop together."""
+"""An error on one rank ends all ranks, or all ranks agree on it and stop: none is left waiting."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import traceback
 from collections.abc import Iterator
 from types import TracebackType
 
+from ..collectives.all_gather import all_gather_bytes
 from ..communicator import Communicator
-from ..texts import share
 
 
 class AgreedExit(SystemExit):
@@ -18,11 +18,11 @@ class AgreedExit(SystemExit):
 
 
 def agree(comm: Communicator, error: str | None) -> str | None:
-    """Every rank brings its error or None; all get the lowest rank's error, or None.
+    """Every rank passes its error or None; all get the lowest rank's error, or None.
 
-    It starts with that rank's number, unless all ranks have the same error.
+    The text starts with that rank's number, unless all ranks have the same error.
     """
-    texts = share(comm, b"" if error is None else b"!" + error.encode())
+    texts = all_gather_bytes(comm, b"" if error is None else b"!" + error.encode())
     first = next((rank for rank, text in enumerate(texts) if text), None)
     if first is None:
         return None
@@ -32,9 +32,9 @@ def agree(comm: Communicator, error: str | None) -> str | None:
 
 @contextlib.contextmanager
 def abort_on_error(comm: Communicator) -> Iterator[None]:
-    """Around a rank's whole program: an exception or a failing exit on it ends every rank.
+    """Around a rank's whole program: an exception or a failing exit on one rank ends every rank.
 
-    Simulated ranks and a single one just let it pass.
+    With simulated ranks or a single one the error just passes through.
     """
     try:
         yield
@@ -46,7 +46,10 @@ def abort_on_error(comm: Communicator) -> Iterator[None]:
 
 
 def install_excepthook(comm: Communicator) -> None:
-    """Let an uncaught exception end every rank, where Python alone would let the others wait."""
+    """Make an uncaught exception end every rank; Python alone would leave the others waiting.
+
+    sys.excepthook is the process's only hook for uncaught exceptions, so it is replaced.
+    """
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         report_and_abort(comm, error)
@@ -55,9 +58,9 @@ def install_excepthook(comm: Communicator) -> None:
 
 
 def report_and_abort(comm: Communicator, error: BaseException) -> None:
-    """Print what happened, each line with this rank's number, and end every rank."""
+    """Print the error, each line with this rank's number, and end every rank."""
     name = f"rank {comm.rank} of {comm.size}"
-    # What is not flushed is lost: abort ends the process without Python's clean-up.
+    # Unflushed output would be lost: abort ends the process without Python's clean-up.
     sys.stdout.flush()
     sys.stderr.write(textwrap.indent(_report(error), f"{name} | "))
     sys.stderr.flush()
@@ -65,7 +68,7 @@ def report_and_abort(comm: Communicator, error: BaseException) -> None:
 
 
 def exit_code(error: BaseException) -> int:
-    """What the shell would see: 0 for a good exit, 130 for Ctrl-C, 1 for a failure."""
+    """The exit status for the shell: 0 for a good exit, 130 for Ctrl-C, 1 for a failure."""
     if isinstance(error, KeyboardInterrupt):
         return 130
     if not isinstance(error, SystemExit):

@@ -1,4 +1,4 @@
-"""A world of one rank, in which every collective is the identity: what a layer has by default."""
+"""A world of one rank, like MPI_COMM_SELF: the default of layers that take a communicator."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from .errors import CommError
 from .guard.fingerprint import Fingerprint
 
 
-class Alone(Communicator):
-    """Rank 0 of 1, in any world, at no cost."""
+class CommSelf(Communicator):
+    """Rank 0 of 1. Every collective is the identity and costs nothing."""
 
     rank, size, ranks = 0, 1, (0,)
 
@@ -26,16 +26,18 @@ class Alone(Communicator):
         raise CommError("a message in a world of one rank: there is nobody else")
 
     def _start(self, main: Callable[[], Any], call: str) -> Request:
-        return _Done(main())
+        return CompletedRequest(main())
 
     def _check(self, mine: Fingerprint) -> None:
         return None
 
     def _split(self, color: int | None, key: int) -> Communicator | None:
-        return None if color is None else Alone()
+        return None if color is None else CommSelf()
 
 
-class _Done(Request):
+class CompletedRequest(Request):
+    """A request whose result is known from the start."""
+
     def __init__(self, result: Any):
         self.result = result
 
