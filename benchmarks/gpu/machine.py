@@ -147,8 +147,8 @@ def _spoiling(make: Any) -> Any:
         array = make(*args, **options)
         if array.dtype.kind in "fc":
             array.fill(np.nan)
-        elif array.dtype == np.uint16:
-            array.fill(0xFFFF)
+        elif array.dtype.name == "bfloat16":
+            array.fill(np.nan)
         return array
 
     return spoiled

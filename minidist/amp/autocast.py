@@ -77,8 +77,6 @@ def _casts(a: Any, place: str) -> bool:
 def computed(name: str, function: Any, args: tuple, arrays: list, options: dict) -> tuple:
     """function(*arrays, **options): a value and its VJPs, of halves by way of float32."""
     halves = [a.dtype if is_half(a) else None for a in arrays]
-    if BFLOAT16 in halves:
-        _want_numbers(name, args)
     if not any(halves) or (name in NATIVE and any(map(xp.on_gpu, arrays))) or name == "cast":
         return function(*arrays, **options)
     given = arrays if name in MOVED else map(wide, arrays)
@@ -117,16 +115,8 @@ def of_integers(name: str, arrays: list, error: TypeError) -> Exception:
     return NotImplementedError(f"{name} of {' and '.join(whole)}: convert with .float() first")
 
 
-def _want_numbers(name: str, args: tuple) -> None:
-    for i, a in enumerate(args):
-        if isinstance(a, xp.ndarray) and a.dtype == BFLOAT16:
-            raise TypeError(
-                f"{name}: argument {i} is an array of uint16, no dtype here: .astype(int) first"
-            )
-
-
 def _is_real(array: xp.ndarray) -> bool:
-    return array.dtype.kind == "f" or is_half(array)
+    return array.dtype.kind == "f" or array.dtype == BFLOAT16
 
 
 def _narrow(g: xp.ndarray | None, dtype: xp.dtype | None) -> xp.ndarray | None:

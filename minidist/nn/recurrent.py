@@ -16,7 +16,7 @@ from ..kernels.halves import held
 from ..kernels.recurrent import GATES
 from ..ops import cat
 from ..ops.recurrent import backwards, recurrent
-from ..tensor.dtypes import DEFAULT, DTypeLike, name_of
+from ..tensor.dtypes import DEFAULT, DTypeLike
 from ..tensor.random import keep_mask
 from ..tensor.tensor import Tensor
 from . import init
@@ -127,7 +127,7 @@ class RNNBase(_Recurrent):
             raise RuntimeError(f"{self.mode}: input_size {self.input_size}, got {rows.shape[-1]}")
         dtype = next(self.parameters()).dtype
         if rows.dtype != dtype and not is_autocast_enabled():
-            dtypes = f"{name_of(rows.dtype)} input, {name_of(dtype)} weights"
+            dtypes = f"{rows.dtype.name} input, {dtype.name} weights"
             raise ValueError(f"{self.mode}: {dtypes}: convert one with .to()")
         sizes: list[int] = batch_sizes.data.tolist()
         last: list[list[Tensor]] = []

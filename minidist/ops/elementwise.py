@@ -9,7 +9,7 @@ from ..kernels import halves
 from ..kernels.erf import erf as erf_kernel
 from ..kernels.pointwise import tiled
 from ..tensor.device import want_one_place
-from ..tensor.dtypes import DEFAULT, is_floating, name_of
+from ..tensor.dtypes import DEFAULT, is_floating
 from ..tensor.tensor import Tensor
 from .op import differentiable, elementwise, want_one_dtype
 
@@ -252,7 +252,7 @@ def isclose(input, other, rtol=1e-5, atol=1e-8, equal_nan=False):
     """Where |input - other| <= atol + rtol·|other|."""
     if input.dtype != other.dtype:
         raise RuntimeError(
-            f"isclose: {name_of(input.dtype)} and {name_of(other.dtype)}: convert one"
+            f"isclose: {input.dtype.name} and {other.dtype.name}: convert one"
         )
 
     def near(a, b):

@@ -3,7 +3,6 @@
 from ..kernels import arrays as xp
 from ..kernels.embedding import put_back
 from ..kernels.halves import wide
-from ..tensor.dtypes import name_of
 from ..tensor.tensor import Tensor
 from .elementwise import logical_and
 from .op import axes_of, differentiable, is_integer, want_one_dtype
@@ -45,7 +44,7 @@ def _plain(part):
         return int(part) if isinstance(part, xp.integer) else part
     if part.dtype.kind not in "bi":
         raise IndexError(
-            f"an index of {name_of(part.dtype)}: convert with .long(), or .bool() a mask"
+            f"an index of {part.dtype.name}: convert with .long(), or .bool() a mask"
         )
     return int(part) if part.dtype != bool and not part.ndim else part
 
@@ -163,7 +162,7 @@ def bincount(input, weights=None, minlength=0):
     """How often 0, 1, 2, … stand in a vector, or the sums of their weights."""
     if input.ndim != 1 or not is_integer(input) or (input.data < 0).any():
         raise RuntimeError(
-            f"bincount of {name_of(input.dtype)} {input.shape}: want integers (n), >= 0"
+            f"bincount of {input.dtype.name} {input.shape}: want integers (n), >= 0"
         )
     if weights is None:
         return Tensor(xp.bincount(input.data, None, minlength))

@@ -17,11 +17,20 @@ from ..autograd.tape import VJP, record
 from ..kernels import arrays as xp
 from ..kernels.halves import is_half
 from ..tensor.device import in_one_place
-from ..tensor.dtypes import DEFAULT, bool_, float64, int64, is_floating, name_of
+from ..tensor.dtypes import (
+    BFLOAT16,
+    DEFAULT,
+    bool_,
+    float16,
+    float32,
+    float64,
+    int64,
+    is_floating,
+)  # fmt: skip
 from ..tensor.tensor import Tensor
 from ..tensor.views import note_view
 
-KINDS = {"b": 0, "i": 1, "u": 1, "f": 2, "c": 3}
+KINDS = {"b": 0, "i": 1, "u": 1, "f": 2, "V": 2, "c": 3}  # "V" is bfloat16
 NUMBERS = {bool: bool_, int: int64, float: DEFAULT}
 
 
@@ -124,7 +133,9 @@ def result_dtype(operands: tuple) -> xp.dtype:
         return first
     ranked = [_rank(a) for a in operands]
     top = max(rank for rank, _ in ranked)
-    return xp.result_type(*(dtype for rank, dtype in ranked if rank == top))
+    dtypes = {dtype for rank, dtype in ranked if rank == top}
+    # ml_dtypes defines no promotion of bfloat16 and float16, of which neither holds the other
+    return float32 if dtypes == {BFLOAT16, float16} else xp.result_type(*dtypes)
 
 
 def _rank(operand: Any) -> tuple[tuple[int, int], xp.dtype]:
@@ -147,7 +158,7 @@ def want_one_dtype(name: str, *tensors: Any) -> None:
     """Refuse to multiply matrices of two dtypes, as PyTorch does."""
     dtypes = {t.dtype for t in tensors if t is not None}
     if len(dtypes) > 1 and not is_autocast_enabled():
-        names = " and ".join(sorted(map(name_of, dtypes)))
+        names = " and ".join(sorted(d.name for d in dtypes))
         raise RuntimeError(f"{name}: dtypes {names}: convert one with .to()")
 
 

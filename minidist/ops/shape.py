@@ -6,7 +6,6 @@ import math
 from ..autograd.tape import Joint
 from ..kernels import arrays as xp
 from ..tensor.device import moved
-from ..tensor.dtypes import name_of
 from ..tensor.tensor import Tensor
 from .elementwise import where
 from .index import getitem
@@ -335,7 +334,7 @@ def repeat_interleave(input, repeats, dim=None):
     x, at = (input.flatten(), 0) if dim is None else (input, dim)
     times = moved(repeats.data, "cpu") if isinstance(repeats, Tensor) else repeats
     if isinstance(repeats, Tensor) and not is_integer(repeats):
-        raise RuntimeError(f"repeat_interleave: repeats of {name_of(repeats.dtype)}: want integers")
+        raise RuntimeError(f"repeat_interleave: repeats of {repeats.dtype.name}: want integers")
     if xp.size(times) not in (1, x.shape[at]):
         raise RuntimeError(f"repeat_interleave: {xp.size(times)} repeats for {x.shape[at]} slices")
     return x.index_select(at, Tensor(xp.repeat(xp.arange(x.shape[at]), times)).to(x.device))

@@ -9,7 +9,7 @@ from typing import Any
 from ..autograd.modes import enable_grad
 from ..autograd.versions import mark_changed
 from ..kernels import arrays as xp
-from ..kernels.halves import as_dtype, held, store, summable
+from ..kernels.halves import as_dtype, held, summable
 from ..tensor.device import moved
 from ..tensor.tensor import Tensor
 
@@ -70,7 +70,7 @@ class Optimizer:
         with xp.beside(array):
             self.update(array, g, self.state[p], group)
         if array is not p.data:
-            store(array, p.data)
+            p.data[...] = array
         mark_changed(p.data, f"{type(self).__name__}.step")
 
     def update(

@@ -148,9 +148,9 @@ def _announced(comm: Communicator, array: xp.ndarray | None, root: int) -> tuple
     """The root's dtype and shape, on every rank."""
     header = numpy.zeros(HEADER, numpy.int64)
     if comm.rank == root and array is not None:
-        told = array.dtype.str.encode()
-        header[: len(told)] = list(told)
+        # bfloat16 is known by its name alone: its kind is "V", so its str says no more than 2 bytes
+        name = array.dtype.name if array.dtype.kind == "V" else array.dtype.str
+        header[:2].view("S16")[0] = name.encode()
         header[7], header[8 : 8 + array.ndim] = array.ndim, array.shape
     tree.broadcast_flat(comm, header, root, tags.SCATTER)
-    name = bytes(int(c) for c in header[:7] if c).decode()
-    return xp.dtype(name), tuple(header[8 : 8 + header[7]].tolist())
+    return xp.dtype(header[:2].view("S16")[0].decode()), tuple(header[8 : 8 + header[7]].tolist())

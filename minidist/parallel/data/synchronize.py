@@ -21,7 +21,7 @@ from itertools import accumulate, pairwise
 
 from ...comm import Communicator, all_reduce, broadcast
 from ...kernels import arrays as xp
-from ...kernels.halves import as_dtype, held, store, summable
+from ...kernels.halves import as_dtype, held, summable
 from ...nn import Module, Parameter
 from ...tensor.tensor import Tensor
 
@@ -92,7 +92,7 @@ def sum_gradients_naive(
         flat = summable(g)
         all_reduce(comm, flat, algorithm=algorithm, out=flat)
         if flat is not g:
-            store(flat, g)
+            g[...] = flat
 
 
 class Naive(Synchronizer):
@@ -169,7 +169,7 @@ def pack(grads: Sequence[xp.ndarray], flat: xp.ndarray) -> None:
 def unpack(flat: xp.ndarray, grads: Sequence[xp.ndarray]) -> None:
     """And back, each rounded to its dtype."""
     for part, g in zip(parts_of(xp.at_home_of(grads[0], flat), grads), grads):
-        store(part, g)
+        g[...] = part
 
 
 def _bytes_of(bucket: list[Parameter]) -> int:
