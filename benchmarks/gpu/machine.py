@@ -145,9 +145,7 @@ def poisoned() -> Iterator[None]:
 def _spoiling(make: Any) -> Any:
     def spoiled(*args: Any, **options: Any) -> Any:
         array = make(*args, **options)
-        if array.dtype.kind in "fc":
-            array.fill(np.nan)
-        elif array.dtype.name == "bfloat16":
+        if array.dtype.kind in "fc" or array.dtype.name == "bfloat16":
             array.fill(np.nan)
         return array
 

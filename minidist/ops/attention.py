@@ -26,7 +26,7 @@ def _four(x):
     return x.reshape(math.prod(x.shape[:-3]), *heads, *x.shape[-2:])
 
 
-@differentiable
+@differentiable(autocast="lower_precision_fp", native_on_gpu=True)
 def _attention(q, k, v, mask, causal, scale, drop, need_mask):
     """Leading sizes of q, k and v are equal."""
     out, lead = xp.empty((*q.shape[:-1], v.shape[-1]), q.dtype), q.shape[:-2]
@@ -114,7 +114,7 @@ def _check_groups(q, k, v):
         )
 
 
-@differentiable
+@differentiable(autocast="lower_precision_fp", native_on_gpu=True)
 def _packed(qkv, mask, heads, causal, drop, need_mask):
     b, s, width = qkv.shape
     d = width // 3 // heads

@@ -6,7 +6,7 @@ from ..tensor.device import want_one_place
 from .op import differentiable
 
 
-@differentiable
+@differentiable(autocast="fallthrough", native_on_gpu=True)
 def _embedding(weight, index, padding_idx):
     (rows, width), flat = weight.shape, index.reshape(-1)
 

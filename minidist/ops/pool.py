@@ -8,13 +8,13 @@ from .conv import on_planes
 from .op import differentiable
 
 
-@differentiable
+@differentiable(autocast="fallthrough")
 def _max_pool(x, win, count):
     y, which = kernel.max_forward(x, win, count)
     return y, lambda g: kernel.max_backward(g, which, x.shape, win)
 
 
-@differentiable
+@differentiable(autocast="fallthrough")
 def _mean_pool(x, *, matrices):
     down, across = (xp.at_home_of(x, m) for m in matrices)
     return kernel.mean(x, down, across), lambda g: kernel.mean(g, down.T, across.T)

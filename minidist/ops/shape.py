@@ -17,7 +17,7 @@ def _sizes(shape: tuple) -> tuple:
     return tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
 
 
-@differentiable
+@differentiable(autocast="fallthrough", moves_only=True)
 def _reshape(x, shape):
     before = x.shape
     if any(n < -1 for n in shape):  # NumPy would take it for -1
@@ -49,7 +49,7 @@ def flatten(x, start_dim=0, end_dim=-1):
     return _reshape(x, (*x.shape[:start], math.prod(x.shape[start:end]), *x.shape[end:]))
 
 
-@differentiable
+@differentiable(autocast="fallthrough", moves_only=True)
 def _permute(x, dims):
     back = tuple(xp.argsort(dims))
     return x.transpose(dims), lambda g: g.transpose(back)
@@ -95,7 +95,7 @@ def contiguous(input):
     return input if input.data.flags.c_contiguous else input.clone()
 
 
-@differentiable
+@differentiable(autocast="fallthrough", moves_only=True)
 def _expand(x, shape):
     before = x.shape
     try:
@@ -115,7 +115,7 @@ def expand(x, *shape):
     return _expand(x, sizes)
 
 
-@differentiable
+@differentiable(autocast="promote")
 def _cat(*arrays, dim):
     edges = xp.cumsum([a.shape[dim] for a in arrays])[:-1].tolist()
     dtypes = [a.dtype for a in arrays]
@@ -205,7 +205,7 @@ def repeat(input, *sizes):
     return _reshape(spread, tuple(r * m for r, m in zip(sizes, shape)))
 
 
-@differentiable
+@differentiable(autocast="fallthrough", moves_only=True)
 def _flip(x, axes):
     return xp.flip(x, axes).copy(), lambda g: xp.flip(g, axes)
 
@@ -216,7 +216,7 @@ def flip(input, *to, dims=None):
     return _flip(input, axes_of(dims, input.ndim) if dims else ())
 
 
-@differentiable
+@differentiable(autocast="fallthrough", moves_only=True)
 def _roll(x, shifts, axes):
     return xp.roll(x, shifts, axes), lambda g: xp.roll(g, xp.negative(shifts), axes)
 
@@ -229,7 +229,7 @@ def roll(input, shifts, dims=None):
     return _roll(input, shifts, axes)
 
 
-@differentiable
+@differentiable(autocast="fallthrough")
 def _pad(x, inner, shape, value):
     y = xp.full(shape, value, x.dtype)
     y[inner] = x
@@ -254,7 +254,7 @@ def pad(input, pad, mode="constant", value=None):
     return _pad(input, tuple(inner), shape, 0 if value is None else value)
 
 
-@differentiable
+@differentiable(autocast="fallthrough")
 def _triangle(x, keep, diagonal):
     if x.ndim < 2:
         raise RuntimeError(f"{keep.__name__} of shape {x.shape}: want two dimensions or more")
@@ -271,7 +271,7 @@ def triu(input, diagonal=0):
     return _triangle(input, xp.triu, diagonal)
 
 
-@differentiable
+@differentiable(autocast="fallthrough", moves_only=True)
 def _diagonal(x, offset, axes):
     shape = x.shape
 

@@ -43,9 +43,8 @@ def small_tiles(rows=16, keys=16, tma=True):
 
 
 def rounded(x, dtype):
-    """x, in bits if dtype is bfloat16."""
-    y = x.astype(BFLOAT16 if dtype == "bfloat16" else dtype)
-    return y
+    """x in that dtype."""
+    return x.astype(BFLOAT16 if dtype == "bfloat16" else dtype)
 
 
 def viewed(arrays, view):

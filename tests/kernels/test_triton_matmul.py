@@ -49,8 +49,7 @@ def array(shape, dtype, seed, layout="C", transposed=False):
 
 
 def stored(x, dtype):
-    out = np.asarray(x).astype(BFLOAT16 if dtype == "bfloat16" else dtype)
-    return out
+    return np.asarray(x).astype(BFLOAT16 if dtype == "bfloat16" else dtype)
 
 
 def exact(x):
