@@ -119,13 +119,13 @@ def _fitted(function: Callable[..., tuple]) -> Callable[..., tuple]:
     def fitted(*arrays: Any, **options: Any) -> tuple:
         dtype = result_dtype(arrays)
         try:
-            value, *vjps = function(*(_meet(a, dtype) for a in arrays), **options)
+            value, *vjps = function(*[_meet(a, dtype) for a in arrays], **options)
         except (ValueError, TypeError) as error:
             raise _refused(function.__name__.strip("_"), arrays, error) from None
         value = xp.asarray(value)
         if value.dtype == float64 and dtype != float64:  # of integers: 1/2, exp(1)
             value = value.astype(DEFAULT)
-        return value, *(_fit(vjp, a) for vjp, a in zip(vjps, arrays))
+        return value, *[_fit(vjp, a) for vjp, a in zip(vjps, arrays)]
 
     return fitted
 

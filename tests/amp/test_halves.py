@@ -1,10 +1,13 @@
 """16 bits where no operation stands between: bfloat16's bits are never taken for integers."""
 
 import copy
+import hashlib
+import json
 import pickle
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import minidist as md
 from minidist import Tensor, nn, optim
@@ -101,6 +104,22 @@ def test_a_checkpoint(tmp_path):
     assert other.weight.tolist() == layer.weight.tolist()
     for name, array in optimizer.state[layer.weight].items():
         assert np.array_equal(second.state[other.weight][name], array)
+
+
+def test_a_checkpoint_written_before_bfloat16_was_a_dtype(tmp_path):
+    """Its bits were stored as uint16: U16, where safetensors now writes BF16."""
+    layer, other = nn.Linear(3, 2).bfloat16(), nn.Linear(3, 2).bfloat16()
+    path = checkpoint.save(tmp_path, 1, layer, optim.SGD(layer.parameters()), 5)
+    file = path / "model.safetensors"
+    now = load_file(file)
+    assert all(a.dtype == BF for a in now.values())
+    save_file({k: a.view(np.uint16) for k, a in now.items()}, file)
+    state = json.loads((path / "state.json").read_text())
+    state["sha256"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    (path / "state.json").write_text(json.dumps(state))
+    assert all(a.dtype == np.uint16 for a in load_file(file).values())
+    checkpoint.load(path, other, optim.SGD(other.parameters()))
+    assert other.weight.tolist() == layer.weight.tolist()
 
 
 def test_gradients_are_clipped_by_value():
