@@ -36,14 +36,14 @@ def wide(x: xp.ndarray) -> xp.ndarray:
     return cast(x, xp.dtype(xp.float32)) if is_half(x) else x
 
 
-def held(dtype: xp.dtype) -> xp.dtype:
-    """The dtype in which sums of such numbers are kept: float32 for bfloat16."""
+def sum_dtype(dtype: xp.dtype) -> xp.dtype:
+    """The dtype for long sums and for optimizer states: float32 for bfloat16, which has 8 bits."""
     return xp.dtype(xp.float32) if dtype == BFLOAT16 else dtype
 
 
 def summable(x: xp.ndarray) -> xp.ndarray:
     """x itself, or in the dtype that its sums are kept in."""
-    return as_dtype(x, held(x.dtype))
+    return as_dtype(x, sum_dtype(x.dtype))
 
 
 def as_dtype(x: xp.ndarray, dtype: xp.dtype) -> xp.ndarray:

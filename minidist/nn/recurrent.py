@@ -12,7 +12,6 @@ from typing import Any
 
 from ..amp.autocast import is_autocast_enabled
 from ..kernels import arrays as xp
-from ..kernels.halves import held
 from ..kernels.recurrent import GATES
 from ..ops import cat
 from ..ops.recurrent import backwards, recurrent
@@ -157,7 +156,7 @@ class RNNBase(_Recurrent):
         b, width = sizes[0], rows.shape[1]
         keep = keep_mask(f"{self.name}.{layer}", (b, len(sizes), width), 1 - self.dropout)
         keep = (keep if order is None else keep[order.data]).swapaxes(0, 1)
-        mask = keep[xp.arange(b) < xp.array(sizes)[:, None]].astype(held(rows.dtype))
+        mask = keep[xp.arange(b) < xp.array(sizes)[:, None]].astype(rows.dtype)
         mask = Tensor(mask / (1 - self.dropout) if self.dropout < 1 else mask, dtype=rows.dtype)
         return rows * mask.to(rows.device)
 

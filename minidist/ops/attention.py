@@ -5,7 +5,7 @@ import math
 from ..autograd.tape import Joint
 from ..kernels import arrays as xp
 from ..kernels import attention as kernel
-from ..kernels.halves import cast, held
+from ..kernels.halves import cast, sum_dtype
 from ..tensor.random import keep_mask
 from .op import differentiable, unbroadcast, want_one_dtype
 from .shape import expand
@@ -52,7 +52,7 @@ def _drop(p, shape, like, name):
     if not p:
         return None
     keep = keep_mask(name, shape if len(shape) > 2 else (1, *shape), 1 - p)
-    factor = held(like.dtype).type(1 / (1 - p) if p < 1 else 0)
+    factor = sum_dtype(like.dtype).type(1 / (1 - p) if p < 1 else 0)
     return _four(xp.at_home_of(like, keep)), factor
 
 

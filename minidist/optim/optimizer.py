@@ -9,7 +9,7 @@ from typing import Any
 from ..autograd.modes import enable_grad
 from ..autograd.versions import mark_changed
 from ..kernels import arrays as xp
-from ..kernels.halves import as_dtype, held, summable
+from ..kernels.halves import as_dtype, sum_dtype, summable
 from ..tensor.device import moved
 from ..tensor.tensor import Tensor
 
@@ -120,7 +120,7 @@ def _loaded(state: dict[str, Any], p: Tensor) -> dict[str, Any]:
             copy[name] = int(value)
         elif value is not None:
             array = value.data if isinstance(value, Tensor) else xp.asarray(value)
-            copy[name] = xp.array(as_dtype(moved(array, p.device), held(p.dtype)), order="C")
+            copy[name] = xp.array(as_dtype(moved(array, p.device), sum_dtype(p.dtype)), order="C")
             if copy[name].shape != p.shape:
                 raise ValueError(
                     f"load_state_dict: {name} of shape {copy[name].shape} for a parameter "

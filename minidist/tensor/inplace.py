@@ -4,7 +4,7 @@ from ..autograd.modes import is_grad_enabled
 from ..autograd.tape import new_node, source
 from ..autograd.versions import mark_changed, owner
 from ..kernels import arrays as xp
-from ..kernels.halves import BFLOAT16, as_dtype, wide
+from ..kernels.halves import as_dtype, wide
 from ..ops.index import steps
 from ..ops.op import unbroadcast
 from . import random, views
@@ -103,7 +103,7 @@ def in_place(operation, name):
             raise RuntimeError(
                 f"{name}: output with shape {x.shape} doesn't match the broadcast shape {y.shape}"
             )
-        if x.dtype != BFLOAT16 and not xp.can_cast(y.dtype, x.dtype, "same_kind"):
+        if not xp.can_cast(y.dtype, x.dtype, "same_kind"):
             raise RuntimeError(
                 f"{name}: result type {y.dtype.name} can't be cast to {x.dtype.name}, that of "
                 "the tensor that is written to"

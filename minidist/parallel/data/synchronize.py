@@ -21,7 +21,7 @@ from itertools import accumulate, pairwise
 
 from ...comm import Communicator, all_reduce, broadcast
 from ...kernels import arrays as xp
-from ...kernels.halves import as_dtype, held, summable
+from ...kernels.halves import as_dtype, sum_dtype, summable
 from ...nn import Module, Parameter
 from ...tensor.tensor import Tensor
 
@@ -125,7 +125,7 @@ class Bucketed(Synchronizer):
             self._sum([gradient(p) for p in bucket])
 
     def _sum(self, grads: list[xp.ndarray]) -> None:
-        dtype, numbers = held(grads[0].dtype), sum(g.size for g in grads)
+        dtype, numbers = sum_dtype(grads[0].dtype), sum(g.size for g in grads)
         flat = self.room[: numbers * dtype.itemsize].view(dtype)
         pack(grads, flat)
         all_reduce(self.comm, flat, algorithm=self.algorithm, out=flat)
@@ -173,4 +173,4 @@ def unpack(flat: xp.ndarray, grads: Sequence[xp.ndarray]) -> None:
 
 
 def _bytes_of(bucket: list[Parameter]) -> int:
-    return sum(p.numel() * held(p.dtype).itemsize for p in bucket)
+    return sum(p.numel() * sum_dtype(p.dtype).itemsize for p in bucket)

@@ -11,7 +11,7 @@ from typing import Any
 from ...autograd.versions import owner
 from ...comm import Communicator, Request, all_gather, ireduce_scatter, shard_bounds
 from ...kernels import arrays as xp
-from ...kernels.halves import as_dtype, held, wide
+from ...kernels.halves import as_dtype, sum_dtype, wide
 from ...nn import Parameter
 from ...tensor.tensor import Tensor
 
@@ -83,7 +83,7 @@ class Flat:
 
     def _joined_gradients(self) -> xp.ndarray:
         """Zeros where this rank computed none, so that all ranks send the same."""
-        dtype = held(self.shard.dtype)  # a sum over many ranks needs more than 8 bits
+        dtype = sum_dtype(self.shard.dtype)  # a sum over many ranks needs more than 8 bits
         flat = xp.empty_like(self.shard, dtype, shape=self.edges[-1])
         for p, part in self.parts(flat):
             part[...] = 0 if p.grad is None else as_dtype(p.grad.data, dtype)
