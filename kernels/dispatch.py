@@ -1,9 +1,9 @@
 """Which version of a kernel runs: NumPy's in tiles, Triton's, or the naive one.
 
-By default it goes by where the arrays live: Triton's on CuPy arrays, NumPy's on NumPy arrays.
-MINIDIST_KERNELS=numpy|triton|naive (or `using(...)`) forces one. A kernel that has no version of
-the kind asked for runs its NumPy text; on CuPy arrays the naive one, whole arrays at a time, for
-tiles of a CPU's cache would only be more launches.
+By default the arrays decide: CuPy arrays run Triton's version, NumPy arrays run NumPy's.
+MINIDIST_KERNELS=numpy|triton|naive (or `using(...)`) forces one. A kernel that lacks the version
+asked for runs NumPy's. On CuPy arrays it runs the naive version instead, whole arrays at a time:
+tiles for a CPU's cache would only be more launches.
 """
 
 from __future__ import annotations
@@ -19,9 +19,6 @@ from .arrays import gpu, on_gpu
 
 VERSIONS = ("numpy", "triton", "naive")
 _forced: ContextVar[str | None] = ContextVar("forced", default=None)
-# os.environ encodes a name at each look: half a microsecond of every call
-_environment: Any = getattr(os.environ, "_data", os.environ)
-_NAME: Any = getattr(os.environ, "encodekey", str)("MINIDIST_KERNELS")
 
 
 class Dispatched:
@@ -46,7 +43,7 @@ class Dispatched:
         return self.versions["naive" if on_gpu(array) and "naive" in self.versions else "numpy"]
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        if gpu() is None and _forced.get() is None and _NAME not in _environment:
+        if gpu() is None and _forced.get() is None and "MINIDIST_KERNELS" not in os.environ:
             return self.numpy(*args, **options)
         there = any(map(on_gpu, args))
         name = forced() or ("triton" if there else "numpy")

@@ -33,7 +33,7 @@ def is_floating(x: xp.ndarray) -> bool:
 
 def wide(x: xp.ndarray) -> xp.ndarray:
     """float32 of float16 and bfloat16 numbers; any others as they are."""
-    return cast(x, xp.dtype(xp.float32)) if is_half(x) else x
+    return as_dtype(x, xp.dtype(xp.float32)) if is_half(x) else x
 
 
 def sum_dtype(dtype: xp.dtype) -> xp.dtype:
@@ -48,7 +48,9 @@ def summable(x: xp.ndarray) -> xp.ndarray:
 
 def as_dtype(x: xp.ndarray, dtype: xp.dtype) -> xp.ndarray:
     """x itself if it is of that dtype, else a copy that is."""
-    return x if x.dtype == dtype else cast(x, dtype)
+    if x.dtype == dtype:
+        return x
+    return cast(x, dtype) if xp.on_gpu(x) else x.astype(dtype)  # NumPy: one version
 
 
 @dispatched
