@@ -229,5 +229,5 @@ def _served(p, g, *memory):
     """Whether the kernel does: numbers reach a kernel in 32 bits, so it is not for float64."""
     wide = [p, *(a for a in memory if a is not None)]
     assert all(a.flags.c_contiguous and a.shape == p.shape for a in (g, *wide))
-    served = "float32", "float16", "uint16"  # gradients; what is kept is of 32 bits
+    served = "float32", "float16", "bfloat16"  # gradients; what is kept is of 32 bits
     return g.dtype.name in served and all(a.dtype == xp.float32 for a in wide)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from . import arrays as xp
 from .dispatch import dispatched
-from .halves import store, wide
+from .halves import wide
 from .tiles import row_tiles, spreading
 
 
@@ -43,7 +43,7 @@ def moments(x: xp.ndarray) -> tuple[xp.ndarray, xp.ndarray]:
 def follow(running: xp.ndarray, new: xp.ndarray, momentum: float) -> None:
     """running += momentum · (new - running), rounded once where it has 16 bits."""
     old = wide(running)
-    store(old + momentum * (new - old), running)
+    running[...] = old + momentum * (new - old)
 
 
 @dispatched

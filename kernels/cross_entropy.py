@@ -14,7 +14,7 @@ from typing import Any
 
 from . import arrays as xp
 from .dispatch import dispatched
-from .halves import BFLOAT16, wide
+from .halves import wide
 from .launch import contiguous, next_power_of_2, triton_kernel
 from .softmax import exponentials
 from .tiles import row_tiles, spreading
@@ -112,9 +112,8 @@ def check(
     if target.shape != want or not shape:
         kind = ValueError if len(shape) == 2 and target.ndim == 1 else RuntimeError
         raise kind(f"{name}: input {shape} and target {target.shape}: want (n, C, …) and (n, …)")
-    if target.dtype.kind not in "iu" or target.dtype == BFLOAT16:
-        dtype = "bfloat16" if target.dtype == BFLOAT16 else target.dtype.name
-        raise RuntimeError(f"{name}: targets are class numbers, not {dtype}")
+    if target.dtype.kind not in "iu":
+        raise RuntimeError(f"{name}: targets are class numbers, not {target.dtype.name}")
     if weight is not None and weight.shape != (count,):
         raise RuntimeError(f"{name}: weight {weight.shape} for {count} classes: want one for each")
     target = target.reshape(-1)

@@ -22,7 +22,7 @@ from typing import Any
 from . import arrays as xp
 from .capture import refuse
 from .dispatch import dispatched
-from .halves import BFLOAT16, is_half
+from .halves import is_half
 from .launch import contiguous, triton_kernel
 from .tiles import ELEMENTS
 
@@ -199,7 +199,7 @@ def _forward_triton(x, key, first, samples, keep, scale):
     counts = each if whole else each * samples
     _dropout_kernel[(-(-counts // COUNTS),)](
         x, y, counts, size, each, limit(keep), *_words(key), *_words(first),
-        float(scale if x.dtype == BFLOAT16 else x.dtype.type(scale)),
+        float(scale if x.dtype.name == "bfloat16" else x.dtype.type(scale)),
         WHOLE=whole, DOUBLE=x.dtype == xp.float64, COUNTS=COUNTS,
     )  # fmt: skip
     return y, None

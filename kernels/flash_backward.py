@@ -201,7 +201,7 @@ def _sums(g, out, lse):
     delta, base = (xp.empty_like(lse, shape=(b * heads, padded)) for _ in range(2))
     size = NUMBERS // wide
     _delta_kernel[(b * heads * -(-padded // size),)](
-        plan.address(g), plan.address(out), lse, delta, base, *plan.strides(g, out), heads, s,
+        g, out, lse, delta, base, *plan.strides(g, out), heads, s,
         padded, WIDEN=plan.widens(g), E=e, BE=wide, BM=size,
     )  # fmt: skip
     return delta, base
@@ -212,8 +212,8 @@ def _launch_keys(g, q, k, v, delta, base, dk, dv, mask, causal, scale):
     kind, tile = plan.choose("keys", max(d, e), plan.kind_of([q, g], mask))
     of_q, of_g = (plan.operand(x, kind, tile.BM, plan.width(n)) for x, n in ((q, d), (g, e)))
     _keys_kernel[(b * few * -(-t // tile.BN),)](
-        of_q, plan.address(k), plan.address(v), of_g, delta, base, plan.address(dk),
-        plan.address(dv), plan.address(mask), *plan.strides(q, k, v, g, dk, dv, mask), heads,
+        of_q, k, v, of_g, delta, base, dk,
+        dv, mask, *plan.strides(q, k, v, g, dk, dv, mask), heads,
         heads // max(few, 1), s, t, delta.shape[1], scale * LOG2E, scale,
         EVEN=kind == "box" or s % tile.BM == 0,
         **plan.constants(q, v, causal, kind, tile),
@@ -225,8 +225,8 @@ def _launch_queries(g, q, k, v, delta, base, dq, mask, dmask, causal, scale):
     kind, tile = plan.choose("queries", max(d, e), plan.kind_of([k, v], mask))
     of_k, of_v = (plan.operand(x, kind, tile.BN, plan.width(n)) for x, n in ((k, d), (v, e)))
     _queries_kernel[(b * heads * -(-s // tile.BM),)](
-        plan.address(q), of_k, of_v, plan.address(g), delta, base, plan.address(dq),
-        plan.address(mask), plan.address(dmask), *plan.strides(q, k, v, g, dq, mask), heads,
+        q, of_k, of_v, g, delta, base, dq,
+        mask, dmask, *plan.strides(q, k, v, g, dq, mask), heads,
         heads // max(few, 1), s, t, delta.shape[1], scale * LOG2E, scale,
         **plan.constants(q, v, causal, kind, tile),
     )  # fmt: skip

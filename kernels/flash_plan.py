@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from . import arrays as xp
 from .launch import next_power_of_2, pointer
-from .matmul_plan import address, has_tma, widens
+from .matmul_plan import has_tma, widens
 
-SERVED = ("float32", "float16", "uint16")
+SERVED = ("float32", "float16", "bfloat16")
 WIDEST = 256  # head
 
 
@@ -121,12 +121,12 @@ def strides(*arrays: xp.ndarray | None) -> list[int]:
 def operand(x: xp.ndarray, kind: str, count: int, wide: int) -> Any:
     """What a program goes along: for TMA a descriptor of boxes of `count` rows, `wide` numbers."""
     if kind != "box":
-        return address(x)
+        return x
     import triton.language as language
     from triton.tools.tensor_descriptor import TensorDescriptor
 
     base = pointer(x)
-    base.dtype = language.bfloat16 if x.dtype == xp.uint16 else language.float16
+    base.dtype = getattr(language, x.dtype.name)
     steps = [8 if n == 1 else step // x.itemsize for n, step in zip(x.shape[:3], x.strides)]
     return TensorDescriptor(base, list(x.shape), [*steps, 1], [1, 1, count, wide])
 

@@ -11,7 +11,7 @@ from numpy.lib import introspect
 
 from . import arrays as xp
 from .arrays import on_gpu
-from .halves import store, wide
+from .halves import wide
 
 Array = xp.ndarray
 
@@ -127,7 +127,7 @@ def widened(*outputs: int) -> Callable[[Callable], Callable]:
                 inner[i] = xp.empty_like(args[i], xp.float32)
             returned = function(*inner)
             for i in results:
-                store(inner[i], args[i])
+                args[i][...] = inner[i]
             return returned
 
         return call

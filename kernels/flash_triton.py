@@ -163,7 +163,7 @@ def forward(
     kind, tile = plan.choose("forward", max(d, e), plan.kind_of([k, v], mask))
     of_k, of_v = (plan.operand(x, kind, tile.BN, plan.width(n)) for x, n in ((k, d), (v, e)))
     _forward_kernel[(b * heads * -(-s // tile.BM),)](
-        plan.address(q), of_k, of_v, plan.address(home), lse, plan.address(mask),
+        q, of_k, of_v, home, lse, mask,
         *plan.strides(q, k, v, home, mask), heads, heads // few, s, t, scale * LOG2E,
         NEGATIVE=scale < 0, **plan.constants(q, v, causal, kind, tile),
     )  # fmt: skip

@@ -17,8 +17,6 @@ from typing import Any
 from . import arrays as xp
 from .arrays import on_gpu
 
-POINTERS = {"uint16": "bfloat16", "bf16": "bfloat16"}  # which NumPy and CuPy have not
-
 
 class Kernel:
     """A function in Triton's language: kernel[grid](arrays and numbers, constants by name)."""
@@ -70,13 +68,13 @@ def contiguous(array: Any) -> Any:
     return array if array is None or array.flags.c_contiguous else array.copy()
 
 
-def pointer(value: Any, dtype: str | None = None) -> Any:
-    """What Triton takes for an array, whose numbers are of another dtype if one is named.
+def pointer(value: Any) -> Any:
+    """The argument that Triton takes for an array; NumPy's scalars become Python's numbers.
 
-    Of NumPy's scalars the interpreter takes any, a GPU's launch none: they become Python's numbers.
+    The interpreter would take a NumPy scalar too, a launch on a GPU would not.
     """
     if isinstance(value, xp.ndarray):
-        return Pointer(value, dtype or value.dtype.name)
+        return Pointer(value)
     return value.item() if isinstance(value, xp.generic) else value
 
 
@@ -87,8 +85,8 @@ class Pointer:
     memory is the host's own, so nothing is copied.
     """
 
-    def __init__(self, array: Any, dtype: str):
-        self.array, self.dtype = array, POINTERS.get(dtype, dtype)
+    def __init__(self, array: Any):
+        self.array, self.dtype = array, array.dtype.name
 
     def data_ptr(self) -> int:
         if on_gpu(self.array):

@@ -22,14 +22,14 @@ from . import gelu, matmul_tma, pointwise
 from . import matmul_plan as plan
 from .dispatch import dispatched
 from .erf import erf
-from .halves import ONE, store, wide
+from .halves import wide
 from .launch import next_power_of_2, triton_kernel
 from .matmul_tiles import GROUP, activate, biased, parted, place, put
 from .tiles import ELEMENTS, row_tiles
 
 tl: Any = None  # Triton's language, once a kernel is launched
 
-SERVED = ("float32", "float16", "uint16")  # by Triton's version
+SERVED = ("float32", "float16", "bfloat16")  # by Triton's version
 ROWS = 2048  # of a, at a time: each block packs all of b anew, for 5 to 9 percent if of 256 rows
 Array = xp.ndarray
 
@@ -42,7 +42,7 @@ def matmul(
     """activation(a @ b + bias): a (..., m, k), b (k, n) or (..., k, n), bias (n,) -> (..., m, n).
 
     activation: relu, gelu (exact), gelu_tanh or silu. `pre` receives a @ b + bias, which backward
-    through an activation needs. uint16 arrays hold bfloat16; it and float16 are summed in float32.
+    through an activation needs. float16 and bfloat16 are summed in float32.
     `precision` is for float32 on a GPU: ieee, tf32 or tf32x3 (three products: nearly ieee).
     Temporary memory: two tiles of ELEMENTS; for 16 bits three, and b and ROWS rows of a and of
     a @ b in float32.
@@ -68,14 +68,14 @@ def naive(
     out, z = plan.output(a, b, out), wide(a) @ wide(b) + (0 if bias is None else wide(bias))
     formula = _formula(activation, NAIVE)
     if pre is not None:
-        store(z, pre)
-    store(formula(z) if formula else z, out)
+        pre[...] = z
+    out[...] = formula(z) if formula else z
     return out
 
 
 def column_sums(g: Array) -> Array:
     """(m, n) -> (n,): a row of ones times g."""
-    ones = xp.full_like(g, ONE.get(g.dtype, 1), shape=(1, len(g)), order="C")
+    ones = xp.full_like(g, 1, shape=(1, len(g)), order="C")
     return matmul(ones, g)[0]
 
 
@@ -138,15 +138,15 @@ def _finish(z: Array, bias: Array | None, formula: Callable | None, out: Array, 
     for rows in row_tiles(len(z), z.shape[1], ELEMENTS):
         x = z[rows].copy() if bias is None else z[rows] + bias
         if pre is not None:
-            store(x, pre[rows])
+            pre[rows] = x
         if formula is None:
-            store(x, out[rows])
+            out[rows] = x
         elif out.dtype == x.dtype:
             formula(x, out=out[rows])
         else:
             y = xp.empty_like(x)
             formula(x, out=y)
-            store(y, out[rows])
+            out[rows] = y
 
 
 # The same on a GPU: a tile of c a program (16 bits on Hopper: matmul_tma)
@@ -258,8 +258,8 @@ def _launch_slices(a, b, bias, activation, out, pre, precision, slices):
     _launch(plan.operand(x, 0), plan.operand(w, 0), None, None, sums, None, precision)
     block = min(1024, next_power_of_2(n))
     _sum_kernel[(m * -(-n // block),)](
-        sums.array, plan.address(bias), plan.address(out.array), out.ld,
-        None if pre is None else plan.address(pre.array), 0 if pre is None else pre.ld,
+        sums.array, bias, out.array, out.ld,
+        None if pre is None else pre.array, 0 if pre is None else pre.ld,
         slices, n, m * n, ACTIVATION=activation, BLOCK=block,
     )  # fmt: skip
 
@@ -267,10 +267,10 @@ def _launch_slices(a, b, bias, activation, out, pre, precision, slices):
 def launch(a, b, bias, activation, out, pre, tile, precision):
     """Operands and targets as plan makes them, of any strides."""
     (batches, m, k), n = a.array.shape, b.array.shape[2]
-    kept = (None, 0, 0) if pre is None else (plan.address(pre.array), pre.step, pre.ld)
+    kept = (None, 0, 0) if pre is None else (pre.array, pre.step, pre.ld)
     _matmul_kernel[(batches * -(-m // tile.BM) * -(-n // tile.BN),)](
-        plan.address(a.array), a.step, a.ld, plan.address(b.array), b.step, b.ld,
-        plan.address(bias), plan.address(out.array), out.step, out.ld, *kept, m, n, k,
+        a.array, a.step, a.ld, b.array, b.step, b.ld,
+        bias, out.array, out.step, out.ld, *kept, m, n, k,
         A_T=a.transposed, B_T=b.transposed, A_VECTOR=a.vector, B_VECTOR=b.vector,
         C_VECTOR=min(o.vector for o in (out, pre) if o), K_VECTOR=math.gcd(k, 8),
         EVEN_K=k % tile.BK == 0, ACTIVATION=activation, PRECISION=precision,

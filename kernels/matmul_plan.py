@@ -117,14 +117,9 @@ def _up(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
 
 
-def address(x: xp.ndarray | None) -> Any:
-    """What a kernel takes for an array of numbers."""
-    return pointer(x, "bf16") if x is not None and x.dtype == xp.uint16 else x
-
-
 def widens(x: xp.ndarray) -> bool:
     """Whether tiles must be float32: the interpreter multiplies bfloat16's bits as integers."""
-    return x.dtype == xp.uint16 and interpreted()
+    return x.dtype.name == "bfloat16" and interpreted()
 
 
 # Tiles

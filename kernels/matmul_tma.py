@@ -10,7 +10,7 @@ from typing import Any
 
 from . import arrays as xp
 from .launch import pointer, triton_kernel
-from .matmul_plan import Operand, Tile, address, widens
+from .matmul_plan import Operand, Tile, widens
 from .matmul_tiles import GROUP, activate, biased, parted, place
 
 tl: Any = None  # Triton's language, once a kernel is launched
@@ -63,7 +63,7 @@ def launch(
     (batches, m, k), n = a.array.shape, b.array.shape[2]
     programs = min(batches * -(-m // tile.BM) * -(-n // tile.BN), sms * tile.together)
     _matmul_tma_kernel[(programs,)](
-        _descriptor(a, tile.BM, tile.BK), _descriptor(b, tile.BK, tile.BN), address(bias),
+        _descriptor(a, tile.BM, tile.BK), _descriptor(b, tile.BK, tile.BN), bias,
         _descriptor(out, tile.BM, tile.BN // tile.parts),
         pre and _descriptor(pre, tile.BM, tile.BN // tile.parts), batches, m, n, k,
         A_T=a.transposed, B_T=b.transposed, ACTIVATION=activation, WIDEN=widens(a.array),
@@ -88,6 +88,5 @@ def _descriptor(x: Operand, rows: int, cols: int) -> Any:
     if x.transposed:
         sides, box = sides[::-1], box[::-1]
     base = pointer(x.array)
-    name = "bfloat16" if x.array.dtype == xp.uint16 else x.array.dtype.name
-    base.dtype = getattr(language, name)
+    base.dtype = getattr(language, x.array.dtype.name)
     return TensorDescriptor(base, [batches, *sides], [x.step, x.ld, 1], [1, *box])

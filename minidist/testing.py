@@ -9,7 +9,7 @@ import numpy as np
 
 from .autograd.modes import Mode, no_grad
 from .autograd.tape import Joint, Leaf, Node, behind, walk_back
-from .tensor.dtypes import float64, is_floating, name_of
+from .tensor.dtypes import float64, is_floating
 from .tensor.tensor import Tensor
 
 
@@ -59,7 +59,7 @@ class _Check:
         self.checked = {i: t for i, t in enumerate(self.tensors) if is_floating(t.data)}
         for i, t in self.checked.items():
             known = t.dtype == float64
-            assert known, f"input {i} is {name_of(t.dtype)}: finite differences need float64"
+            assert known, f"input {i} is {t.dtype.name}: finite differences need float64"
             t.requires_grad_().grad = None
         self.before = [t.data.tobytes() for t in self.tensors]
         self.outputs = self.run()

@@ -10,6 +10,7 @@ from minidist.ops.op import differentiable
 from minidist.testing import gradcheck
 
 A, B = numbers((3, 3), 0), numbers((3, 3), 1)
+operation = differentiable(autocast="fallthrough")
 
 
 def test_right_gradients_pass():
@@ -138,16 +139,16 @@ def test_a_planted_mistake_is_killed(name):
     if name == "no broadcast sum":
         function, x = (lambda row: (row + B, lambda g: g)), A[:1].copy()
     with pytest.raises(AssertionError, match=message):
-        gradcheck(differentiable(function), [x])
+        gradcheck(operation(function), [x])
 
 
 def test_one_array_for_two_gradients_is_killed():
     with pytest.raises(AssertionError, match="gradient 0 shares memory with gradient 1"):
-        gradcheck(differentiable(_one_array_for_two_inputs), [A, B])
+        gradcheck(operation(_one_array_for_two_inputs), [A, B])
 
 
 def test_a_mistake_deep_in_a_graph_is_killed():
-    broken = differentiable(_writes_upstream)
+    broken = operation(_writes_upstream)
     with pytest.raises(AssertionError, match="writes_upstream: a VJP wrote into its cotangent"):
         gradcheck(lambda x: broken(x.tanh()).exp().sum(), [A])
 
@@ -160,7 +161,7 @@ def _wrong_by_a_millionth_of_a_millionth(x):
 
 
 def test_the_complex_step_sees_what_differences_cannot():
-    wrong = differentiable(_wrong_by_a_millionth_of_a_millionth)
+    wrong = operation(_wrong_by_a_millionth_of_a_millionth)
     assert gradcheck(wrong, [A])
     with pytest.raises(AssertionError, match=r"input 0 at .*: analytic"):
         gradcheck(wrong, [A], complex_step=True)
@@ -187,17 +188,17 @@ def test_fast_mode_looks_in_one_direction():
     assert gradcheck(counted, [A], fast_mode=True)
     assert len(calls) == 4, "forward twice, then one step forth and back"
     with pytest.raises(AssertionError, match="along a random direction: analytic"):
-        gradcheck(differentiable(_one_wrong_entry), [A], fast_mode=True)
+        gradcheck(operation(_one_wrong_entry), [A], fast_mode=True)
 
 
 def test_the_direction_is_a_check_of_its_own(monkeypatch):
     monkeypatch.setattr("minidist.testing._check_close", lambda *a: None)
     with pytest.raises(AssertionError, match="along a random direction"):
-        gradcheck(differentiable(_one_wrong_entry), [A])
+        gradcheck(operation(_one_wrong_entry), [A])
 
 
 def test_false_instead_of_an_exception():
-    assert gradcheck(differentiable(_one_wrong_entry), [A], raise_exception=False) is False
+    assert gradcheck(operation(_one_wrong_entry), [A], raise_exception=False) is False
     with pytest.raises(ZeroDivisionError):
         gradcheck(lambda a: 1 / 0, [A], raise_exception=False)
 
@@ -205,7 +206,7 @@ def test_false_instead_of_an_exception():
 def test_several_outputs():
     assert gradcheck(lambda a, b: (a * b, a.sum(), Tensor(A)), [A, B])
     with pytest.raises(AssertionError, match="input 1 at"):
-        gradcheck(lambda a, b: [a * b, differentiable(lambda x: (-x, lambda g: g))(b)], [A, B])
+        gradcheck(lambda a, b: [a * b, operation(lambda x: (-x, lambda g: g))(b)], [A, B])
 
 
 def test_random_numbers_are_noticed():
@@ -216,7 +217,7 @@ def test_random_numbers_are_noticed():
 def test_the_same_seed_says_the_same():
     def message(seed):
         with pytest.raises(AssertionError) as error:
-            gradcheck(differentiable(_one_wrong_entry), [A], fast_mode=True, seed=seed)
+            gradcheck(operation(_one_wrong_entry), [A], fast_mode=True, seed=seed)
         return str(error.value)
 
     assert message(1) == message(1) != message(2)

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minidist.kernels.halves import BFLOAT16
+
 from .checks import BOUNDS, Entry, check, told
 from .machine import Machine
 
@@ -68,11 +70,11 @@ class Bench:
         return self.torch.randint(0, n, shape, generator=self.generator, device=self.device)
 
     def array(self, tensor: Any) -> Any:
-        """The tensor's own memory as an array; bfloat16 as uint16."""
+        """The tensor's own memory as an array."""
         x = tensor.detach()
         assert x.is_contiguous()
         name = str(x.dtype).removeprefix("torch.")
-        dtype = np.dtype("uint16" if name == "bfloat16" else name)
+        dtype = BFLOAT16 if name == "bfloat16" else np.dtype(name)
         if self.machine.xp is np:
             plain = x.view(self.torch.int16) if name == "bfloat16" else x
             return plain.numpy().view(dtype)

@@ -1,40 +1,30 @@
-"""16 bits beside 32: autocast (Micikevicius et al. 2018), and how an operation computes on halves.
+"""Autocast (Micikevicius et al. 2018), and how an operation computes with 16-bit numbers.
 
-Weights stay in float32, the masters. Inside `autocast`, products and attention take their operands
-in 16 bits; what sums many numbers or ends in exponentials takes them in float32; all else takes
-them as they come. The casts are operations on the tape, so gradients arrive in float32.
-
-float16 and bfloat16 hold 11 and 8 bits: an operation widens them to float32, computes, and rounds
-once, its value and its cotangents alike. Where a GPU's kernel takes 16 bits as they are, and
-where numbers only move, nothing is widened.
+How it works:
+1. Every operation declares a Precision at its definition: `@differentiable(autocast="fp32")`. Its
+   policy has PyTorch's name, and PyTorch's choice where PyTorch has the operation. An operation
+   that declares none is refused when its module is imported.
+2. Inside an `autocast` block, ops/op.py first casts the arguments by that policy (`cast_inputs`).
+   The casts are operations on the tape, so the weights stay in float32 and gradients reach them
+   in float32.
+3. An operation on 16-bit arrays, inside a block or not, widens them to float32, computes, and
+   rounds its value and its cotangents once (`in_float32`): bfloat16 holds 8 bits, float16 11.
+4. Nothing is widened where numbers only move, or where a GPU's kernel reads 16 bits itself.
 """
 
-# ruff: noqa: SIM905
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from ..autograd.modes import Mode, current
 from ..autograd.tape import Joint
 from ..kernels import arrays as xp
-from ..kernels.halves import BFLOAT16, cast, is_half, wide
+from ..kernels.halves import as_dtype, is_floating, is_half, wide
 from ..tensor.dtypes import DTYPES, dtype_of
 
-LOWERED = frozenset(
-    """attention contract conv conv_transpose linear linear_cross_entropy matmul packed
-    recurrent""".split()
-)
-RAISED = frozenset(
-    """acos asin batch_norm bce cosh cross_entropy ctc cumsum erf exp expm1 huber kl_div layer_norm
-    log log10 log1p log2 log_softmax logsumexp norm picked pow prod reciprocal rms_norm rsqrt sinh
-    soft_cross_entropy softmax softplus square sum tan var""".split()
-)
-MOVED = frozenset("clone diagonal expand flip getitem permute placed reshape roll".split())
-KEPT = MOVED | {"linear_cross_entropy"}  # what is float32 inside stays so
-NATIVE = frozenset(  # to the GPU's kernels
-    """attention cross_entropy dropout embedding gelu layer_norm linear linear_cross_entropy
-    log_softmax matmul packed rms_norm softmax swiglu""".split()
-)
+POLICIES = ("lower_precision_fp", "fp32", "promote", "fallthrough")
 DEFAULTS = {"cuda": "float16", "cpu": "bfloat16"}
 
 
@@ -57,47 +47,83 @@ def is_autocast_enabled() -> bool:
     return current().autocast is not None
 
 
-def prepared(name: str, args: tuple) -> tuple:
-    """The arguments of an operation, tensors cast as autocast wants them."""
-    place, dtype = current().autocast
-    if name in LOWERED:
-        return tuple(a.to(dtype) if _casts(a, place) else a for a in args)
-    if name in RAISED:
-        return tuple(a.to(DTYPES["float32"]) if _casts(a, place) else a for a in args)
-    return args
+@dataclass(frozen=True)
+class Precision:
+    """What an operation declares about 16-bit numbers.
+
+    autocast is its policy for tensors of float16, bfloat16 and float32 inside an autocast block:
+    - "lower_precision_fp" (products): cast them to autocast's 16-bit dtype;
+    - "fp32" (long sums, exponentials, losses): cast them to float32;
+    - "promote": cast them to float32 if their dtypes differ;
+    - "fallthrough": take them as they are.
+    moves_only: the function only moves numbers, so it gets 16-bit arrays as they are.
+    float32_result: a result in float32 is not rounded to 16 bits.
+    native_on_gpu: the GPU's kernel reads and writes 16-bit arrays itself.
+    """
+
+    autocast: str
+    moves_only: bool = False
+    float32_result: bool = False
+    native_on_gpu: bool = False
+
+    def cast_inputs(self, args: tuple) -> tuple:
+        """The arguments of an operation, the tensors among them cast by the policy."""
+        if self.autocast == "fallthrough":
+            return args
+        place, dtype = current().autocast
+        cast = [a for a in args if _is_cast(a, place)]
+        if self.autocast == "promote" and len({a.dtype for a in cast}) < 2:
+            return args
+        dtype = dtype if self.autocast == "lower_precision_fp" else DTYPES["float32"]
+        return tuple(a.to(dtype) if _is_cast(a, place) else a for a in args)
 
 
-def _casts(a: Any, place: str) -> bool:
-    """Whether it is a tensor there, of 16 or 32 bits: float64 is nobody's mistake."""
+def declared(function: Callable[..., Any], autocast: Any = None, **options: bool) -> Precision:
+    """The Precision that an operation's decorator was given; TypeError if it has no policy."""
+    if autocast not in POLICIES:
+        raise TypeError(
+            f"operation '{function.__name__}' declares no autocast policy: its decorator needs "
+            f"autocast=, one of {', '.join(map(repr, POLICIES))}, not {autocast!r}"
+        )
+    return Precision(autocast, **options)
+
+
+def _is_cast(a: Any, place: str) -> bool:
+    """Whether it is a tensor on that device of 16 or 32 bits. float64 was chosen on purpose."""
     if not hasattr(a, "is_cuda") or a.is_cuda != (place == "cuda"):
         return False
     return a.data.dtype == xp.float32 or is_half(a.data)
 
 
-def computed(name: str, function: Any, args: tuple, arrays: list, options: dict) -> tuple:
-    """function(*arrays, **options): a value and its VJPs, of halves by way of float32."""
-    halves = [a.dtype if is_half(a) else None for a in arrays]
-    if BFLOAT16 in halves:
-        _want_numbers(name, args)
-    if not any(halves) or (name in NATIVE and any(map(xp.on_gpu, arrays))) or name == "cast":
+def in_float32(
+    function: Callable[..., tuple], precision: Precision, arrays: list, options: dict
+) -> tuple:
+    """function(*arrays, **options): a value and its VJPs, 16-bit arrays by way of float32."""
+    dtypes = [a.dtype if is_half(a) else None for a in arrays]
+    if not any(dtypes) or (precision.native_on_gpu and any(map(xp.on_gpu, arrays))):
         return function(*arrays, **options)
-    given = arrays if name in MOVED else map(wide, arrays)
-    value, *vjps = function(*given, **options)
-    reals = [a for a in arrays if isinstance(a, xp.ndarray) and _is_real(a)]
-    kinds = {a.dtype for a in reals if a.ndim} or {a.dtype for a in reals}  # as result_dtype
-    kind = kinds.pop() if len(kinds) == 1 else xp.dtype(xp.float32)
-    if kind.itemsize == 2 and name not in KEPT and value.dtype == xp.float32:
-        value = cast(xp.asarray(value), kind)
+    value, *vjps = function(*(arrays if precision.moves_only else map(wide, arrays)), **options)
+    if not precision.moves_only and not precision.float32_result:
+        value = _rounded(xp.asarray(value), arrays)
     if vjps and isinstance(vjps[0], Joint):
-        return value, _narrowed(vjps[0], halves)
+        return value, _narrowed(vjps[0], dtypes)
     return value, *(
-        v and (lambda g, v=v, h=h: _narrow(v(wide(g)), h)) for v, h in zip(vjps, halves)
+        v and (lambda g, v=v, d=d: _narrow(v(wide(g)), d)) for v, d in zip(vjps, dtypes)
     )
 
 
-def _narrowed(joint: Joint, halves: list) -> Joint:
-    """The same of halves, by way of float32; split where it is."""
-    narrow = lambda found: list(map(_narrow, found, halves))
+def _rounded(value: xp.ndarray, arrays: list) -> xp.ndarray:
+    """A value in float32, rounded to the dtype in which the arrays meet (see result_dtype)."""
+    floats = [a for a in arrays if isinstance(a, xp.ndarray) and is_floating(a)]
+    dtypes = {a.dtype for a in floats if a.ndim} or {a.dtype for a in floats}
+    dtype = dtypes.pop()
+    narrow = not dtypes and dtype.itemsize == 2 and value.dtype == xp.float32
+    return as_dtype(value, dtype) if narrow else value
+
+
+def _narrowed(joint: Joint, dtypes: list) -> Joint:
+    """The same for 16-bit arrays, by way of float32; it can be split if `joint` can."""
+    narrow = lambda found: list(map(_narrow, found, dtypes))
     narrowed = Joint(lambda g: narrow(joint(wide(g))))
     if joint.split is not None:
 
@@ -109,25 +135,5 @@ def _narrowed(joint: Joint, halves: list) -> Joint:
     return narrowed
 
 
-def of_integers(name: str, arrays: list, error: TypeError) -> Exception:
-    """The error itself, or, if NumPy made it of integers where floats are meant, what to do."""
-    whole = {a.dtype.name for a in arrays if isinstance(a, xp.ndarray) and not _is_real(a)}
-    if not whole or "UFunc" not in type(error).__name__:
-        return error
-    return NotImplementedError(f"{name} of {' and '.join(whole)}: convert with .float() first")
-
-
-def _want_numbers(name: str, args: tuple) -> None:
-    for i, a in enumerate(args):
-        if isinstance(a, xp.ndarray) and a.dtype == BFLOAT16:
-            raise TypeError(
-                f"{name}: argument {i} is an array of uint16, no dtype here: .astype(int) first"
-            )
-
-
-def _is_real(array: xp.ndarray) -> bool:
-    return array.dtype.kind == "f" or is_half(array)
-
-
 def _narrow(g: xp.ndarray | None, dtype: xp.dtype | None) -> xp.ndarray | None:
-    return g if g is None or dtype is None else cast(xp.asarray(g), dtype)
+    return g if g is None or dtype is None else as_dtype(xp.asarray(g), dtype)

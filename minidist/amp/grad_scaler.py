@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..comm import Communicator, all_reduce
 from ..kernels import arrays as xp
-from ..kernels.halves import BFLOAT16, store, wide
+from ..kernels.halves import BFLOAT16, wide
 from ..kernels.vector_norm import vector_norm
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class GradScaler:
         grads = [p.grad.data for p in params if p.grad is not None]
         for g in grads:
             if g.dtype == BFLOAT16:
-                store(wide(g) / self._scale, g)
+                g[...] = wide(g) / self._scale
             else:
                 g *= g.dtype.type(1 / self._scale)
         # The largest, not a sum, which may overflow where no gradient did. On a GPU this is the

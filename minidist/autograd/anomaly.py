@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..kernels import arrays as xp
-from ..kernels.halves import is_floating, wide
+from ..kernels.halves import is_floating
 from . import modes
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _line(frame: Any) -> str:
 def nans(value: Any) -> int:
     """How many NaN there are in a value; 0 if it is no array of floats."""
     floats = isinstance(value, xp.ndarray) and is_floating(value)
-    return int(xp.isnan(wide(value)).sum()) if floats else 0
+    return int(xp.isnan(value).sum()) if floats else 0
 
 
 def check_forward(name: str, value: xp.ndarray, arrays: Sequence[Any], node: Node | None) -> None:

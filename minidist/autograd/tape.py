@@ -24,7 +24,6 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..kernels import arrays as xp
-from ..kernels.halves import added
 from . import modes
 from .versions import refuse_changed, versions
 
@@ -184,7 +183,7 @@ class _Cotangents:
         old, old_owned = self.sums[node]
         # Adding into a shared array would change the numbers of another operation.
         out = old if old_owned else new if owned else None
-        self.sums[node] = added(old, new, out), True
+        self.sums[node] = xp.asarray(xp.add(old, new, out=out)), True
 
     def pop(self, node: Node) -> tuple[xp.ndarray, bool]:
         """The complete sum, after the hooks of its tensor."""

@@ -86,7 +86,8 @@ class Ledger:
         entry[0] += 1
         entry[1] += array.nbytes
         if self.messages_sent is not None:
-            what = (array.dtype.str, tuple(array.shape), array.nbytes)
+            dtype = array.dtype.name if array.dtype.kind == "V" else array.dtype.str
+            what = (dtype, tuple(array.shape), array.nbytes)
             self.messages_sent.append(Message(source, dest, collective, tag, *what))
         if self.outer is not None:
             self.outer.count(source, dest, collective, tag, array)

@@ -10,7 +10,7 @@ from ..autograd.hooks import RemovableHandle
 from ..kernels import arrays as xp
 from ..kernels.halves import as_dtype
 from ..tensor.device import meant, moved
-from ..tensor.dtypes import BFLOAT16, dtype_of, is_floating
+from ..tensor.dtypes import dtype_of, is_floating
 from ..tensor.tensor import Tensor
 
 
@@ -233,7 +233,7 @@ class Module:
     def to(self, *args: Any, dtype: Any = None, device: Any = None) -> Module:
         """Convert every floating parameter, gradient and buffer, and move all, in place."""
         dtype, where = meant(args, dtype, device)
-        if dtype is not None and dtype_of(dtype).kind not in "f" and dtype_of(dtype) != BFLOAT16:
+        if dtype is not None and dtype_of(dtype).kind in "biu":
             raise TypeError(f"to({dtype_of(dtype).name}): parameters are of a floating-point dtype")
         for t in (*self.parameters(), *self.buffers()):
             for tensor in (t, t.grad):

@@ -12,11 +12,10 @@ from typing import Any
 
 from ..amp.autocast import is_autocast_enabled
 from ..kernels import arrays as xp
-from ..kernels.halves import held
 from ..kernels.recurrent import GATES
 from ..ops import cat
 from ..ops.recurrent import backwards, recurrent
-from ..tensor.dtypes import DEFAULT, DTypeLike, name_of
+from ..tensor.dtypes import DEFAULT, DTypeLike
 from ..tensor.random import keep_mask
 from ..tensor.tensor import Tensor
 from . import init
@@ -127,7 +126,7 @@ class RNNBase(_Recurrent):
             raise RuntimeError(f"{self.mode}: input_size {self.input_size}, got {rows.shape[-1]}")
         dtype = next(self.parameters()).dtype
         if rows.dtype != dtype and not is_autocast_enabled():
-            dtypes = f"{name_of(rows.dtype)} input, {name_of(dtype)} weights"
+            dtypes = f"{rows.dtype.name} input, {dtype.name} weights"
             raise ValueError(f"{self.mode}: {dtypes}: convert one with .to()")
         sizes: list[int] = batch_sizes.data.tolist()
         last: list[list[Tensor]] = []
@@ -157,7 +156,7 @@ class RNNBase(_Recurrent):
         b, width = sizes[0], rows.shape[1]
         keep = keep_mask(f"{self.name}.{layer}", (b, len(sizes), width), 1 - self.dropout)
         keep = (keep if order is None else keep[order.data]).swapaxes(0, 1)
-        mask = keep[xp.arange(b) < xp.array(sizes)[:, None]].astype(held(rows.dtype))
+        mask = keep[xp.arange(b) < xp.array(sizes)[:, None]].astype(rows.dtype)
         mask = Tensor(mask / (1 - self.dropout) if self.dropout < 1 else mask, dtype=rows.dtype)
         return rows * mask.to(rows.device)
 

@@ -9,7 +9,7 @@ from ..tensor.dtypes import is_floating
 from .op import axes_of, differentiable, elementwise, with_axis
 
 
-@differentiable
+@differentiable(autocast="fallthrough")
 def relu(input):
     """max(x, 0)."""
     if not is_floating(input):
@@ -17,7 +17,7 @@ def relu(input):
     return tiled(k.relu, input), lambda g: tiled(k.relu_slope, g, input)
 
 
-@differentiable
+@differentiable(autocast="fallthrough")
 def _sigmoid(x):
     y = tiled(k.sigmoid, x)
     return y, lambda g: tiled(k.sigmoid_slope, g, y)
@@ -28,26 +28,26 @@ def sigmoid(input):
     return _sigmoid(input if is_floating(input.data) else input.float())
 
 
-@differentiable
+@differentiable(autocast="fallthrough")
 def logsigmoid(input):
     """log(sigmoid(x)), to the last digit far from 0 too."""
     return tiled(k.log_sigmoid, input), lambda g: tiled(k.log_sigmoid_slope, g, input)
 
 
-@differentiable
+@differentiable(autocast="fp32")
 def softplus(input, beta=1.0, threshold=20.0):
     """log(1 + exp(beta·x)) / beta, and x itself where beta·x is above the threshold."""
     by = beta, threshold
     return tiled(k.softplus, input, *by), lambda g: tiled(k.softplus_slope, g, input, *by)
 
 
-@differentiable
+@differentiable(autocast="fallthrough")
 def silu(input):
     """x·sigmoid(x) (Elfwing et al. 2017)."""
     return tiled(k.silu, input), lambda g: tiled(k.silu_slope, g, input)
 
 
-@differentiable
+@differentiable(autocast="fallthrough", native_on_gpu=True)
 def swiglu(input):
     """silu(a)·b for the halves a and b of the last dimension (Shazeer 2020): (…, 2h) -> (…, h)."""
     if not is_floating(input) or input.ndim == 0 or input.shape[-1] % 2:
@@ -55,20 +55,20 @@ def swiglu(input):
     return swiglu_kernel.forward(input), lambda g: swiglu_kernel.backward(g, input)
 
 
-@differentiable
+@differentiable(autocast="fallthrough")
 def leaky_relu(input, negative_slope=0.01):
     """x where it is positive, negative_slope·x elsewhere."""
     by = negative_slope
     return tiled(k.leaky_relu, input, by), lambda g: tiled(k.leaky_relu_slope, g, input, by)
 
 
-@differentiable
+@differentiable(autocast="fallthrough")
 def elu(input, alpha=1.0):
     """x where it is positive, alpha·(exp(x) - 1) elsewhere (Clevert et al. 2015)."""
     return tiled(k.elu, input, alpha), lambda g: tiled(k.elu_slope, g, input, alpha)
 
 
-@elementwise
+@elementwise(autocast="lower_precision_fp")
 def _prelu(x, weight):
     return (
         xp.where(x > 0, x, weight * x),
@@ -85,13 +85,13 @@ def prelu(input, weight):
     return _prelu(input, weight.reshape((-1,) + (1,) * (input.ndim - 2) if input.ndim else ()))
 
 
-@differentiable
+@differentiable(autocast="fp32", native_on_gpu=True)
 def _softmax(x, axis):
     y = rows.forward(x, axis)
     return y, lambda g: rows.backward(g, y, axis)
 
 
-@differentiable
+@differentiable(autocast="fp32", native_on_gpu=True)
 def _log_softmax(x, axis):
     y = rows.log_forward(x, axis)
     return y, lambda g: rows.log_backward(g, y, axis)

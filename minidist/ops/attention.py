@@ -5,7 +5,7 @@ import math
 from ..autograd.tape import Joint
 from ..kernels import arrays as xp
 from ..kernels import attention as kernel
-from ..kernels.halves import cast, held
+from ..kernels.halves import cast, sum_dtype
 from ..tensor.random import keep_mask
 from .op import differentiable, unbroadcast, want_one_dtype
 from .shape import expand
@@ -26,7 +26,7 @@ def _four(x):
     return x.reshape(math.prod(x.shape[:-3]), *heads, *x.shape[-2:])
 
 
-@differentiable
+@differentiable(autocast="lower_precision_fp", native_on_gpu=True)
 def _attention(q, k, v, mask, causal, scale, drop, need_mask):
     """Leading sizes of q, k and v are equal."""
     out, lead = xp.empty((*q.shape[:-1], v.shape[-1]), q.dtype), q.shape[:-2]
@@ -52,7 +52,7 @@ def _drop(p, shape, like, name):
     if not p:
         return None
     keep = keep_mask(name, shape if len(shape) > 2 else (1, *shape), 1 - p)
-    factor = held(like.dtype).type(1 / (1 - p) if p < 1 else 0)
+    factor = sum_dtype(like.dtype).type(1 / (1 - p) if p < 1 else 0)
     return _four(xp.at_home_of(like, keep)), factor
 
 
@@ -114,7 +114,7 @@ def _check_groups(q, k, v):
         )
 
 
-@differentiable
+@differentiable(autocast="lower_precision_fp", native_on_gpu=True)
 def _packed(qkv, mask, heads, causal, drop, need_mask):
     b, s, width = qkv.shape
     d = width // 3 // heads

@@ -42,7 +42,7 @@ def _dim(x, dim):
     return axes_of((dim,), x.ndim)[0]
 
 
-@differentiable
+@differentiable(autocast="fallthrough")
 def _reduce(x, comm):
     return summed(comm, x), lambda g: g
 
@@ -52,7 +52,7 @@ def reduce(x, comm):
     return _reduce(x, comm)
 
 
-@differentiable
+@differentiable(autocast="fallthrough", moves_only=True)
 def _copy(x, comm):
     return x.copy(), lambda g: summed(comm, g)
 
@@ -62,7 +62,7 @@ def copy(x, comm):
     return _copy(x, comm)
 
 
-@differentiable
+@differentiable(autocast="fallthrough", moves_only=True)
 def _scatter(x, comm, dim):
     counts = _counts(x, comm, dim)
     return _part(x, comm, dim).copy(), lambda g: _first(gathered, comm, g, dim, counts)
@@ -73,7 +73,7 @@ def scatter(x, comm, dim=0):
     return _scatter(x, comm, _dim(x, dim))
 
 
-@differentiable
+@differentiable(autocast="fallthrough", moves_only=True)
 def _gather(x, comm, dim):
     sizes = all_gather_counts(comm, x.shape[dim])
     start = sum(sizes[: comm.rank])
@@ -86,7 +86,7 @@ def gather(x, comm, dim=0):
     return x if comm.size == 1 else _gather(x, comm, _dim(x, dim))
 
 
-@differentiable
+@differentiable(autocast="fallthrough", moves_only=True)
 def _all_gather(x, comm, dim):
     sizes = all_gather_counts(comm, x.shape[dim])
     back = lambda g: _first(scattered, comm, g, dim, "sum", "auto", sizes)
@@ -98,7 +98,7 @@ def all_gather(x, comm, dim=0):
     return _all_gather(x, comm, _dim(x, dim))
 
 
-@differentiable
+@differentiable(autocast="fallthrough")
 def _reduce_scatter(x, comm, dim):
     counts = _counts(x, comm, dim)
     return _first(scattered, comm, x, dim), lambda g: _first(gathered, comm, g, dim, counts)
@@ -109,7 +109,7 @@ def reduce_scatter(x, comm, dim=0):
     return _reduce_scatter(x, comm, _dim(x, dim))
 
 
-@differentiable
+@differentiable(autocast="fallthrough", moves_only=True)
 def _all_to_all(x, comm, counts, coming):
     y = exchanged(comm, x, counts, coming)
     return y, lambda g: exchanged(comm, g, coming, counts)
@@ -121,7 +121,7 @@ def all_to_all(x, comm, counts=None, coming=None):
     return _all_to_all(x, comm, *row_counts(comm, where, x, counts, coming))
 
 
-@differentiable
+@differentiable(autocast="fallthrough", moves_only=True)
 def _broadcast(x, comm, root):
     return spread(comm, x.copy(order="C"), root), lambda g: _reduced_to(comm, g, root)
 
@@ -136,7 +136,7 @@ def broadcast(x, comm, root=0):
     return _broadcast(x, comm, root)
 
 
-@differentiable
+@differentiable(autocast="fallthrough", moves_only=True)
 def _sendrecv(x, comm, dest, source, tag):
     return _shifted(x, comm, dest, source, tag), lambda g: _shifted(g, comm, source, dest, tag)
 

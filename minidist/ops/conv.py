@@ -7,7 +7,7 @@ from .op import differentiable, want_one_dtype
 from .shape import squeeze, unsqueeze
 
 
-@differentiable
+@differentiable(autocast="lower_precision_fp")
 def _conv(x, weight, *bias, win, groups):
     y = kernel.forward(x, weight, bias[0] if bias else None, win, groups)
     return (
@@ -18,7 +18,7 @@ def _conv(x, weight, *bias, win, groups):
     )
 
 
-@differentiable
+@differentiable(autocast="lower_precision_fp")
 def _conv_transpose(x, weight, *bias, win, groups, size):
     """A convolution's cotangent of its input, taken as a value: its VJPs are that convolution's."""
     y = kernel.backward_input(x, weight, size, win, groups)

@@ -5,7 +5,7 @@ from ..tensor.random import stream
 from .op import differentiable
 
 
-@differentiable
+@differentiable(autocast="fallthrough", native_on_gpu=True)
 def _dropout(x, *drawn):
     y, kept = kernel.forward(x, *drawn)
     return y, lambda g: kernel.backward(g, kept, *drawn)

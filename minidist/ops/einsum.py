@@ -104,7 +104,7 @@ def _alone(x, term, others):
 # Two operands
 
 
-@differentiable
+@differentiable(autocast="lower_precision_fp")
 def _contract(x, y, a, b, out):
     """Its VJPs are contractions again: of the cotangent and the other operand."""
     z = contract(x, y, a, b, out)

@@ -9,32 +9,35 @@ from ..kernels import halves
 from ..kernels.erf import erf as erf_kernel
 from ..kernels.pointwise import tiled
 from ..tensor.device import want_one_place
-from ..tensor.dtypes import DEFAULT, is_floating, name_of
+from ..tensor.dtypes import DEFAULT, is_floating
 from ..tensor.tensor import Tensor
 from .op import differentiable, elementwise, want_one_dtype
 
 
-def of_floats(function):
+def of_floats(**precision):
     """As elementwise, for what has no integer results: integers and bools become float32."""
 
-    @functools.wraps(function)
-    def of_cast(*operands):
-        integers = (isinstance(a, xp.ndarray) and not is_floating(a) for a in operands)
-        return function(*(a.astype(DEFAULT) if i else a for i, a in zip(integers, operands)))
+    def decorate(function):
+        @functools.wraps(function)
+        def of_cast(*operands):
+            integers = (isinstance(a, xp.ndarray) and not is_floating(a) for a in operands)
+            return function(*(a.astype(DEFAULT) if i else a for i, a in zip(integers, operands)))
 
-    return elementwise(of_cast)
+        return elementwise(**precision)(of_cast)
+
+    return decorate
 
 
-def _named(name, function, decorator=elementwise):
+def _named(name, autocast, function, decorator=elementwise, **precision):
     function.__name__ = name
-    return decorator(function)
+    return decorator(autocast=autocast, **precision)(function)
 
 
 # Of two arguments
 
-_add = _named("add", lambda a, b: (a + b, lambda g: g, lambda g: g))
-_sub = _named("sub", lambda a, b: (a - b, lambda g: g, lambda g: -g))
-mul = _named("mul", lambda a, b: (a * b, lambda g: g * b, lambda g: g * a))
+_add = _named("add", "fallthrough", lambda a, b: (a + b, lambda g: g, lambda g: g))
+_sub = _named("sub", "fallthrough", lambda a, b: (a - b, lambda g: g, lambda g: -g))
+mul = _named("mul", "fallthrough", lambda a, b: (a * b, lambda g: g * b, lambda g: g * a))
 
 
 def add(input, other, *, alpha=1):
@@ -47,7 +50,7 @@ def sub(input, other, *, alpha=1):
     return _sub(input, other if alpha == 1 else other * alpha)
 
 
-@of_floats
+@of_floats(autocast="fallthrough")
 def div(a, b):
     y = a / b
     return y, lambda g: g / b, lambda g: -g * y / b
@@ -59,17 +62,17 @@ def _whole(function, a, b):
     return function(a, b)
 
 
-@elementwise
+@elementwise(autocast="fallthrough")
 def floor_divide(a, b):
     return _whole(xp.floor_divide, a, b), xp.zeros_like, xp.zeros_like
 
 
-@elementwise
+@elementwise(autocast="fallthrough")
 def remainder(a, b):
     return _whole(xp.remainder, a, b), lambda g: g, lambda g: -g * (a // b)
 
 
-@elementwise
+@elementwise(autocast="fp32")
 def _pow(a, b):
     cube = type(b) in (int, float) and b == 3
     y = a * a * a if cube else a**b  # NumPy is quick for squares alone
@@ -90,29 +93,29 @@ def _share(g, ahead, level):
     return xp.where(level, g / 2, g * ahead)
 
 
-@elementwise
+@elementwise(autocast="fallthrough")
 def maximum(a, b):
     y = xp.maximum(a, b)
     return y, lambda g: _share(g, a > b, a == b), lambda g: _share(g, b > a, a == b)
 
 
-@elementwise
+@elementwise(autocast="fallthrough")
 def minimum(a, b):
     y = xp.minimum(a, b)
     return y, lambda g: _share(g, a < b, a == b), lambda g: _share(g, b < a, a == b)
 
 
-@of_floats
+@of_floats(autocast="promote")
 def atan2(a, b):
     return xp.arctan2(a, b), lambda g: g * b / (a * a + b * b), lambda g: -g * a / (a * a + b * b)
 
 
-@elementwise
+@elementwise(autocast="fallthrough")
 def _at_least(x, low):
     return xp.maximum(x, low), lambda g: g * (x >= low), lambda g: g * (x < low)
 
 
-@elementwise
+@elementwise(autocast="fallthrough")
 def _at_most(x, high):
     return xp.minimum(x, high), lambda g: g * (x <= high), lambda g: g * (x > high)
 
@@ -132,10 +135,13 @@ def where(condition, input, other):
     if c.dtype != bool:
         raise RuntimeError(f"where: a condition of {c.dtype.name}: compare first, or use .bool()")
 
-    def choose(a, b):
-        return xp.where(c, a, b), lambda g: xp.where(c, g, 0), lambda g: xp.where(c, 0, g)
+    return _where(input, other, condition=c)
 
-    return _named("where", choose)(input, other)
+
+@elementwise(autocast="fallthrough")
+def _where(a, b, *, condition):
+    c = condition
+    return xp.where(c, a, b), lambda g: xp.where(c, g, 0), lambda g: xp.where(c, 0, g)
 
 
 def masked_fill(input, mask, value):
@@ -150,7 +156,7 @@ def masked_fill(input, mask, value):
 # Of one argument, from its value and its slope
 
 
-def _unary(name, value, of_x=None, of_y=None):
+def _unary(name, autocast, value, of_x=None, of_y=None):
     """Its VJP is of_x(g, input) or of_y(g, output), and keeps no other array."""
 
     def function(x):
@@ -158,43 +164,44 @@ def _unary(name, value, of_x=None, of_y=None):
         vjp, kept = (of_x, x) if of_x else (of_y, y)
         return y, lambda g: vjp(g, kept)
 
-    return _named(name, function, of_floats)
+    return _named(name, autocast, function, of_floats)
 
 
-exp = _unary("exp", xp.exp, of_y=lambda g, y: g * y)
-expm1 = _unary("expm1", xp.expm1, of_y=lambda g, y: g * (y + 1))
-log = _unary("log", xp.log, lambda g, x: g / x)
-log2 = _unary("log2", xp.log2, lambda g, x: g / (x * math.log(2)))
-log10 = _unary("log10", xp.log10, lambda g, x: g / (x * math.log(10)))
-log1p = _unary("log1p", xp.log1p, lambda g, x: g / (x + 1))
-sqrt = _unary("sqrt", xp.sqrt, of_y=lambda g, y: g / (2 * y))
-rsqrt = _unary("rsqrt", lambda x: 1 / xp.sqrt(x), of_y=lambda g, y: g * y**3 / -2)
-reciprocal = _unary("reciprocal", xp.reciprocal, of_y=lambda g, y: -g * y * y)
-sin = _unary("sin", xp.sin, lambda g, x: g * xp.cos(x))
-cos = _unary("cos", xp.cos, lambda g, x: -g * xp.sin(x))
-tan = _unary("tan", xp.tan, of_y=lambda g, y: g * (1 + y * y))
-asin = _unary("asin", xp.arcsin, lambda g, x: g / xp.sqrt(1 - x * x))
-acos = _unary("acos", xp.arccos, lambda g, x: -g / xp.sqrt(1 - x * x))
-atan = _unary("atan", xp.arctan, lambda g, x: g / (1 + x * x))
-sinh = _unary("sinh", xp.sinh, lambda g, x: g * xp.cosh(x))
-cosh = _unary("cosh", xp.cosh, lambda g, x: g * xp.sinh(x))
-asinh = _unary("asinh", xp.arcsinh, lambda g, x: g / xp.sqrt(x * x + 1))
-acosh = _unary("acosh", xp.arccosh, lambda g, x: g / xp.sqrt(x * x - 1))
-atanh = _unary("atanh", xp.arctanh, lambda g, x: g / (1 - x * x))
-tanh = _unary("tanh", xp.tanh, of_y=lambda g, y: g * (1 - y * y))
+exp = _unary("exp", "fp32", xp.exp, of_y=lambda g, y: g * y)
+expm1 = _unary("expm1", "fp32", xp.expm1, of_y=lambda g, y: g * (y + 1))
+log = _unary("log", "fp32", xp.log, lambda g, x: g / x)
+log2 = _unary("log2", "fp32", xp.log2, lambda g, x: g / (x * math.log(2)))
+log10 = _unary("log10", "fp32", xp.log10, lambda g, x: g / (x * math.log(10)))
+log1p = _unary("log1p", "fp32", xp.log1p, lambda g, x: g / (x + 1))
+sqrt = _unary("sqrt", "fallthrough", xp.sqrt, of_y=lambda g, y: g / (2 * y))
+rsqrt = _unary("rsqrt", "fp32", lambda x: 1 / xp.sqrt(x), of_y=lambda g, y: g * y**3 / -2)
+reciprocal = _unary("reciprocal", "fp32", xp.reciprocal, of_y=lambda g, y: -g * y * y)
+sin = _unary("sin", "fallthrough", xp.sin, lambda g, x: g * xp.cos(x))
+cos = _unary("cos", "fallthrough", xp.cos, lambda g, x: -g * xp.sin(x))
+tan = _unary("tan", "fp32", xp.tan, of_y=lambda g, y: g * (1 + y * y))
+asin = _unary("asin", "fp32", xp.arcsin, lambda g, x: g / xp.sqrt(1 - x * x))
+acos = _unary("acos", "fp32", xp.arccos, lambda g, x: -g / xp.sqrt(1 - x * x))
+atan = _unary("atan", "fallthrough", xp.arctan, lambda g, x: g / (1 + x * x))
+sinh = _unary("sinh", "fp32", xp.sinh, lambda g, x: g * xp.cosh(x))
+cosh = _unary("cosh", "fp32", xp.cosh, lambda g, x: g * xp.sinh(x))
+asinh = _unary("asinh", "fallthrough", xp.arcsinh, lambda g, x: g / xp.sqrt(x * x + 1))
+acosh = _unary("acosh", "fallthrough", xp.arccosh, lambda g, x: g / xp.sqrt(x * x - 1))
+atanh = _unary("atanh", "fallthrough", xp.arctanh, lambda g, x: g / (1 - x * x))
+tanh = _unary("tanh", "fallthrough", xp.tanh, of_y=lambda g, y: g * (1 - y * y))
 erf = _unary(
     "erf",
+    "fp32",
     lambda x: tiled(erf_kernel, x),
     lambda g, x: g * xp.exp(-x * x) * (2 / math.sqrt(math.pi)),
 )
 
-neg = _named("neg", lambda x: (-x, lambda g: -g))
-abs = _named("abs", lambda x: (xp.abs(x), lambda g: g * xp.sign(x)))
-square = _named("square", lambda x: (x * x, lambda g: 2 * g * x))
-clone = _named("clone", lambda x: (x.copy(), lambda g: g))
+neg = _named("neg", "fallthrough", lambda x: (-x, lambda g: -g))
+abs = _named("abs", "fallthrough", lambda x: (xp.abs(x), lambda g: g * xp.sign(x)))
+square = _named("square", "fp32", lambda x: (x * x, lambda g: 2 * g * x))
+clone = _named("clone", "fallthrough", lambda x: (x.copy(), lambda g: g), moves_only=True)
 
 
-@differentiable
+@differentiable(autocast="fallthrough", native_on_gpu=True)
 def _gelu(x, approximate):
     y, slope = gelu_kernel.forward(x, approximate)
     return y, lambda g: gelu_kernel.backward(g, slope)
@@ -210,12 +217,12 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
 # Steps, whose slope is 0, and predicates, which have none
 
 
-def _step(value, name=None):
-    return _named(name or value.__name__, lambda x: (value(x), xp.zeros_like))
+def _step(value):
+    return _named(value.__name__, "fallthrough", lambda x: (value(x), xp.zeros_like))
 
 
-def _predicate(value, name=None):
-    return _named(name or value.__name__, lambda *operands: (value(*operands),))
+def _predicate(value):
+    return _named(value.__name__, "fallthrough", lambda *operands: (value(*operands),))
 
 
 def _bits(value):
@@ -224,7 +231,7 @@ def _bits(value):
             raise NotImplementedError(f"{value.__name__} of floats: it takes integers or bools")
         return (value(*operands),)
 
-    return _named(value.__name__, function)
+    return _named(value.__name__, "fallthrough", function)
 
 
 floor, ceil, trunc, sign = map(_step, (xp.floor, xp.ceil, xp.trunc, xp.sign))
@@ -245,21 +252,25 @@ def bitwise_not(input):
 
 def round(input, *, decimals=0):
     """To so many decimals, halves to the even neighbour."""
-    return _step(lambda x: xp.round(x, decimals), "round")(input)
+    return _round(input, decimals=decimals)
+
+
+@elementwise(autocast="fallthrough")
+def _round(x, *, decimals):
+    return xp.round(x, decimals), xp.zeros_like
 
 
 def isclose(input, other, rtol=1e-5, atol=1e-8, equal_nan=False):
     """Where |input - other| <= atol + rtol·|other|."""
     if input.dtype != other.dtype:
-        raise RuntimeError(
-            f"isclose: {name_of(input.dtype)} and {name_of(other.dtype)}: convert one"
-        )
+        raise RuntimeError(f"isclose: {input.dtype.name} and {other.dtype.name}: convert one")
 
-    def near(a, b):
-        return (xp.isclose(a, b, rtol, atol, equal_nan),)
+    return _isclose(input, other, rtol=rtol, atol=atol, equal_nan=equal_nan)
 
-    near.__name__ = "isclose"
-    return elementwise(near)(input, other)
+
+@elementwise(autocast="fallthrough")
+def _isclose(a, b, *, rtol, atol, equal_nan):
+    return (xp.isclose(a, b, rtol, atol, equal_nan),)
 
 
 def allclose(input, other, rtol=1e-5, atol=1e-8, equal_nan=False):

@@ -3,11 +3,10 @@
 from ..kernels import arrays as xp
 from ..kernels import embedding as kernel
 from ..tensor.device import want_one_place
-from ..tensor.dtypes import BFLOAT16, name_of
 from .op import differentiable
 
 
-@differentiable
+@differentiable(autocast="fallthrough", native_on_gpu=True)
 def _embedding(weight, index, padding_idx):
     (rows, width), flat = weight.shape, index.reshape(-1)
 
@@ -29,8 +28,8 @@ def embedding(input, weight, padding_idx=None):
         raise RuntimeError(f"embedding: a table has 2 dimensions, not shape {weight.shape}")
     want_one_place("embedding", input, weight)
     index, n = xp.asarray(input.data), len(weight)
-    if index.dtype.kind not in "iu" or index.dtype == BFLOAT16:
-        raise RuntimeError(f"embedding: indices are integers, not {name_of(index.dtype)}")
+    if index.dtype.kind not in "iu":
+        raise RuntimeError(f"embedding: indices are integers, not {index.dtype.name}")
     if xp.outside(index, n):
         span = f"from {index.min()} to {index.max()}"
         raise IndexError(f"embedding: indices {span} into a table of {n} rows")

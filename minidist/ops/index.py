@@ -3,13 +3,12 @@
 from ..kernels import arrays as xp
 from ..kernels.embedding import put_back
 from ..kernels.halves import wide
-from ..tensor.dtypes import name_of
 from ..tensor.tensor import Tensor
 from .elementwise import logical_and
 from .op import axes_of, differentiable, is_integer, want_one_dtype
 
 
-@differentiable
+@differentiable(autocast="fallthrough", moves_only=True)
 def _getitem(x, index):
     shape, once = x.shape, all(map(_picks_once, index))
     index = xp.index_of(x, index)
@@ -44,9 +43,7 @@ def _plain(part):
     if not _is_array(part):
         return int(part) if isinstance(part, xp.integer) else part
     if part.dtype.kind not in "bi":
-        raise IndexError(
-            f"an index of {name_of(part.dtype)}: convert with .long(), or .bool() a mask"
-        )
+        raise IndexError(f"an index of {part.dtype.name}: convert with .long(), or .bool() a mask")
     return int(part) if part.dtype != bool and not part.ndim else part
 
 
@@ -123,7 +120,7 @@ def gather(input, dim, index):
     return pick(input, checked("gather", input, dim, index.data), index.data)
 
 
-@differentiable
+@differentiable(autocast="promote")
 def _add_at(x, source, grid):
     y = x.copy()
     xp.add.at(y, grid, source)
@@ -162,9 +159,7 @@ def masked_select(input, mask):
 def bincount(input, weights=None, minlength=0):
     """How often 0, 1, 2, … stand in a vector, or the sums of their weights."""
     if input.ndim != 1 or not is_integer(input) or (input.data < 0).any():
-        raise RuntimeError(
-            f"bincount of {name_of(input.dtype)} {input.shape}: want integers (n), >= 0"
-        )
+        raise RuntimeError(f"bincount of {input.dtype.name} {input.shape}: want integers (n), >= 0")
     if weights is None:
         return Tensor(xp.bincount(input.data, None, minlength))
     dtype = "float32" if weights.dtype == "float32" else "float64"

@@ -15,7 +15,7 @@ from ..tensor.dtypes import is_floating
 from ..tensor.tensor import Tensor
 from .activation import softplus
 from .elementwise import abs, square
-from .op import differentiable, elementwise, want_one_dtype
+from .op import composite, differentiable, elementwise, want_one_dtype
 from .product import linear
 from .shape import permute, reshape
 
@@ -37,7 +37,7 @@ def _reduced(losses, reduction, total=None):
 # Of elements
 
 
-@elementwise
+@elementwise(autocast="fp32")
 def _huber(d, delta):
     size, slope = xp.abs(d), xp.clip(d, -delta, delta)
     y = xp.where(size < delta, 0.5 * d * d, delta * (size - 0.5 * delta))
@@ -47,20 +47,23 @@ def _huber(d, delta):
 def _difference(x, target):
     if x.shape != target.shape:
         text = f"a loss between {x.shape} and {target.shape}, which broadcast: is that meant?"
-        warnings.warn(text, stacklevel=3)
+        warnings.warn(text, stacklevel=4)
     return x - target
 
 
+@composite(autocast="fp32")
 def mse_loss(input, target, *, reduction="mean"):
     """(x - t)²."""
     return _reduced(square(_difference(input, target)), reduction)
 
 
+@composite(autocast="fp32")
 def l1_loss(input, target, *, reduction="mean"):
     """|x - t|."""
     return _reduced(abs(_difference(input, target)), reduction)
 
 
+@composite(autocast="fp32")
 def huber_loss(input, target, reduction="mean", delta=1.0):
     """d²/2 where |d| = |x - t| < delta, else delta·(|d| - delta/2) (Huber 1964)."""
     if delta <= 0:
@@ -68,7 +71,7 @@ def huber_loss(input, target, reduction="mean", delta=1.0):
     return _reduced(_huber(_difference(input, target), delta), reduction)
 
 
-@elementwise
+@elementwise(autocast="fp32")
 def _bce(x, t):
     with xp.errstate(divide="ignore"):
         yes, no = (xp.maximum(xp.log(p), -100) for p in (x, 1 - x))
@@ -91,6 +94,7 @@ def binary_cross_entropy(input, target, weight=None, *, reduction="mean"):
     return _binary("binary_cross_entropy", _bce, input, target, weight, reduction)
 
 
+@composite(autocast="fp32")
 def binary_cross_entropy_with_logits(
     input, target, weight=None, *, reduction="mean", pos_weight=None
 ):
@@ -105,12 +109,13 @@ def binary_cross_entropy_with_logits(
     return _binary("binary_cross_entropy_with_logits", loss, input, target, weight, reduction)
 
 
-@elementwise
+@elementwise(autocast="fp32")
 def _x_log_x(x):
     log = xp.log(xp.where(x > 0, x, 1))
     return x * log, lambda g: g * (log + 1) * (x > 0)
 
 
+@composite(autocast="fp32")
 def kl_div(input, target, *, reduction="mean", log_target=False):
     """t·(log t - x) of log-probabilities x; 'batchmean' divides the sum by the first size."""
     logs = target.exp() * (target - input) if log_target else _x_log_x(target) - target * input
@@ -121,13 +126,13 @@ def kl_div(input, target, *, reduction="mean", log_target=False):
 # Of classes
 
 
-@differentiable
+@differentiable(autocast="fp32", native_on_gpu=True)
 def _cross_entropy(logits, target):
     losses, e, total = kernel.forward(xp.ascontiguousarray(logits), target)
     return losses, lambda g: kernel.backward(g, e, total, target)
 
 
-@differentiable
+@differentiable(autocast="fp32")
 def _soft_cross_entropy(logits, q):
     losses, lse = kernel.soft_forward(logits, q)
     return (
@@ -137,7 +142,7 @@ def _soft_cross_entropy(logits, q):
     )
 
 
-@differentiable
+@differentiable(autocast="fp32")
 def _picked(rows, target):
     y, classes = rows[xp.arange(len(target)), target], rows.shape[1]
     return y, lambda g: kernel.one_hot(target, g, classes)
@@ -192,7 +197,7 @@ def cross_entropy(
     return _reduced(losses.reshape(given.shape), reduction, (scale[classes] * keep).sum())
 
 
-@differentiable
+@differentiable(autocast="lower_precision_fp", float32_result=True, native_on_gpu=True)
 def _linear_cross_entropy(x, weight, target, keep, summed):
     losses, saved = fused.forward(x, weight, target, keep)
     y = losses if keep is None else losses * keep
@@ -235,7 +240,7 @@ def _of_probabilities(x, target, weight, reduction, smoothing):
 # Of sequences
 
 
-@differentiable
+@differentiable(autocast="fp32")
 def _ctc(log_probs, spelled, blank, zero_infinity):
     labels, lengths, sizes = (xp.at_home_of(log_probs, a) for a in spelled)
     losses, p, alpha = ctc.forward(log_probs, labels, lengths, sizes, blank)

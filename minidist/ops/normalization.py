@@ -9,10 +9,10 @@ from ..kernels import layer_norm as kernel
 from ..kernels import rms_norm as rms
 from ..kernels.halves import wide
 from ..tensor.device import want_one_place
-from .op import differentiable, want_one_dtype
+from .op import composite, differentiable, want_one_dtype
 
 
-@differentiable
+@differentiable(autocast="fp32", native_on_gpu=True)
 def _layer_norm(x, weight, bias, width, eps):
     shape, n = x.shape, x.size // max(width, 1)
     rows = xp.ascontiguousarray(x).reshape(n, width)
@@ -45,7 +45,7 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
     return _layer_norm(input, weight, bias, width, eps)
 
 
-@differentiable
+@differentiable(autocast="fp32", native_on_gpu=True)
 def _rms_norm(x, weight, width, eps):
     n, shape = x.size // max(width, 1), x.shape
     rows = xp.ascontiguousarray(x).reshape(n, width)
@@ -87,7 +87,7 @@ def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5):
     return y if bias is None else y + bias.reshape(by_channel)
 
 
-@differentiable
+@differentiable(autocast="fp32")
 def _batch_norm(x, weight, bias, mean, var, eps, size, of_batch):
     rows, rstd = xp.ascontiguousarray(x).reshape(size), (1 / xp.sqrt(var + eps)).astype(x.dtype)
     shape, mean = x.shape, mean.astype(x.dtype)  # a copy: running statistics move
@@ -131,6 +131,7 @@ def normalize(input, p=2.0, dim=1, eps=1e-12):
     return input / input.norm(p, dim, True).clamp(min=eps)
 
 
+@composite(autocast="fp32")
 def cosine_similarity(x1, x2, dim=1, eps=1e-8):
     """The cosine of the angle between rows along dim."""
     return (normalize(x1, 2, dim, eps) * normalize(x2, 2, dim, eps)).sum(dim)

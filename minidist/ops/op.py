@@ -1,7 +1,12 @@
 """From a function on arrays to an operation on Tensors: the two decorators that ops are made of.
 
-An operation is written once, on arrays: it returns its value and, after it, one VJP for each
-argument in order (or one Joint for all of them).
+How it works (`x + y`, say):
+1. An operation is written once, on arrays: it returns its value and, after it, one VJP for each
+   argument in order, or one Joint for all. `@differentiable` makes it take and give Tensors;
+   `@elementwise` lets its arguments broadcast and their dtypes meet, too.
+2. tensor/methods.py binds it: `Tensor.__add__ = ops.add`. A call casts the arguments if autocast
+   is on, takes their arrays, computes, and wraps the value.
+3. `record` (autograd/tape.py) notes the VJPs on the tape, if an argument requires grad.
 """
 
 from __future__ import annotations
@@ -10,18 +15,27 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from ..amp.autocast import computed, is_autocast_enabled, of_integers, prepared
+from ..amp.autocast import Precision, declared, in_float32, is_autocast_enabled
 from ..autograd import anomaly
 from ..autograd.modes import current
 from ..autograd.tape import VJP, record
 from ..kernels import arrays as xp
 from ..kernels.halves import is_half
 from ..tensor.device import in_one_place
-from ..tensor.dtypes import DEFAULT, bool_, float64, int64, is_floating, name_of
+from ..tensor.dtypes import (
+    BFLOAT16,
+    DEFAULT,
+    bool_,
+    float16,
+    float32,
+    float64,
+    int64,
+    is_floating,
+)  # fmt: skip
 from ..tensor.tensor import Tensor
 from ..tensor.views import note_view
 
-KINDS = {"b": 0, "i": 1, "u": 1, "f": 2, "c": 3}
+KINDS = {"b": 0, "i": 1, "u": 1, "f": 2, "V": 2, "c": 3}  # "V" is bfloat16
 NUMBERS = {bool: bool_, int: int64, float: DEFAULT}
 
 
@@ -34,30 +48,38 @@ def unbroadcast(g: xp.ndarray, shape: tuple[int, ...]) -> xp.ndarray:
     return g.sum((*range(added), *stretched), dtype=g.dtype).reshape(shape)
 
 
-def differentiable(function: Callable[..., tuple]) -> Callable[..., Tensor]:
+def differentiable(bare: Callable[..., tuple] | None = None, /, **precision: Any) -> Callable:
     """Make `function(*arrays, **options) -> (value, *vjps)` an operation on Tensors.
 
     There is one VJP for each positional argument in order (none for the last ones if they are
     never Tensors), or one Joint. Arguments that are no Tensor are passed on as they are.
-    """
 
+    `precision` are the fields of amp.autocast.Precision; `autocast`, the policy, must be given:
+    `@differentiable(autocast="fp32")`.
+    """
+    if bare is not None:
+        declared(bare)  # raises: it has no policy
+    return lambda function: _operation(function, declared(function, **precision))
+
+
+def _operation(function: Callable[..., tuple], precision: Precision) -> Callable[..., Tensor]:
     name = function.__name__.strip("_")
 
     @functools.wraps(function)
     def operation(*args: Any, **options: Any) -> Tensor:
         modes = current()
         if modes.autocast is not None:
-            args = prepared(name, args)
+            args = precision.cast_inputs(args)
         arrays = [a.data if isinstance(a, Tensor) else a for a in args]
         try:
             if xp.gpu() is not None:
-                value, *vjps = _there(name, function, args, arrays, options)
+                value, *vjps = _beside_gpu(name, function, precision, args, arrays, options)
             elif any(map(is_half, arrays)):
-                value, *vjps = computed(name, function, args, arrays, options)
+                value, *vjps = in_float32(function, precision, arrays, options)
             else:
                 value, *vjps = function(*arrays, **options)
         except TypeError as error:
-            raise of_integers(name, arrays, error) from error
+            raise _of_integers(name, arrays, error) from error
         value = xp.asarray(value)
         output = Tensor.of(value)
         if is_floating(value):
@@ -68,36 +90,66 @@ def differentiable(function: Callable[..., tuple]) -> Callable[..., Tensor]:
                 note_view(output, args, arrays, options, function, operation)
         return output
 
+    operation.precision = precision  # type: ignore[attr-defined]
     return operation
 
 
-def _there(name: str, function: Any, args: tuple, arrays: list, options: dict) -> tuple:
-    """Where a GPU is in use: all in one place, and what is made is made there."""
+def _beside_gpu(
+    name: str, function: Any, precision: Precision, args: tuple, arrays: list, options: dict
+) -> tuple:
+    """Where a GPU is in use: all arrays must be in one place, and new ones are made there."""
     arrays[:] = in_one_place(name, args, arrays)
     with xp.beside(*arrays):
-        return computed(name, function, args, arrays, options)
+        return in_float32(function, precision, arrays, options)
 
 
-def elementwise(function: Callable[..., tuple]) -> Callable[..., Tensor]:
+def elementwise(bare: Callable[..., tuple] | None = None, /, **precision: Any) -> Callable:
     """As differentiable, for an elementwise function whose arguments broadcast.
 
     Its VJPs may return the broadcast shape: they are summed back to each input's. Dtypes meet
-    as in PyTorch: see result_dtype.
+    as in PyTorch: see result_dtype. Options are passed on as they are.
     """
+    if bare is not None:
+        declared(bare)  # raises: it has no policy
+    return lambda function: _operation(_fitted(function), declared(function, **precision))
 
+
+def _fitted(function: Callable[..., tuple]) -> Callable[..., tuple]:
     @functools.wraps(function)
-    def fitted(*arrays: Any) -> tuple:
+    def fitted(*arrays: Any, **options: Any) -> tuple:
         dtype = result_dtype(arrays)
         try:
-            value, *vjps = function(*(_meet(a, dtype) for a in arrays))
+            value, *vjps = function(*[_meet(a, dtype) for a in arrays], **options)
         except (ValueError, TypeError) as error:
             raise _refused(function.__name__.strip("_"), arrays, error) from None
         value = xp.asarray(value)
         if value.dtype == float64 and dtype != float64:  # of integers: 1/2, exp(1)
             value = value.astype(DEFAULT)
-        return value, *(_fit(vjp, a) for vjp, a in zip(vjps, arrays))
+        return value, *[_fit(vjp, a) for vjp, a in zip(vjps, arrays)]
 
-    return differentiable(fitted)
+    return fitted
+
+
+def composite(*, autocast: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Declare the policy of a function that is made of other operations.
+
+    PyTorch's table has mse_loss, for example: without this its difference would be in 16 bits.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        precision = declared(function, autocast)
+
+        @functools.wraps(function)
+        def cast(*args: Any, **options: Any) -> Any:
+            if current().autocast is not None:
+                args = precision.cast_inputs(args)
+                options = dict(zip(options, precision.cast_inputs(tuple(options.values()))))
+            return function(*args, **options)
+
+        cast.precision = precision  # type: ignore[attr-defined]
+        return cast
+
+    return decorate
 
 
 def _fit(vjp: VJP, x: Any) -> VJP | None:
@@ -124,7 +176,9 @@ def result_dtype(operands: tuple) -> xp.dtype:
         return first
     ranked = [_rank(a) for a in operands]
     top = max(rank for rank, _ in ranked)
-    return xp.result_type(*(dtype for rank, dtype in ranked if rank == top))
+    dtypes = {dtype for rank, dtype in ranked if rank == top}
+    # ml_dtypes defines no promotion of bfloat16 and float16, of which neither holds the other
+    return float32 if dtypes == {BFLOAT16, float16} else xp.result_type(*dtypes)
 
 
 def _rank(operand: Any) -> tuple[tuple[int, int], xp.dtype]:
@@ -147,7 +201,7 @@ def want_one_dtype(name: str, *tensors: Any) -> None:
     """Refuse to multiply matrices of two dtypes, as PyTorch does."""
     dtypes = {t.dtype for t in tensors if t is not None}
     if len(dtypes) > 1 and not is_autocast_enabled():
-        names = " and ".join(sorted(map(name_of, dtypes)))
+        names = " and ".join(sorted(d.name for d in dtypes))
         raise RuntimeError(f"{name}: dtypes {names}: convert one with .to()")
 
 
@@ -194,3 +248,11 @@ def _refused(name: str, arrays: tuple, error: Exception) -> RuntimeError:
             f"{name}: shapes {shapes} do not broadcast: from the right, sizes must be equal or 1"
         )
     return RuntimeError(f"{name}: {error}")
+
+
+def _of_integers(name: str, arrays: list, error: TypeError) -> Exception:
+    """The error itself, or, if NumPy made it of integers where floats are meant, what to do."""
+    whole = {a.dtype.name for a in arrays if isinstance(a, xp.ndarray) and not is_floating(a)}
+    if not whole or "UFunc" not in type(error).__name__:
+        return error
+    return NotImplementedError(f"{name} of {' and '.join(whole)}: convert with .float() first")

@@ -2,19 +2,19 @@
 
 from ..kernels import arrays as xp
 from ..kernels import pool as kernel
-from ..kernels.halves import held
+from ..kernels.halves import sum_dtype
 from ..kernels.windows import adaptive_sizes, pool_windows
 from .conv import on_planes
 from .op import differentiable
 
 
-@differentiable
+@differentiable(autocast="fallthrough")
 def _max_pool(x, win, count):
     y, which = kernel.max_forward(x, win, count)
     return y, lambda g: kernel.max_backward(g, which, x.shape, win)
 
 
-@differentiable
+@differentiable(autocast="fallthrough")
 def _mean_pool(x, *, matrices):
     down, across = (xp.at_home_of(x, m) for m in matrices)
     return kernel.mean(x, down, across), lambda g: kernel.mean(g, down.T, across.T)
@@ -49,7 +49,7 @@ def _mean(dims, x, kernel_size, stride, padding, ceil_mode, include_pad, divisor
         win.grid(x.shape[2:], ceil_mode)  # there is one
         each = zip(x.shape[2:], (0, 1), (divisor, divisor and 1))
         rest = win, ceil_mode, include_pad
-        matrices = [kernel.sliding(n, i, *rest, d, held(x.dtype)) for n, i, d in each]
+        matrices = [kernel.sliding(n, i, *rest, d, sum_dtype(x.dtype)) for n, i, d in each]
         return _mean_pool(x, matrices=matrices)
 
     return on_planes(name, dims, x, apply)
@@ -77,7 +77,7 @@ def _adaptive(dims, x, output_size):
     wanted = adaptive_sizes(name, dims, output_size)
 
     def apply(x):
-        matrices = [kernel.adaptive(n, m, held(x.dtype)) for n, m in zip(x.shape[2:], wanted)]
+        matrices = [kernel.adaptive(n, m, sum_dtype(x.dtype)) for n, m in zip(x.shape[2:], wanted)]
         return _mean_pool(x, matrices=matrices)
 
     return on_planes(name, dims, x, apply)

@@ -11,7 +11,7 @@ def _swap(x: xp.ndarray) -> xp.ndarray:
     return x.swapaxes(-1, -2) if x.ndim > 1 else x
 
 
-@differentiable
+@differentiable(autocast="lower_precision_fp", native_on_gpu=True)
 def _matmul(a, b):
     """Both at least 2-d; leading dimensions broadcast."""
     try:
@@ -74,7 +74,7 @@ def outer(input, vec2):
     return input.unsqueeze(1) * vec2
 
 
-@differentiable
+@differentiable(autocast="lower_precision_fp", native_on_gpu=True)
 def _linear(x, weight, *bias):
     n = math.prod(x.shape[:-1])
     rows = xp.ascontiguousarray(x).reshape(n, x.shape[-1])

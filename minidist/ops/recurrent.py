@@ -6,7 +6,7 @@ from ..kernels import recurrent as kernel
 from .op import differentiable, want_one_dtype
 
 
-@differentiable
+@differentiable(autocast="lower_precision_fp")
 def _recurrent(x, h0, c0, w_ih, w_hh, b_ih, b_hh, kind, sizes, need_x):
     rows = xp.ascontiguousarray(x)
     states, saved = kernel.forward(kind, rows, h0, c0, w_ih, w_hh, b_ih, b_hh, sizes)
@@ -39,7 +39,7 @@ def backwards(x, sizes):
     return take_rows(x, kernel.reversal(sizes))
 
 
-@differentiable
+@differentiable(autocast="fallthrough")
 def take_rows(x, index):
     """x[index] for rows that are all different: index (m,), x (n, ...) -> (m, ...)."""
     shape, index = x.shape, xp.at_home_of(x, index)
@@ -52,7 +52,7 @@ def take_rows(x, index):
     return x[index], vjp
 
 
-@differentiable
+@differentiable(autocast="fallthrough")
 def put_rows(x, index, n, value):
     """The transpose of take_rows: x (m, ...) at rows `index` of (n, ...), `value` elsewhere."""
     whole, index = xp.full_like(x, value, shape=(n, *x.shape[1:])), xp.at_home_of(x, index)

@@ -34,7 +34,7 @@ def _total_dtype(x, dtype):
     return dtype_of(dtype) if dtype is not None else x.dtype if is_floating(x.data) else int64
 
 
-@differentiable
+@differentiable(autocast="fp32")
 def _sum(x, axes, keepdim):
     shape, kept = x.shape, _kept(x.shape, axes)
     y = x.sum(axes, x.dtype, keepdims=keepdim)
@@ -56,7 +56,7 @@ def mean(input, dim=None, keepdim=False, *, dtype=None):
     return _sum(x, axes, keepdim) / (math.prod(x.shape[a] for a in axes) or math.nan)
 
 
-@differentiable
+@differentiable(autocast="fp32")
 def _var(x, axes, keepdim, correction, root):
     shape, kept = x.shape, _kept(x.shape, axes)
     n = math.prod(shape[a] for a in axes)
@@ -89,7 +89,7 @@ def std(input, dim=None, unbiased=True, keepdim=False, *, correction=None):
     return _spread("std", input, dim, unbiased, keepdim, correction, root=True)
 
 
-@differentiable
+@differentiable(autocast="fp32")
 def _prod(x):
     """Over the last dimension."""
 
@@ -117,7 +117,7 @@ def prod(input, dim=None, keepdim=False, *, dtype=None):
     return y if keepdim else y.squeeze(axes)
 
 
-@differentiable
+@differentiable(autocast="fallthrough")
 def _extreme(x, axes, keepdim, choose):
     y = choose(x, axes, keepdims=True)
     hit = x == y
@@ -158,7 +158,7 @@ def all(input, dim=None, keepdim=False):
     return _truth(xp.all, input, dim, keepdim)
 
 
-@differentiable
+@differentiable(autocast="fp32")
 def _norm(x, p, axes, keepdim):
     kept, size = _kept(x.shape, axes), xp.abs(x)
     y = (size**p).sum(axes, keepdims=True) ** (1 / p)
@@ -187,7 +187,7 @@ def norm(input, p="fro", dim=None, keepdim=False, dtype=None):
     return _norm(x, p, axes_of(dim, x.ndim), keepdim)
 
 
-@differentiable
+@differentiable(autocast="fp32")
 def _logsumexp(x, axes, keepdim):
     top = xp.highest(x, axes, True)
     top = xp.where(xp.isfinite(top), top, 0)
@@ -205,7 +205,7 @@ def logsumexp(input, dim, keepdim=False):
     return _logsumexp(x, axes_of(dim, x.ndim), keepdim)
 
 
-@differentiable
+@differentiable(autocast="fp32")
 def _cumsum(x, axis):
     return x.cumsum(axis, x.dtype), lambda g: xp.flip(xp.flip(g, axis).cumsum(axis), axis)
 

@@ -8,7 +8,7 @@ from ..tensor.tensor import Tensor
 from .op import differentiable
 
 
-@differentiable
+@differentiable(autocast="fallthrough")
 def _rotary(x, turn, interleaved):
     return kernel.rotate(x, turn, interleaved), lambda g: kernel.backward(g, turn, interleaved)
 

@@ -6,7 +6,6 @@ import math
 from ..autograd.tape import Joint
 from ..kernels import arrays as xp
 from ..tensor.device import moved
-from ..tensor.dtypes import name_of
 from ..tensor.tensor import Tensor
 from .elementwise import where
 from .index import getitem
@@ -18,7 +17,7 @@ def _sizes(shape: tuple) -> tuple:
     return tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
 
 
-@differentiable
+@differentiable(autocast="fallthrough", moves_only=True)
 def _reshape(x, shape):
     before = x.shape
     if any(n < -1 for n in shape):  # NumPy would take it for -1
@@ -50,7 +49,7 @@ def flatten(x, start_dim=0, end_dim=-1):
     return _reshape(x, (*x.shape[:start], math.prod(x.shape[start:end]), *x.shape[end:]))
 
 
-@differentiable
+@differentiable(autocast="fallthrough", moves_only=True)
 def _permute(x, dims):
     back = tuple(xp.argsort(dims))
     return x.transpose(dims), lambda g: g.transpose(back)
@@ -96,7 +95,7 @@ def contiguous(input):
     return input if input.data.flags.c_contiguous else input.clone()
 
 
-@differentiable
+@differentiable(autocast="fallthrough", moves_only=True)
 def _expand(x, shape):
     before = x.shape
     try:
@@ -116,7 +115,7 @@ def expand(x, *shape):
     return _expand(x, sizes)
 
 
-@differentiable
+@differentiable(autocast="promote")
 def _cat(*arrays, dim):
     edges = xp.cumsum([a.shape[dim] for a in arrays])[:-1].tolist()
     dtypes = [a.dtype for a in arrays]
@@ -206,7 +205,7 @@ def repeat(input, *sizes):
     return _reshape(spread, tuple(r * m for r, m in zip(sizes, shape)))
 
 
-@differentiable
+@differentiable(autocast="fallthrough", moves_only=True)
 def _flip(x, axes):
     return xp.flip(x, axes).copy(), lambda g: xp.flip(g, axes)
 
@@ -217,7 +216,7 @@ def flip(input, *to, dims=None):
     return _flip(input, axes_of(dims, input.ndim) if dims else ())
 
 
-@differentiable
+@differentiable(autocast="fallthrough", moves_only=True)
 def _roll(x, shifts, axes):
     return xp.roll(x, shifts, axes), lambda g: xp.roll(g, xp.negative(shifts), axes)
 
@@ -230,7 +229,7 @@ def roll(input, shifts, dims=None):
     return _roll(input, shifts, axes)
 
 
-@differentiable
+@differentiable(autocast="fallthrough")
 def _pad(x, inner, shape, value):
     y = xp.full(shape, value, x.dtype)
     y[inner] = x
@@ -255,7 +254,7 @@ def pad(input, pad, mode="constant", value=None):
     return _pad(input, tuple(inner), shape, 0 if value is None else value)
 
 
-@differentiable
+@differentiable(autocast="fallthrough")
 def _triangle(x, keep, diagonal):
     if x.ndim < 2:
         raise RuntimeError(f"{keep.__name__} of shape {x.shape}: want two dimensions or more")
@@ -272,7 +271,7 @@ def triu(input, diagonal=0):
     return _triangle(input, xp.triu, diagonal)
 
 
-@differentiable
+@differentiable(autocast="fallthrough", moves_only=True)
 def _diagonal(x, offset, axes):
     shape = x.shape
 
@@ -335,7 +334,7 @@ def repeat_interleave(input, repeats, dim=None):
     x, at = (input.flatten(), 0) if dim is None else (input, dim)
     times = moved(repeats.data, "cpu") if isinstance(repeats, Tensor) else repeats
     if isinstance(repeats, Tensor) and not is_integer(repeats):
-        raise RuntimeError(f"repeat_interleave: repeats of {name_of(repeats.dtype)}: want integers")
+        raise RuntimeError(f"repeat_interleave: repeats of {repeats.dtype.name}: want integers")
     if xp.size(times) not in (1, x.shape[at]):
         raise RuntimeError(f"repeat_interleave: {xp.size(times)} repeats for {x.shape[at]} slices")
     return x.index_select(at, Tensor(xp.repeat(xp.arange(x.shape[at]), times)).to(x.device))

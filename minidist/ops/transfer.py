@@ -6,14 +6,14 @@ from ..tensor.dtypes import dtype_of
 from .op import differentiable
 
 
-@differentiable
+@differentiable(autocast="fallthrough", moves_only=True)
 def cast(x, dtype):
     """Another dtype; the cotangent is cast back."""
     before = x.dtype
-    return halves.cast(x, dtype), lambda g: halves.cast(g, before)
+    return halves.cast(x, dtype), lambda g: halves.as_dtype(g, before)
 
 
-@differentiable
+@differentiable(autocast="fallthrough", moves_only=True)
 def placed(x, device):
     """A copy on another device; the cotangent is moved back."""
     home = device_of(x)

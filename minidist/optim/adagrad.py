@@ -5,7 +5,7 @@ from typing import Any
 
 from ..kernels import arrays as xp
 from ..kernels import descent
-from ..kernels.halves import held
+from ..kernels.halves import sum_dtype
 from .optimizer import Optimizer, count_step, require_nonnegative
 
 
@@ -32,7 +32,9 @@ class Adagrad(Optimizer):
 
     def _begin(self, p, state, group):
         state["step"] = 0
-        state["sum"] = xp.full_like(p, group["initial_accumulator_value"], held(p.dtype), order="C")
+        state["sum"] = xp.full_like(
+            p, group["initial_accumulator_value"], sum_dtype(p.dtype), order="C"
+        )
 
     def update(self, p, g, state, group):
         if not state:

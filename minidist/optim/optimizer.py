@@ -9,7 +9,7 @@ from typing import Any
 from ..autograd.modes import enable_grad
 from ..autograd.versions import mark_changed
 from ..kernels import arrays as xp
-from ..kernels.halves import as_dtype, held, store, summable
+from ..kernels.halves import as_dtype, sum_dtype, summable
 from ..tensor.device import moved
 from ..tensor.tensor import Tensor
 
@@ -70,7 +70,7 @@ class Optimizer:
         with xp.beside(array):
             self.update(array, g, self.state[p], group)
         if array is not p.data:
-            store(array, p.data)
+            p.data[...] = array
         mark_changed(p.data, f"{type(self).__name__}.step")
 
     def update(
@@ -120,7 +120,7 @@ def _loaded(state: dict[str, Any], p: Tensor) -> dict[str, Any]:
             copy[name] = int(value)
         elif value is not None:
             array = value.data if isinstance(value, Tensor) else xp.asarray(value)
-            copy[name] = xp.array(as_dtype(moved(array, p.device), held(p.dtype)), order="C")
+            copy[name] = xp.array(as_dtype(moved(array, p.device), sum_dtype(p.dtype)), order="C")
             if copy[name].shape != p.shape:
                 raise ValueError(
                     f"load_state_dict: {name} of shape {copy[name].shape} for a parameter "

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 from ..kernels import arrays as xp
-from ..kernels.halves import held
 from .device import moved
 from .dtypes import DEFAULT, DTypeLike, as_array, dtype_of, float64
 from .random import default_generator
@@ -80,7 +79,7 @@ def full(
     shape = _sizes((size,))
     if any(n < 0 for n in shape):
         raise RuntimeError(f"a tensor of shape {shape}: sizes are 0 or more")
-    return Tensor(xp.full(shape, value, held(dtype_of(dtype))), requires_grad, dtype)
+    return Tensor(xp.full(shape, value, dtype_of(dtype)), requires_grad, dtype)
 
 
 @_placed
@@ -96,7 +95,7 @@ def ones(*size: Any, dtype: DTypeLike = DEFAULT, requires_grad: bool = False) ->
 @_placed
 def empty(*size: Any, dtype: DTypeLike = DEFAULT, requires_grad: bool = False) -> Tensor:
     """Whatever is in the memory: for what is written to before it is read."""
-    return Tensor(xp.empty(_sizes(size), held(dtype_of(dtype))), requires_grad, dtype)
+    return Tensor(xp.empty(_sizes(size), dtype_of(dtype)), requires_grad, dtype)
 
 
 @_placed
@@ -106,7 +105,7 @@ def eye(
     """(n, m), or (n, n): ones on the diagonal, zeros elsewhere."""
     if min(n, n if m is None else m) < 0:
         raise RuntimeError(f"eye of sizes {n} and {m}: want 0 or more")
-    return Tensor(xp.eye(n, m, dtype=held(dtype_of(dtype))), requires_grad, dtype)
+    return Tensor(xp.eye(n, m, dtype=dtype_of(dtype)), requires_grad, dtype)
 
 
 @_placed
@@ -135,7 +134,7 @@ def linspace(
 
 
 def _drawn(array: xp.ndarray, name: str, dtype: DTypeLike, requires_grad: bool) -> Tensor:
-    if held(dtype_of(dtype)).kind != "f":
+    if dtype_of(dtype).kind in "biu":
         raise NotImplementedError(f"{name} of {dtype_of(dtype).name}: use randint")
     return Tensor(array, requires_grad, dtype)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from types import SimpleNamespace
 from typing import Any
+
+import ml_dtypes
 
 from ..autograd.modes import current
 from ..kernels import arrays as xp
 from ..kernels.halves import BFLOAT16, as_dtype
 from ..kernels.halves import is_floating as is_floating
-from ..kernels.halves import name_of as name_of
 
 DTypeLike = Any  # a dtype, a NumPy scalar type or one of the names below
 
@@ -19,12 +19,8 @@ DTYPES: dict[str, xp.dtype] = {
     name: xp.dtype(name)
     for name in "float16 float32 float64 int8 uint8 int16 int32 int64 bool".split()  # noqa: SIM905
 }
+DTYPES["bfloat16"] = BFLOAT16
 KNOWN = frozenset(DTYPES.values())
-DTYPES["bfloat16"] = BFLOAT16  # its bits: an array of uint16 that nobody calls so may be numbers
-BFLOAT16_INFO = SimpleNamespace(
-    dtype="bfloat16", bits=16, eps=2.0**-7, resolution=0.01, max=255 * 2.0**120,
-    min=-255 * 2.0**120, tiny=2.0**-126, smallest_normal=2.0**-126,
-)  # fmt: skip
 float16, float32, float64 = DTYPES["float16"], DTYPES["float32"], DTYPES["float64"]
 int8, int16, int32 = DTYPES["int8"], DTYPES["int16"], DTYPES["int32"]
 int64, uint8, bool_ = DTYPES["int64"], DTYPES["uint8"], DTYPES["bool"]
@@ -33,8 +29,6 @@ DEFAULT = float32
 
 def dtype_of(dtype: DTypeLike) -> xp.dtype:
     """The dtype behind a name such as 'float32'; a TypeError lists the names there are."""
-    if isinstance(dtype, xp.dtype) and dtype == BFLOAT16:
-        return BFLOAT16
     name = xp.dtype(dtype).name if not isinstance(dtype, str) else dtype
     if name == "complex128" and current().complex_numbers:
         return xp.dtype(name)
@@ -44,25 +38,21 @@ def dtype_of(dtype: DTypeLike) -> xp.dtype:
 
 
 def as_array(data: Any, dtype: DTypeLike = None) -> xp.ndarray:
-    """An array from numbers, lists or arrays: Python floats become float32, as in PyTorch.
-
-    An array of uint16 holds numbers, but with dtype bfloat16 its bits.
-    """
+    """An array from numbers, lists or arrays: Python floats become float32, as in PyTorch."""
     array = xp.asarray(data)
     if dtype is not None:
-        dtype = dtype_of(dtype)
-        return array.astype(dtype) if array.dtype == BFLOAT16 != dtype else as_dtype(array, dtype)
+        return as_dtype(array, dtype_of(dtype))
     if array.dtype == float64 and not isinstance(data, xp.ndarray | xp.generic):
         return array.astype(DEFAULT)
     if array.dtype not in KNOWN:
-        dtype_of(array.dtype.name)  # uint16 too: numbers, or bfloat16's bits? it was not said
+        dtype_of(array.dtype.name)  # raises what it is to be called by
     return array
 
 
 def finfo(dtype: DTypeLike) -> Any:
     """The limits of a floating-point dtype: eps, max, min, tiny, …, as numpy.finfo."""
     dtype = dtype_of(dtype)
-    return BFLOAT16_INFO if dtype == BFLOAT16 else xp.finfo(dtype)
+    return ml_dtypes.finfo(dtype) if dtype == BFLOAT16 else xp.finfo(dtype)
 
 
 def keep_heap() -> None:

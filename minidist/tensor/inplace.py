@@ -4,11 +4,10 @@ from ..autograd.modes import is_grad_enabled
 from ..autograd.tape import new_node, source
 from ..autograd.versions import mark_changed, owner
 from ..kernels import arrays as xp
-from ..kernels.halves import BFLOAT16, as_dtype, held, wide
+from ..kernels.halves import as_dtype, wide
 from ..ops.index import steps
 from ..ops.op import unbroadcast
 from . import random, views
-from .dtypes import name_of
 from .tensor import Tensor
 
 
@@ -25,10 +24,8 @@ def setitem(x, index, value, name="setitem"):
 
 
 def _plain(value):
-    """The array of a tensor; an array of uint16 holds numbers, not bfloat16's bits."""
-    if isinstance(value, Tensor):
-        return value.data
-    return value.astype(int) if getattr(value, "dtype", None) == BFLOAT16 else value
+    """The array of a tensor."""
+    return value.data if isinstance(value, Tensor) else value
 
 
 def _fit(value, x):
@@ -50,8 +47,6 @@ def _write(x, index, array, name):
     try:
         way = steps(index, x.ndim)
         way[-1] = xp.index_of(x.data, way[-1])
-        if x.dtype == BFLOAT16:  # bits do not come from numbers by NumPy's own conversion
-            array = as_dtype(xp.asarray(array), BFLOAT16)
         if xp.on_gpu(x.data) and isinstance(array, xp.ndarray):
             array = xp.at_home_of(x.data, array)
         _into(x.data, way)[way[-1]] = array
@@ -108,9 +103,9 @@ def in_place(operation, name):
             raise RuntimeError(
                 f"{name}: output with shape {x.shape} doesn't match the broadcast shape {y.shape}"
             )
-        if x.dtype != BFLOAT16 and not xp.can_cast(held(y.dtype), x.dtype, "same_kind"):
+        if not xp.can_cast(y.dtype, x.dtype, "same_kind"):
             raise RuntimeError(
-                f"{name}: result type {name_of(y.dtype)} can't be cast to {x.dtype.name}, that of "
+                f"{name}: result type {y.dtype.name} can't be cast to {x.dtype.name}, that of "
                 "the tensor that is written to"
             )
         if tracked and not y.requires_grad:

@@ -13,6 +13,7 @@ from typing import Any
 from .. import ops
 from ..kernels import arrays as xp
 from ..ops import transfer
+from ..ops.op import composite
 from . import creation, inplace, sampling
 from .inplace import in_place
 from .tensor import Tensor
@@ -72,7 +73,7 @@ Tensor.__rsub__ = reflected(ops.sub)
 Tensor.__mul__ = ops.mul
 Tensor.__rmul__ = reflected(ops.mul)
 Tensor.__truediv__ = ops.div
-Tensor.__rtruediv__ = reflected(ops.div)
+Tensor.__rtruediv__ = composite(autocast="fp32")(reflected(ops.div))
 Tensor.__floordiv__ = ops.floor_divide
 Tensor.__rfloordiv__ = reflected(ops.floor_divide)
 Tensor.__mod__ = ops.remainder

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..kernels.halves import wide
+
 EDGE, MOST, DIGITS, COLUMNS, START = 3, 1000, 4, 80, "tensor("
 IMPLIED = ("float32", "int64", "bool")  # dtypes that need not be told
 
@@ -17,11 +19,16 @@ def text(array: np.ndarray, notes: Sequence[str] = ()) -> str:
         notes = (f"dtype={array.dtype.name}", *notes)
     if not array.size and array.ndim != 1:
         notes = (f"size={array.shape}", *notes)
-    said = START + (_numbers(array) if array.size else "[]")
+    said = START + (_numbers(_printable(array)) if array.size else "[]")
     for note in notes:
         fits = len(said.rpartition("\n")[2]) + len(note) + 3 <= COLUMNS
         said += (", " if fits else ",\n" + " " * len(START)) + note
     return said + ")"
+
+
+def _printable(array: np.ndarray) -> np.ndarray:
+    """The same numbers in a dtype that Python formats; float16 has its own digits."""
+    return array if array.dtype == np.float16 else wide(array)
 
 
 def _numbers(array: np.ndarray) -> str:

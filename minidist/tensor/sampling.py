@@ -4,7 +4,7 @@ from ..kernels import arrays as xp
 from ..kernels.halves import wide
 from . import creation
 from .device import moved
-from .dtypes import is_floating, name_of
+from .dtypes import is_floating
 from .random import default_generator
 from .tensor import Tensor
 
@@ -32,7 +32,7 @@ def multinomial(input, num_samples, replacement=False):
     fit = xp.isfinite(p).all() and (p >= 0).all() and (p.sum(1) > 0).all()
     if not fit or input.ndim not in (1, 2) or not is_floating(input.data):
         raise RuntimeError(
-            f"multinomial of {name_of(input.dtype)} {input.shape}: want floats (n) or (m, n), "
+            f"multinomial of {input.dtype.name} {input.shape}: want floats (n) or (m, n), "
             "finite, not negative, not all of a row 0"
         )
     if not replacement and num_samples > p.shape[1]:

@@ -18,11 +18,11 @@ from ..autograd.hooks import RemovableHandle, hooks_of
 from ..autograd.tape import Leaf, Node, source
 from ..autograd.versions import last_change_of
 from ..kernels import arrays as xp
-from ..kernels.halves import BFLOAT16, ONE, added, as_dtype, wide
+from ..kernels.halves import BFLOAT16, as_dtype
 from . import printing
 from .device import device as place
 from .device import device_of, moved
-from .dtypes import DTypeLike, as_array, dtype_of, is_floating, name_of
+from .dtypes import DTypeLike, as_array, dtype_of, is_floating
 
 if TYPE_CHECKING:
     from .views import View
@@ -55,7 +55,7 @@ class Tensor:
 
     @staticmethod
     def of(array: xp.ndarray) -> Tensor:
-        """Wrap `array` without copying it. An array of uint16 is read as bfloat16."""
+        """Wrap `array` without copying it."""
         tensor = Tensor.__new__(Tensor)
         tensor.data = array
         tensor._grad = tensor.node = tensor.alias = None
@@ -120,8 +120,6 @@ class Tensor:
         if self.grad_fn is not None:
             notes = [f"grad_fn=<{self.grad_fn.name}>"]
         notes += [f"device='{self.device}'"] * self.is_cuda
-        if self.dtype == BFLOAT16:
-            return printing.text(moved(wide(self.data), "cpu"), ["dtype=bfloat16", *notes])
         return printing.text(moved(self.data, "cpu"), notes)
 
     def __format__(self, spec: str) -> str:
@@ -132,10 +130,10 @@ class Tensor:
     def item(self) -> Any:
         if self.numel() != 1:
             raise RuntimeError(f"item() of a tensor of shape {self.shape}: it needs one element")
-        return wide(self.data).item()
+        return self.data.item()
 
     def tolist(self) -> Any:
-        return wide(self.data).tolist()
+        return self.data.tolist()
 
     def numpy(self) -> xp.ndarray:
         """The array itself, shared; what requires grad or is on a GPU is fetched by hand first."""
@@ -155,7 +153,7 @@ class Tensor:
             raise RuntimeError(
                 f"truth of a tensor of shape {self.shape} is ambiguous: one element is"
             )
-        return bool(wide(self.data))
+        return bool(self.data)
 
     def __pos__(self) -> Tensor:
         return self
@@ -170,8 +168,8 @@ class Tensor:
         return int(self.item())
 
     def __index__(self) -> int:
-        if self.dtype.kind not in "iub" or self.dtype == BFLOAT16:
-            raise TypeError(f"a tensor of {name_of(self.dtype)} as an index: convert with .long()")
+        if self.dtype.kind not in "iub":
+            raise TypeError(f"a tensor of {self.dtype.name} as an index: convert with .long()")
         return int(self.item())
 
     def __reduce__(self) -> tuple:
@@ -205,7 +203,7 @@ class Tensor:
         """Let backward() fill `grad` of this tensor, or no longer."""
         if requires_grad and not is_floating(self.data):
             raise RuntimeError(
-                f"only floating-point tensors have gradients, not {name_of(self.data.dtype)}: "
+                f"only floating-point tensors have gradients, not {self.data.dtype.name}: "
                 "convert with .float() first"
             )
         if not requires_grad and not self.is_leaf:
@@ -289,7 +287,7 @@ class Tensor:
                     f"backward() without a gradient needs one element, not shape {self.data.shape}"
                     ": pass gradient=, or sum first"
                 )
-            return xp.full_like(self.data, ONE.get(self.data.dtype, 1))
+            return xp.ones_like(self.data)
         array = xp.asarray(gradient.data if isinstance(gradient, Tensor) else gradient)
         if array.shape != self.data.shape:
             raise RuntimeError(
@@ -302,7 +300,7 @@ class Tensor:
         if self._grad is None:
             self._grad = Tensor.of(cotangent if owned else cotangent.copy())
         else:
-            added(self._grad.data, cotangent, self._grad.data)
+            xp.add(self._grad.data, cotangent, out=self._grad.data)
 
     @property
     def retains_grad(self) -> bool:
@@ -674,8 +672,8 @@ def _hooked_gradient(hook: Callable, cotangent: xp.ndarray) -> xp.ndarray:
         raise TypeError(f"a gradient hook returns a Tensor or None, not {type(new).__name__}")
     if new.shape != cotangent.shape or new.dtype != cotangent.dtype:
         raise RuntimeError(
-            f"a gradient hook returned {name_of(new.dtype)} {new.shape} for a gradient that is "
-            f"{name_of(cotangent.dtype)} {cotangent.shape}"
+            f"a gradient hook returned {new.dtype.name} {new.shape} for a gradient that is "
+            f"{cotangent.dtype.name} {cotangent.shape}"
         )
     return new.data
 

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from ..comm import Communicator
 from ..errors import UserError
 from ..kernels import arrays as xp
+from ..kernels.halves import BFLOAT16
 from ..nn import Module
 from ..optim import Optimizer
 from ..parallel.layout import joined_stages, load_whole_state, parts_of, whole_state
@@ -153,9 +154,11 @@ def _read(path: Path, sha256: str) -> Arrays:
     try:
         if _sha256(path) != sha256:
             raise _corrupt(path.parent, f"{path.name} differs from its SHA-256")
-        return load_file(path)
+        arrays = load_file(path)
     except (OSError, SafetensorError) as error:
         raise _corrupt(path.parent, f"{path.name}: {error}") from None
+    # before bfloat16 was a dtype, its bits were written as uint16 (U16), which no tensor has
+    return {k: a.view(BFLOAT16) if a.dtype == xp.uint16 else a for k, a in arrays.items()}
 
 
 def _corrupt(path: Path, what: str) -> UserError:

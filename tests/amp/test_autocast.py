@@ -8,8 +8,9 @@ from support.double import gpu
 
 import minidist as md
 from minidist import Tensor, nn, optim
-from minidist.kernels.halves import store, wide
+from minidist.kernels.halves import wide
 from minidist.nn import functional as F
+from minidist.tensor import dtypes
 
 HALVES = ("float16", "bfloat16")
 EPS = {"float16": 2.0**-11, "bfloat16": 2.0**-8}  # half of a unit in the last place, relative
@@ -85,7 +86,6 @@ def test_an_optimizer_rounds_its_parameters_once_a_step(name):
         steppers = [getattr(optim, name)([x], lr=0.01) for x in (p, q)]
         for optimizer in steppers:
             optimizer.step()
-        store(q.data.copy(), p.data.copy())
         assert np.abs(wide(p.data) - q.data).max() <= EPS["bfloat16"] * np.abs(q.data).max()
         q.data = wide(p.data)
 
@@ -129,7 +129,7 @@ CASES = {
 def value_and_gradients(call, arrays, dtype, device="cpu"):
     xs = [md.tensor(a).to(dtype).to(device).requires_grad_() for a in arrays]
     y = call(*xs)
-    assert y.dtype == md.DTYPES[dtype]
+    assert y.dtype == dtypes.DTYPES[dtype]
     y.backward(md.tensor(numbers(*y.shape, seed=9)).to(dtype).to(device))
     return [t.detach().float().cpu().data for t in (y, *(x.grad for x in xs))]
 
@@ -191,7 +191,7 @@ def test_dtypes_are_those_of_pytorch_on_a_gpu(name):
         with md.autocast("cpu", dtype):
             y = DTYPES[name](md, x, w)
         names = {"h": dtype, "d": "float64"}
-        assert y.dtype == md.DTYPES[names.get(wanted.get(name, ""), "float32")]
+        assert y.dtype == dtypes.DTYPES[names.get(wanted.get(name, ""), "float32")]
 
 
 def test_pytorch_takes_the_same_products_in_halves():

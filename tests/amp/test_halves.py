@@ -1,10 +1,13 @@
 """16 bits where no operation stands between: bfloat16's bits are never taken for integers."""
 
 import copy
+import hashlib
+import json
 import pickle
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import minidist as md
 from minidist import Tensor, nn, optim
@@ -12,6 +15,7 @@ from minidist.amp import GradScaler
 from minidist.comm import simulate
 from minidist.nn import functional as F
 from minidist.parallel.data.synchronize import Bucketed, sum_gradients_naive
+from minidist.tensor import dtypes
 from minidist.testing import gradcheck
 from minidist.train import checkpoint
 
@@ -75,7 +79,7 @@ PAIRS = [(a, b) for a in (*HALVES, "float32") for b in ("bfloat16", "float32")]
 def test_a_state_dict_is_loaded_in_another_dtype(ours, theirs):
     a, b = nn.Linear(3, 2).to(ours), nn.Linear(3, 2).to(theirs)
     b.load_state_dict(a.state_dict())
-    assert b.weight.dtype == md.DTYPES[theirs]
+    assert b.weight.dtype == dtypes.DTYPES[theirs]
     assert b.weight.tolist() == a.weight.to(theirs).tolist()
 
 
@@ -100,6 +104,22 @@ def test_a_checkpoint(tmp_path):
     assert other.weight.tolist() == layer.weight.tolist()
     for name, array in optimizer.state[layer.weight].items():
         assert np.array_equal(second.state[other.weight][name], array)
+
+
+def test_a_checkpoint_written_before_bfloat16_was_a_dtype(tmp_path):
+    """Its bits were stored as uint16: U16, where safetensors now writes BF16."""
+    layer, other = nn.Linear(3, 2).bfloat16(), nn.Linear(3, 2).bfloat16()
+    path = checkpoint.save(tmp_path, 1, layer, optim.SGD(layer.parameters()), 5)
+    file = path / "model.safetensors"
+    now = load_file(file)
+    assert all(a.dtype == BF for a in now.values())
+    save_file({k: a.view(np.uint16) for k, a in now.items()}, file)
+    state = json.loads((path / "state.json").read_text())
+    state["sha256"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    (path / "state.json").write_text(json.dumps(state))
+    assert all(a.dtype == np.uint16 for a in load_file(file).values())
+    checkpoint.load(path, other, optim.SGD(other.parameters()))
+    assert other.weight.tolist() == layer.weight.tolist()
 
 
 def test_gradients_are_clipped_by_value():
@@ -138,11 +158,11 @@ def test_gradients_are_summed_over_ranks(add_up, dtype):
 # Tensors
 
 
-DTYPES = ("bfloat16", "float16", "float32", "float64", "int64")
+KINDS = ("bfloat16", "float16", "float32", "float64", "int64")
 
 
-@pytest.mark.parametrize("into", DTYPES)
-@pytest.mark.parametrize("whence", DTYPES)
+@pytest.mark.parametrize("into", KINDS)
+@pytest.mark.parametrize("whence", KINDS)
 def test_values_are_written_into_other_dtypes(into, whence):
     values = md.tensor([1.0, 2.0, 3.0]).to(whence)
     assert md.zeros(3, dtype=into).copy_(values).tolist() == [1, 2, 3]
@@ -167,14 +187,14 @@ def test_integers_do_not_take_bfloat16_in_place():
 
 
 def test_arrays_of_uint16_are_numbers():
-    """Tokens: as operands they are refused, with a dtype or written they are what they say."""
+    """Tokens: as operands, with a dtype or written, they are what they say."""
     tokens = np.array([1, 2], np.uint16)
     assert md.tensor(tokens, dtype="int64").tolist() == Tensor(tokens, dtype="int64").tolist()
     assert md.as_tensor(tokens, dtype="float32").tolist() == [1, 2]
-    for dtype in DTYPES:
+    for dtype in KINDS:
         assert md.zeros(2, dtype=dtype).copy_(tokens).tolist() == [1, 2]
-    with pytest.raises(TypeError, match="argument 1 is an array of uint16, no dtype here"):
-        md.ones(2, dtype="int64") + tokens
+    total = md.ones(2, dtype="int64") + tokens
+    assert total.dtype == "int64" and total.tolist() == [2, 3]
 
 
 def test_predicates_and_draws():
@@ -276,7 +296,7 @@ def test_attention_with_masks(mask, need_weights, dtype):
     x = x.to(dtype)
     whole = layer.to(dtype)(x, x, x, attn_mask=mask, need_weights=need_weights)[0]
     for z in (lowered, whole):
-        assert z.dtype == md.DTYPES[dtype] and (z.float() - y).abs().max().item() < 0.02
+        assert z.dtype == dtypes.DTYPES[dtype] and (z.float() - y).abs().max().item() < 0.02
 
 
 def test_dropout_between_recurrent_layers():
@@ -342,7 +362,7 @@ def test_a_fused_loss_is_float32(dtype):
     (fused * 2.0**16).backward()
     assert w.grad.isfinite().all() and x.grad.isfinite().all()
     y = F.linear_cross_entropy(x.detach().to(dtype), w.detach().to(dtype), classes)
-    assert y.dtype == md.DTYPES[dtype]
+    assert y.dtype == dtypes.DTYPES[dtype]
 
 
 @pytest.mark.parametrize("reduction", ["none", "sum", "mean"])

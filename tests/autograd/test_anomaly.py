@@ -9,6 +9,8 @@ import minidist as md
 from minidist import Tensor, nn, ops
 from minidist.autograd import detect_anomaly, set_detect_anomaly
 
+operation = ops.op.differentiable(autocast="fallthrough")
+
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
 
 
@@ -67,7 +69,7 @@ def test_without_the_search_errors_still_tell_where():
     with detect_anomaly(check_nan=False):
         assert np.isnan((leaf(-1.0).log() + 1).item())
         line = next_line()
-        y = ops.op.differentiable(lambda a: (a * 1, vjp))(leaf(1.0))
+        y = operation(lambda a: (a * 1, vjp))(leaf(1.0))
         with pytest.raises(ValueError, match="broken") as error:
             y.backward()
     assert line in error.value.__notes__[0]

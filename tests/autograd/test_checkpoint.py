@@ -12,6 +12,8 @@ from minidist import Tensor, nn, ops, random
 from minidist.autograd import grad
 from minidist.comm import simulate
 
+operation = ops.op.differentiable(autocast="fallthrough")
+
 
 def block(x, w):
     h = ops.dropout(x @ w, 0.25, name="block")
@@ -169,7 +171,7 @@ def test_memory_is_that_of_the_boundaries_and_one_block():
 def test_arrays_go_as_backward_passes_them():
     alive, saved = [], []
 
-    @ops.op.differentiable
+    @operation
     def spy(a):
         array = a * 1
         saved.append(weakref.ref(array))

@@ -11,6 +11,8 @@ from minidist import Tensor, ops
 from minidist.autograd import grad
 from minidist.comm import simulate
 
+operation = ops.op.differentiable(autocast="fallthrough")
+
 
 def leaf(*values: float) -> Tensor:
     return md.tensor(list(values), dtype="float64", requires_grad=True)
@@ -50,7 +52,7 @@ def test_an_output_behind_another_one_and_the_output_itself():
 
 def test_only_the_way_to_the_inputs_is_walked():
     x, w, pulled = leaf(1.0), leaf(2.0), []
-    spy = ops.op.differentiable(lambda a: (a * 1, lambda g: pulled.append("spy") or g))
+    spy = operation(lambda a: (a * 1, lambda g: pulled.append("spy") or g))
     h = x * 2
     y = spy(w) * h
     assert grad(y, h)[0].item() == 2 and not pulled
@@ -189,7 +191,7 @@ def test_a_hook_that_returns_something_else(wrong):
 
 def test_hooks_of_finished_leaves_fire_in_the_middle_of_backward():
     weights, log = [leaf(float(i + 2)) for i in range(3)], []
-    mark = ops.op.differentiable(lambda a, n: (a * 1, lambda g: log.append(f"layer {n}") or g))
+    mark = operation(lambda a, n: (a * 1, lambda g: log.append(f"layer {n}") or g))
     for i, w in enumerate(weights):
         w.register_post_accumulate_grad_hook(lambda t, i=i: log.append(f"w{i}: {t.grad.item():g}"))
     y = leaf(1.0)
@@ -300,7 +302,7 @@ def test_simulated_ranks_have_modes_and_hooks_of_their_own():
 
 
 def test_an_input_without_a_gradient_rule_is_named():
-    op = ops.op.differentiable(lambda a, b: (a * b, lambda g: g))
+    op = operation(lambda a, b: (a * b, lambda g: g))
     assert op(leaf(1.0), md.ones(1)).requires_grad
     with pytest.raises(RuntimeError, match="knows no gradient by"):
         op(leaf(1.0), leaf(1.0))

@@ -8,6 +8,8 @@ import numpy as np
 
 from minidist import Tensor, ops
 
+operation = ops.op.differentiable(autocast="fallthrough")
+
 
 def leaf(*values: float) -> Tensor:
     return Tensor(np.array(values), requires_grad=True)
@@ -26,7 +28,7 @@ def test_backward_frees_what_it_has_passed():
     """At the start of the way, the arrays saved at its end are gone."""
     x, saved, alive = leaf(1.0), [], []
 
-    @ops.op.differentiable
+    @operation
     def spy(a):
         array = a * 1
         saved.append(weakref.ref(array))
@@ -96,7 +98,7 @@ def test_each_leaf_is_finished_as_soon_as_it_can_be():
     pulled = []
     y = weights[3] * 1
     for w in weights:
-        y = ops.op.differentiable(lambda a: (a * 1, lambda g: pulled.append(len(finished)) or g))(y)
+        y = operation(lambda a: (a * 1, lambda g: pulled.append(len(finished)) or g))(y)
         y = y * w
     y.backward()
     assert finished == [2, 1, 0, 3], "3 has its first use at the very start"
@@ -107,7 +109,7 @@ def test_what_was_computed_last_is_walked_first():
     pulled = []
 
     def named(name):
-        return ops.op.differentiable(lambda a: (a * 1, lambda g: pulled.append(name) or g))
+        return operation(lambda a: (a * 1, lambda g: pulled.append(name) or g))
 
     x = leaf(1.0)
     parts = [named(i)(x) for i in range(5)]

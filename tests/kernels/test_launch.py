@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from minidist.kernels.halves import BFLOAT16
 from minidist.kernels.launch import Pointer, interpreted, pointer, triton_kernel
 
 
@@ -12,12 +13,12 @@ def test_scalars_become_numbers_that_a_gpu_launch_takes():
     assert pointer(7) == 7 and pointer(None) is None
 
 
-def test_arrays_become_addresses_and_uint16_is_bfloat16():
+def test_arrays_become_addresses_and_keep_their_dtype():
     x = np.zeros(3, np.float32)
     p = pointer(x)
     assert isinstance(p, Pointer) and p.dtype == "float32"
     assert p.data_ptr() == x.__array_interface__["data"][0]
-    assert pointer(np.zeros(2, np.uint16)).dtype == "bfloat16"
+    assert pointer(np.zeros(2, BFLOAT16)).dtype == "bfloat16"
 
 
 def test_a_kernel_is_launched_on_a_grid():

@@ -13,7 +13,7 @@ def check_op(where: str, array: xp.ndarray, op: str) -> None:
     """Refuse an unknown operation, an argument that is no array, and a mean of integers."""
     check_known(where, "op", op, OPS)
     check_array(where, array)
-    if op == "mean" and not xp.issubdtype(array.dtype, xp.inexact):
+    if op == "mean" and array.dtype.kind in "biu":
         raise TypeError(f"{where}: the mean of {array.dtype} is no {array.dtype}: use op='sum'")
 
 

@@ -101,9 +101,9 @@ def _broadcast_header(
     """The dtype and shape of the root's array, on every rank."""
     header = np.zeros(HEADER, np.int64)
     if comm.rank == root and array is not None:
-        name = array.dtype.str.encode()
-        header[: len(name)] = list(name)
+        # bfloat16 is known by its name alone: its kind is "V", so its str says no more than 2 bytes
+        name = array.dtype.name if array.dtype.kind == "V" else array.dtype.str
+        header[:2].view("S16")[0] = name.encode()
         header[7], header[8 : 8 + array.ndim] = array.ndim, array.shape
     tree_broadcast(comm, header, root, tags.SCATTER)
-    text = bytes(int(c) for c in header[:7] if c).decode()
-    return xp.dtype(text), tuple(header[8 : 8 + header[7]].tolist())
+    return xp.dtype(header[:2].view("S16")[0].decode()), tuple(header[8 : 8 + header[7]].tolist())

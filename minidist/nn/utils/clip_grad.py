@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ...kernels import arrays as xp
-from ...kernels.halves import BFLOAT16, is_half, store, wide
+from ...kernels.halves import BFLOAT16, is_half, wide
 from ...kernels.vector_norm import vector_norm
 from ...tensor.tensor import Tensor
 
@@ -52,13 +52,16 @@ def clip_grads_with_norm_(
     if xp.on_gpu(norm) or not scale >= 1:
         with xp.errstate(invalid="ignore"):  # inf · 0
             for g in _gradients(parameters):
-                store(wide(g) * scale, g) if is_half(g) else xp.multiply(g, scale, out=g)
+                if is_half(g):
+                    g[...] = wide(g) * scale
+                else:
+                    xp.multiply(g, scale, out=g)
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
     """Every value of every gradient, into [-clip_value, clip_value]."""
     for g in _gradients(parameters):
         if g.dtype == BFLOAT16:
-            store(xp.clip(wide(g), -clip_value, clip_value), g)
+            g[...] = xp.clip(wide(g), -clip_value, clip_value)
         else:
             xp.clip(g, -clip_value, clip_value, out=g)

@@ -14,7 +14,7 @@ from functools import partial
 
 from ...comm import Communicator, Request, iall_reduce
 from ...kernels import arrays as xp
-from ...kernels.halves import held
+from ...kernels.halves import sum_dtype
 from ...nn import Parameter
 from ...tensor.tensor import Tensor
 from .synchronize import MIB, Synchronizer, fill, gradient, pack, parts_of, unpack
@@ -33,7 +33,7 @@ class Bucket:
 
     def __init__(self, params: list[Parameter]):
         dtype, numbers = params[0].dtype, sum(p.numel() for p in params)
-        self.params, self.flat = params, xp.empty(numbers, held(dtype))
+        self.params, self.flat = params, xp.empty(numbers, sum_dtype(dtype))
         self.shared = dtype == self.flat.dtype and not params[0].is_cuda
         self.parts = dict(zip(map(id, params), parts_of(self.flat, [p.data for p in params])))
         self.begin()

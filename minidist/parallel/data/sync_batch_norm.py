@@ -36,7 +36,7 @@ def moments(x: xp.ndarray, comm: Communicator) -> tuple[int, xp.ndarray, xp.ndar
     return total, mean, (squares + counts * (means - mean) ** 2).sum(0) / max(total, 1)
 
 
-@differentiable
+@differentiable(autocast="fp32")
 def _batch_norm(x, weight, bias, *, mean, var, eps, total, comm):
     size = *x.shape[:2], math.prod(x.shape[2:])
     rows, mean = xp.ascontiguousarray(x).reshape(size), mean.astype(x.dtype)

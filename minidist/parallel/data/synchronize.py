@@ -21,7 +21,7 @@ from itertools import accumulate, pairwise
 
 from ...comm import Communicator, all_reduce, broadcast
 from ...kernels import arrays as xp
-from ...kernels.halves import as_dtype, held, store, summable
+from ...kernels.halves import as_dtype, sum_dtype, summable
 from ...nn import Module, Parameter
 from ...tensor.tensor import Tensor
 
@@ -92,7 +92,7 @@ def sum_gradients_naive(
         flat = summable(g)
         all_reduce(comm, flat, algorithm=algorithm, out=flat)
         if flat is not g:
-            store(flat, g)
+            g[...] = flat
 
 
 class Naive(Synchronizer):
@@ -125,7 +125,7 @@ class Bucketed(Synchronizer):
             self._sum([gradient(p) for p in bucket])
 
     def _sum(self, grads: list[xp.ndarray]) -> None:
-        dtype, numbers = held(grads[0].dtype), sum(g.size for g in grads)
+        dtype, numbers = sum_dtype(grads[0].dtype), sum(g.size for g in grads)
         flat = self.room[: numbers * dtype.itemsize].view(dtype)
         pack(grads, flat)
         all_reduce(self.comm, flat, algorithm=self.algorithm, out=flat)
@@ -169,8 +169,8 @@ def pack(grads: Sequence[xp.ndarray], flat: xp.ndarray) -> None:
 def unpack(flat: xp.ndarray, grads: Sequence[xp.ndarray]) -> None:
     """And back, each rounded to its dtype."""
     for part, g in zip(parts_of(xp.at_home_of(grads[0], flat), grads), grads):
-        store(part, g)
+        g[...] = part
 
 
 def _bytes_of(bucket: list[Parameter]) -> int:
-    return sum(p.numel() * held(p.dtype).itemsize for p in bucket)
+    return sum(p.numel() * sum_dtype(p.dtype).itemsize for p in bucket)

@@ -10,7 +10,7 @@ from ...tensor.tensor import Tensor
 from ..layout import Part
 
 
-@differentiable
+@differentiable(autocast="fp32")
 def _losses(logits, target, comm, first, classes, smoothing, keep):
     """Three all-reduces of a number or two a row: the maximum, the sum, the target's logit."""
     columns = first + xp.arange(logits.shape[1])

@@ -27,7 +27,7 @@ from ..layout import Part, shares
 from ..sequence import Tokens
 
 
-@differentiable
+@differentiable(autocast="lower_precision_fp", native_on_gpu=True)
 def _linear(x, weight, bias, comm, tokens, need_x):
     """x Wᵀ + b for this rank's rows of W; x whole on every rank, or this rank's tokens of it.
 

@@ -11,7 +11,7 @@ from typing import Any
 from ...autograd.versions import owner
 from ...comm import Communicator, Request, all_gather, ireduce_scatter, shard_bounds
 from ...kernels import arrays as xp
-from ...kernels.halves import added, as_dtype, held, store, wide
+from ...kernels.halves import as_dtype, sum_dtype, wide
 from ...nn import Parameter
 from ...tensor.tensor import Tensor
 
@@ -83,7 +83,7 @@ class Flat:
 
     def _joined_gradients(self) -> xp.ndarray:
         """Zeros where this rank computed none, so that all ranks send the same."""
-        dtype = held(self.shard.dtype)  # no message can add up bfloat16
+        dtype = sum_dtype(self.shard.dtype)  # a sum over many ranks needs more than 8 bits
         flat = xp.empty_like(self.shard, dtype, shape=self.edges[-1])
         for p, part in self.parts(flat):
             part[...] = 0 if p.grad is None else as_dtype(p.grad.data, dtype)
@@ -92,7 +92,7 @@ class Flat:
     def add_gradient(self, mine: xp.ndarray) -> None:
         """Add a summed stretch to the gradient of the shard."""
         mine = as_dtype(mine, self.shard.dtype)
-        self.grad = mine if self.grad is None else added(self.grad, mine, self.grad)
+        self.grad = mine if self.grad is None else xp.add(self.grad, mine, out=self.grad)
         for piece in self.pieces:
             piece.own.grad = Tensor.of(self.grad[piece.at])
 
@@ -103,7 +103,7 @@ class Flat:
             g = xp.zeros_like(p.data) if p.grad is None else xp.ascontiguousarray(p.grad.data)
             p.grad = Tensor.of(g)
             stretch = g.reshape(-1)[piece.part]
-            store(mine[piece.at], stretch)
+            stretch[...] = mine[piece.at]
             piece.own.grad = Tensor.of(stretch)
 
     def drop_gradient(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from ...autograd.versions import mark_changed
 from ...comm import Communicator, Request, all_gather_bytes, all_reduce
 from ...kernels import arrays as xp
-from ...kernels.halves import as_dtype, held
+from ...kernels.halves import as_dtype, sum_dtype
 from ...nn import Module, Parameter
 from ...nn.utils import clip_grads_with_norm_
 from ...optim import Muon, Optimizer
@@ -191,7 +191,7 @@ class Zero:
             for kind in kinds:
                 if all(f"{kind}.{names[p]}" not in keys for p in flat.params):
                     continue
-                mine = xp.zeros_like(flat.shard, held(flat.shard.dtype))
+                mine = xp.zeros_like(flat.shard, sum_dtype(flat.shard.dtype))
                 for piece in flat.pieces:
                     mine[piece.at] = self.optimizer.state[piece.own].get(kind, 0)
                 for p, part in flat.parts(flat.gather(mine, kind)):
@@ -223,7 +223,7 @@ class Zero:
             own.clear()
             for kind, array in arrays.items():
                 mine = xp.at_home_of(piece.own.data, array.reshape(-1)[piece.part].copy())
-                own[kind] = as_dtype(mine, held(piece.own.dtype))
+                own[kind] = as_dtype(mine, sum_dtype(piece.own.dtype))
             if arrays:
                 own["step"] = state["step"]
 
