@@ -110,17 +110,17 @@ def rolled_back(run, stage, i, x):
     """A gradient handed to the rows beside its own."""
     if x.grad is not None:
         x.grad.data[...] = np.roll(x.grad.data, 1, 0)
-    HAND_BACK(run, stage, i, x)
+    PASS_GRADIENT(run, stage, i, x)
 
 
 def not_summed(self):
     return None
 
 
-RECV, HAND_BACK = Communicator.recv, runtime.Run._hand_back
+RECV, PASS_GRADIENT = Communicator.recv, runtime.Run._pass_gradient
 FAULTS = {
     "naive_pipeline": (Communicator, "recv", rolled),
-    "gpipe": (runtime.Run, "_hand_back", rolled_back),
+    "gpipe": (runtime.Run, "_pass_gradient", rolled_back),
     "one_f_one_b": (runtime.Tied, "sum_gradients", not_summed),
     "zero_bubble": (runtime.Tied, "sum_gradients", not_summed),
     "dp_pipeline": (Bucketed, "sum_gradients", not_summed),
