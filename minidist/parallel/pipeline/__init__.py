@@ -1,7 +1,7 @@
 """Pipeline parallelism: a schedule is data, one list of actions for each rank.
 
-Read actions.py first, then needs.py (what an action needs), then one of schedules/. The same list is
-checked (check/), simulated and drawn (study/) and executed (run/). cut.py cuts a model into stages.
+Read actions.py first, then needs.py (what an action needs), then one of schedules/. The same list
+is checked (check/), simulated and drawn (study/) and executed (run/). cut.py makes the stages.
 """
 
 from . import schedules, text

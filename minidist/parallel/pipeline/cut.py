@@ -71,7 +71,7 @@ def _moves(split: Sequence[int], givers: Collection[int]) -> Iterator[list[int]]
 
 
 def _cheapest(sums: xp.ndarray, stages: int, join: object) -> tuple[float, list[int]]:
-    """Dynamic programming: best[j] is the least price of the first j layers in `stage + 1` stages."""
+    """Dynamic programming: best[j] is the least price of j layers in the stages so far."""
     n, starts = len(sums) - 1, []
     best = xp.full(n + 1, xp.inf)
     best[0] = 0

@@ -1,4 +1,4 @@
-"""Validate a schedule: every rule is checked before any rank starts, and an error names its place."""
+"""Validate a schedule: check every rule before a rank starts; an error names its place."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class _Rules:
                 )
 
     def check_each_once(self) -> None:
-        """A stage does one forward for a micro-batch, and one whole backward if the schedule trains."""
+        """A stage does one forward for each micro-batch, and one whole backward if it trains."""
         full = FULL if self.trains else [{FORWARD}]
         for stage in range(self.schedule.stages):
             for i in range(self.schedule.microbatches):

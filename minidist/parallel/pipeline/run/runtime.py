@@ -1,9 +1,9 @@
 """The executor: it carries out the list of one rank, on simulated ranks and on MPI alike.
 
 How it works, in five lines:
-1. Before a step, the executor waits for the message that the step needs; an earlier step of the list
-   has posted its receive.
-2. F runs the stage and keeps the tape's node of the output. At the last stage F goes on to the loss.
+1. Before a step, the executor waits for the message that the step needs. An earlier action of the
+   list has posted its receive.
+2. F runs the stage and keeps the tape's node of the output. In the last stage it computes the loss.
 3. B walks the tape back from that node. I walks only the way to the stage's input, and W the rest;
    each frees what it has walked.
 4. An array that is made or received, and not yet used or sent, lies in `buffers` under the receive
@@ -57,11 +57,11 @@ class Pipeline:
 
     `stages` are the stages of this rank by number; each is a function from a Tensor to a Tensor.
     `module` holds their parameters, under the names of the whole model; a parameter that several
-    ranks have is tied (tied.py). criterion(y, target) is the loss of the last stage's output y; it
-    is a sum over the micro-batch, already divided by the global count or to be scaled by `step`.
+    ranks have is tied (tied.py). criterion(y, target) is the loss of the last stage's output y. It
+    is a sum over the micro-batch, and not a mean: the losses of the micro-batches are added.
 
     All ranks of `comm` create the pipeline together and call the same methods in the same order.
-    Raises ScheduleError if the schedule is not valid, ValueError if it is for other ranks or stages.
+    Raises ScheduleError if the schedule is not valid, ValueError if it has other ranks or stages.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Pipeline:
         _check(self.schedule, self.stages, comm)
         self.shapes = Shapes(module, self.stages, comm, self.schedule.rank_of)
         self.tied = Tied(module, comm)
-        # Sums gradients over replicas. Its no_sync() is around all backwards but a stage's last one.
+        # Sums gradients over replicas; no_sync() is around all backwards but a stage's last one.
         self.gradients: Any = None
         self.executed: list[tuple[Step, float, float]] = []  # the last run: (step, start, end)
         self.watch: Callable[[Run, Action], None] | None = None  # called after each action
@@ -147,8 +147,8 @@ class Pipeline:
 class Run:
     """One pass through a rank's list, and everything that it keeps meanwhile.
 
-    In the shapes below, (b, …) is a stage's input and (b', …) its output for one micro-batch; for a
-    GPT both are (b, s, h), but the first input is (b, s) token numbers and the last output (b, s, V).
+    In the shapes below, (b, …) is a stage's input and (b', …) its output for one micro-batch. For a
+    GPT both are (b, s, h), except the first stage's input: (b, s), the tokens.
     """
 
     def __init__(
@@ -242,12 +242,12 @@ class Run:
             self.buffers[Action(stage - 1, RECV_B, i)] = g
 
     def _sync_if_last(self, i: int) -> Any:
-        """Let gradients be summed over replicas only in the last backward, when they are complete."""
+        """Sum gradients over replicas in the last backward only: then they are complete."""
         gradients = self.pipeline.gradients
         is_last = gradients is None or i == len(self.inputs) - 1
         return nullcontext() if is_last else gradients.no_sync()
 
-    # Messages. The receives of a channel (one boundary, one direction) are in the order of its sends.
+    # Messages: the receives of a channel (boundary and direction) are in the order of its sends
 
     def _wait_for_message(self, action: Action) -> None:
         """Wait for the message that an action needs, if it comes from another rank."""

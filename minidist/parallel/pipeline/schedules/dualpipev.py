@@ -11,10 +11,12 @@
 DeepSeek's DualPipe keeps two copies of the model; cut in half, as a V, it needs one. (DeepSeek's
 DualPipe repository, and PyTorch's ScheduleDualPipeV.)
 
-Four ranks and eight micro-batches (stages 0 to 3 go down, stages 4 to 7 come up):
+Two ranks and four micro-batches: stages 0 and 3 on rank 0, stages 1 and 2 on rank 1.
 
 >>> from minidist.parallel.pipeline import simulate, timeline
->>> print(timeline(simulate(dualpipev(4, 8)).times, width=130))
+>>> print(timeline(simulate(dualpipev(2, 4)).times))
+rank 0 F0─F1─F2─F0─I0─W0─F1─F3+B1────···F2+B0────B2────···F3+B1────B3────I2─W2─I3─W3─
+rank 1 ···F0─F0─F1─F1─F2─B0────F2+B0────F3+B1────F3+B1────B2────B2────···I3─I3─W3─W3─
 """
 
 from __future__ import annotations

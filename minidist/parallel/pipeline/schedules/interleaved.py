@@ -1,8 +1,8 @@
 """Interleaved 1F1B: v chunks of the model on every rank, and a bubble v times as short.
 
 1. Stage s is on rank s % p, so a micro-batch goes round all ranks v times.
-2. The micro-batches come in rounds of p: a round goes through a rank's first chunk, then through its
-   second, and so on; backwards go through the chunks in reverse.
+2. The micro-batches come in rounds of p: a round goes through a rank's first chunk, then through
+   its second, and so on; backwards go through the chunks in reverse.
 3. Warm-up: rank r does one round through all chunks but the last, and 2(p - 1 - r) forwards more:
    the turns that a forward takes down to the last rank, and its backward up again.
 4. Then one forward and one backward in turn, and at the end the backwards that are left: 1F1B.
@@ -10,10 +10,12 @@
 
 Narayanan et al. 2021, arXiv 2104.04473, section 2.2.2; for the rounds see `round_size`.
 
-Four ranks, eight micro-batches and two chunks (stages 0 to 3, then 4 to 7):
+Two ranks, four micro-batches and two chunks: stages 0 and 2 on rank 0, stages 1 and 3 on rank 1.
 
 >>> from minidist.parallel.pipeline import simulate, timeline
->>> print(timeline(simulate(interleaved(4, 8)).times, width=130))
+>>> print(timeline(simulate(interleaved(2, 4)).times))
+rank 0 F0─F1─F0─F1─F2─···B0────F3─B1────F2─B0────F3─B1────···B2────···B3────B2────B3────
+rank 1 ···F0─F1─F0─B0────F1─B1────F2─B0────F3─B1────F2─B2────F3─B3────B2────B3────······
 """
 
 from __future__ import annotations

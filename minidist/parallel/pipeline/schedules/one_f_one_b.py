@@ -13,6 +13,10 @@ Four ranks and eight micro-batches; a backward takes twice as long as a forward:
 
 >>> from minidist.parallel.pipeline import simulate, timeline
 >>> print(timeline(simulate(one_f_one_b(4, 8)).times))
+rank 0 F0F1F2F3············B0──F4B1──F5B2──F6B3──F7B4──··B5──··B6──··B7──
+rank 1 ··F0F1F2········B0──F3B1──F4B2──F5B3──F6B4──F7B5──··B6──··B7──····
+rank 2 ····F0F1····B0──F2B1──F3B2──F4B3──F5B4──F6B5──F7B6──··B7──········
+rank 3 ······F0B0──F1B1──F2B2──F3B3──F4B4──F5B5──F6B6──F7B7──············
 """
 
 from __future__ import annotations

@@ -8,13 +8,17 @@
 5. Every rank keeps the activations of p micro-batches, as rank 0 of 1F1B does.
 
 Qi et al. 2023, arXiv 2401.10241, section 2.1. With v chunks, stage s on rank s % p, it is PyTorch's
-ScheduleInterleavedZeroBubble: the warm-up has one forward for every rank after this one, and not two
-as in interleaved.py.
+ScheduleInterleavedZeroBubble: its warm-up has one forward for every rank after this one, where
+interleaved.py has two.
 
 Four ranks and eight micro-batches:
 
 >>> from minidist.parallel.pipeline import simulate, timeline
 >>> print(timeline(simulate(zb_h1(4, 8)).times))
+rank 0 F0─F1─F2─F3─·········I0─W0─F4─I1─W1─F5─I2─W2─F6─I3─W3─F7─I4─W4─I5─W5─I6─W6─I7─W7─
+rank 1 ···F0─F1─F2─······I0─F3─I1─W0─F4─I2─W1─F5─I3─W2─F6─I4─W3─F7─I5─W4─I6─W5─I7─W6─W7─
+rank 2 ······F0─F1─···I0─F2─I1─F3─I2─W0─F4─I3─W1─F5─I4─W2─F6─I5─W3─F7─I6─W4─I7─W5─W6─W7─
+rank 3 ·········F0─I0─F1─I1─F2─I2─F3─I3─W0─F4─I4─W1─F5─I5─W2─F6─I6─W3─F7─I7─W4─W5─W6─W7─
 """
 
 from __future__ import annotations

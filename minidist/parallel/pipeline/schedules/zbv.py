@@ -11,10 +11,12 @@
 
 Qi et al. 2023, arXiv 2401.10241, ZB-V; Qi et al. 2024, arXiv 2405.15362, V-ZB.
 
-Four ranks and eight micro-batches (stages 0 to 3 go down, stages 4 to 7 come up):
+Two ranks and four micro-batches: stages 0 and 3 on rank 0, stages 1 and 2 on rank 1.
 
 >>> from minidist.parallel.pipeline import simulate, timeline
->>> print(timeline(simulate(zbv(4, 8)).times, width=130))
+>>> print(timeline(simulate(zbv(2, 4)).times))
+rank 0 F0─F1─F2─F0─I0─W0─F1─I1─W1─F3─I0─W0─F2─I2─W2─I1─W1─F3─I3─W3─I2─W2─I3─W3─···
+rank 1 ···F0─F0─F1─F1─I0─W0─F2─I0─W0─F2─I1─W1─F3─I1─W1─F3─I2─W2─I2─I3─I3─W2─W3─W3─
 """
 
 from __future__ import annotations

@@ -15,9 +15,9 @@ PerStage = float | Sequence[float]  # one number for all, or one for each
 class Costs:
     """How long a stage computes for one micro-batch: one number, or one for every stage.
 
-    `input` is the time of I and `weight` the time of W; B takes both. An Overlap takes `overlap`, or
-    the times of its two parts one after the other. Any unit of time will do; Fractions keep every
-    sum exact.
+    `input` is the time of I and `weight` the time of W; B takes both. An Overlap takes `overlap`,
+    or the times of its two parts one after the other. Any unit of time will do; Fractions keep
+    every sum exact.
     """
 
     forward: PerStage = 1

@@ -1,7 +1,7 @@
 """Simulate a schedule: its times, bubbles, live activations and messages, without running it.
 
 How it works, in five lines:
-1. Each rank walks its list as far as it can: posting a message takes no time, computing takes Costs.
+1. Each rank walks its list as far as it can. Computing takes time (Costs), posting a message none.
 2. A step that waits for a message stops its rank's walk.
 3. When both sides have posted a message, it may start; the wire is a heap of such messages.
 4. The earliest message of the heap is carried on the virtual clock (comm.Clock), and its receiver
@@ -81,9 +81,9 @@ def simulate(
 class Simulated:
     """The times of all steps of a schedule, and the figures that follow from them.
 
-    Each list has one entry for each rank: `times[rank]` are the steps that it computes, `ends[rank]`
-    is the time when it is done, its sends included, `sent[rank]` counts its messages by kind, and
-    `sent_bytes[rank]` is their size. `schedule` includes the messages.
+    Each list has one entry for each rank: `times[rank]` are the steps that it computes, with their
+    times; `ends[rank]` is when it is done, its sends included; `sent[rank]` counts its messages by
+    kind; `sent_bytes[rank]` is their size. `schedule` includes the messages.
     """
 
     schedule: Schedule
