@@ -9,7 +9,9 @@ import pytest
 from minidist.parallel import pipeline
 from minidist.parallel.pipeline import schedules
 
-MODULES = [found.name for found in pkgutil.walk_packages(pipeline.__path__, pipeline.__name__ + ".")]
+MODULES = [
+    found.name for found in pkgutil.walk_packages(pipeline.__path__, pipeline.__name__ + ".")
+]
 DRAWN = [module for module in MODULES if ".schedules." in module and "order" not in module]
 
 
