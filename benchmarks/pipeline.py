@@ -29,8 +29,7 @@ import pipeline_ranks as p
 from data_parallel import MPIRUN, gloo
 
 from minidist.errors import UserError
-from minidist.parallel.pipeline.study.costs import Costs
-from minidist.parallel.pipeline.study.simulate import simulate
+from minidist.parallel.pipeline import Costs, simulate
 
 NBYTES = p.ROWS * p.SEQ * p.HIDDEN * 4  # of a message between stages
 CORES = len(os.sched_getaffinity(0))

@@ -16,8 +16,8 @@ from minidist.autograd.split import backward_input
 from minidist.autograd.tape import source
 from minidist.comm import barrier, mpi_world
 from minidist.models.gpt import GPT, GPTConfig
+from minidist.parallel.pipeline import Pipeline
 from minidist.parallel.pipeline.cut import ranges
-from minidist.parallel.pipeline.run.runtime import Pipeline
 from minidist.parallel.pipeline.schedules import make
 from minidist.tensor.dtypes import keep_heap
 from minidist.tensor.tensor import Tensor
@@ -73,13 +73,13 @@ def costs(stages, repeats):
     for part in ranges(LAYERS, stages):
         x = Tensor(tokens[0]) if part[0] == 0 else Tensor(states).requires_grad_()
         target = Tensor(targets[0]) if part[-1] == LAYERS - 1 else None
-        runs = [_halves(model, part, x, target) for _ in range(repeats + 1)]
+        runs = [_forward_backward(model, part, x, target) for _ in range(repeats + 1)]
         found.append([statistics.median(kind) for kind in zip(*runs[1:])])
     return found
 
 
-def _halves(model, part, x, target):
-    """Seconds of one F, I and W."""
+def _forward_backward(model, part, x, target):
+    """Seconds of one F, one I and one W."""
     x.grad, times = None, [time.perf_counter()]
     y = model.stage(x, part)
     if target is not None:

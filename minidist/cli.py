@@ -134,6 +134,7 @@ def sample(config: SampleConfig) -> None:
 def schedule(config: ScheduleConfig) -> None:
     """Validate, simulate, write what is asked for, and report."""
     from .parallel.pipeline import text
+    from .parallel.pipeline.check.messages import without_messages
     from .parallel.pipeline.check.validate import validate
     from .parallel.pipeline.schedules import find
     from .parallel.pipeline.study import draw
@@ -153,7 +154,7 @@ def schedule(config: ScheduleConfig) -> None:
     if config.draw is not None:
         draw.draw(simulated, config.draw)
     if config.csv is not None:
-        text.save(whole if config.messages else show.without_messages(whole), config.csv)
+        text.save(whole if config.messages else without_messages(whole), config.csv)
     print(show.report(simulated, shutil.get_terminal_size().columns))
 
 

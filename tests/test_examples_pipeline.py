@@ -25,16 +25,16 @@ SAID = {  # by four ranks, simulated or real
         *(f"rank {rank} held 8 of 8 micro-batches at most; loss" for rank in range(4)),
     ],
     "one_f_one_b": [
-        "gpipe foretold, F 1 and B 2 long: idle 27.3% of all time, 37.5% over the ideal",
-        "1f1b foretold, F 1 and B 2 long: idle 27.3% of all time, 37.5% over the ideal",
+        "gpipe predicted, F 1 and B 2 long: idle 27.3% of all time, 37.5% over the ideal",
+        "1f1b predicted, F 1 and B 2 long: idle 27.3% of all time, 37.5% over the ideal",
         "rank 0 F0F1F2F3············B0──F4B1──F5B2──F6B3──F7B4──··B5──··B6──··B7──",
         *(f"gpipe rank {rank} held 8 of 8 micro-batches at most" for rank in range(4)),
         *(f"1f1b rank {rank} held {4 - rank} of 8 micro-batches at most" for rank in range(4)),
     ],
     "zero_bubble": [
-        "1f1b foretold: 66 long, 37.5% over the ideal; 27.3% of all time is idle, 18 within",
-        "zb-h1 foretold: 54 long, 12.5% over the ideal; 11.1% of all time is idle, 6 within",
-        "zbv foretold: 51 long, 6.2% over the ideal; 5.9% of all time is idle, 0 within",
+        "1f1b predicted: 66 long, 37.5% over the ideal; 27.3% of all time is idle, 18 within",
+        "zb-h1 predicted: 54 long, 12.5% over the ideal; 11.1% of all time is idle, 6 within",
+        "zbv predicted: 51 long, 6.2% over the ideal; 5.9% of all time is idle, 0 within",
         "zbv rank 3: loss",
     ],
     "dp_pipeline": [
@@ -110,17 +110,17 @@ def rolled_back(run, stage, i, x):
     """A gradient handed to the rows beside its own."""
     if x.grad is not None:
         x.grad.data[...] = np.roll(x.grad.data, 1, 0)
-    HAND_BACK(run, stage, i, x)
+    PASS_GRADIENT(run, stage, i, x)
 
 
 def not_summed(self):
     return None
 
 
-RECV, HAND_BACK = Communicator.recv, runtime.Run._hand_back
+RECV, PASS_GRADIENT = Communicator.recv, runtime.Run._pass_gradient
 FAULTS = {
     "naive_pipeline": (Communicator, "recv", rolled),
-    "gpipe": (runtime.Run, "_hand_back", rolled_back),
+    "gpipe": (runtime.Run, "_pass_gradient", rolled_back),
     "one_f_one_b": (runtime.Tied, "sum_gradients", not_summed),
     "zero_bubble": (runtime.Tied, "sum_gradients", not_summed),
     "dp_pipeline": (Bucketed, "sum_gradients", not_summed),

@@ -17,6 +17,7 @@ from minidist.comm import Ledger, simulate
 from minidist.comm.communicator import Communicator, Request
 from minidist.comm.errors import CommError
 from minidist.errors import UserError
+from minidist.parallel.pipeline.needs import receive_for
 from minidist.parallel.pipeline.run.runtime import HANDLERS, Run
 from minidist.parallel.pipeline.schedules import NAMES, make
 from minidist.train import checkpoint
@@ -81,29 +82,29 @@ def test_the_ledger_closes(ranks, kind):
 def dropped(run, action):
     """The third activation is not sent."""
     if action.microbatch == 2:
-        run.here.pop(action.received)
+        run.buffers.pop(action.received)
     else:
         SEND(run, action)
 
 
 def sent_twice(run, action):
-    here = dict(run.here)
+    buffers = dict(run.buffers)
     SEND(run, action)
     if action.microbatch == 2:
-        run.here.update(here)
+        run.buffers.update(buffers)
         SEND(run, action)
 
 
 def not_waited_for(run, action):
     """The third activation is read before it is there."""
-    need = action.need
+    need = receive_for(action)
     if need in run.receiving and need.kind == "RECV_F" and action.microbatch == 2:
         run.receiving.pop(need)
-        run.here[need] = np.zeros_like(run.pipeline.shapes.empty(0, run.inputs[2]))
-    ARRIVE(run, action)
+        run.buffers[need] = np.zeros_like(run.pipeline.shapes.empty(0, run.inputs[2]))
+    WAIT(run, action)
 
 
-SEND, ARRIVE = HANDLERS["SEND_F"], Run._arrive
+SEND, WAIT = HANDLERS["SEND_F"], Run._wait_for_message
 
 
 @pytest.mark.parametrize("mutant", [dropped, sent_twice])
@@ -114,7 +115,7 @@ def test_a_message_too_few_or_too_many_is_seen(mutant, monkeypatch):
 
 
 def test_work_that_nobody_waits_for_is_seen(monkeypatch):
-    monkeypatch.setattr(Run, "_arrive", not_waited_for)
+    monkeypatch.setattr(Run, "_wait_for_message", not_waited_for)
     with pytest.raises(AssertionError):
         the_ledger_closes(2, "1f1b")
 

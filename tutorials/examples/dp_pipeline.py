@@ -1,6 +1,6 @@
 """Replicas of a pipeline: micro-batches through the stages, then gradients summed over replicas.
 
-On real ranks: mpirun -n 4 python dp_pipeline.py. On simulated ones, in turns: without mpirun.
+On MPI ranks: mpirun -n 4 python dp_pipeline.py. On simulated ranks, in turns: without mpirun.
 """
 
 import numpy as np
@@ -11,10 +11,9 @@ from minidist.models.gpt import GPT, GPTConfig
 from minidist.optim import SGD
 from minidist.parallel.data.synchronize import Bucketed
 from minidist.parallel.mesh import Mesh
+from minidist.parallel.pipeline import Pipeline, gathered, timeline
 from minidist.parallel.pipeline.cut import ranges
-from minidist.parallel.pipeline.run.runtime import Pipeline
 from minidist.parallel.pipeline.schedules import make
-from minidist.parallel.pipeline.study.timeline import gathered, timeline
 
 CONFIG = GPTConfig(layers=4, hidden=32, heads=4, positions=16, vocab=64)
 TOKENS = np.random.default_rng(0).integers(0, 64, (24, 17))  # 24 rows of 16 tokens, and the next
@@ -28,7 +27,7 @@ def build(layers: range) -> tuple[GPT, SGD]:
 
 
 def alone() -> tuple[dict, float]:
-    """One process, all rows at once: its weights, and the last loss."""
+    """One process, all rows at once: its weights and its last loss."""
     model, optimizer = build(range(CONFIG.layers))
     for _ in range(STEPS):
         optimizer.zero_grad()
@@ -52,9 +51,9 @@ def main(comm: Communicator) -> None:
     inputs, targets = ([Tensor(x[:, i : i + 16].copy()) for x in rows] for i in (0, 1))
     for _ in range(STEPS):
         optimizer.zero_grad()
-        with Ledger(comm) as through:  # the stages, and between the tied embedding's two copies
+        with Ledger(comm) as through:  # between stages, and between the tied embedding's copies
             loss = pipeline.step(inputs, targets)
-        with Ledger(comm) as across:  # the replicas: after the last backward, once
+        with Ledger(comm) as across:  # between replicas: once, after the last backward
             sums.sum_gradients()
         optimizer.step()
     (state, wanted), loss = alone(), float(all_reduce(dp, np.array(loss)))

@@ -1,7 +1,7 @@
-"""GPipe: all forwards, then all backwards, and every rank holds all micro-batches' activations.
+"""GPipe: all forwards, then all backwards, and every rank keeps all activations.
 
 python tutorials/examples/gpipe.py               # four simulated ranks, which take turns
-mpirun -n 4 python tutorials/examples/gpipe.py   # four real ones, side by side
+mpirun -n 4 python tutorials/examples/gpipe.py   # four MPI ranks, side by side
 """
 
 import minidist as md
@@ -9,11 +9,9 @@ from minidist import Tensor, nn
 from minidist.comm import Communicator, launch, print_in_order
 from minidist.data.digits import load_digits
 from minidist.nn import functional as F
+from minidist.parallel.pipeline import Pipeline, gathered, simulate, timeline
 from minidist.parallel.pipeline.cut import cut, ranges
-from minidist.parallel.pipeline.run.runtime import Pipeline
 from minidist.parallel.pipeline.schedules import make
-from minidist.parallel.pipeline.study.simulate import simulate
-from minidist.parallel.pipeline.study.timeline import gathered, timeline
 
 M, ROWS = 8, 32  # micro-batches, rows of each
 HOW = "executed, measured once", "executed, in turns"
@@ -23,7 +21,7 @@ TARGETS = [Tensor(LABELS[i * ROWS : (i + 1) * ROWS]) for i in range(M)]
 
 
 def build() -> nn.Sequential:
-    """Eight layers, of which a stage gets some."""
+    """Eight layers; each stage gets some of them."""
     md.manual_seed(0)
     block = lambda n: nn.Sequential(nn.Conv2d(n, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU())
     head = nn.Sequential(nn.Flatten(), nn.Linear(1024, 10))
@@ -36,7 +34,7 @@ def criterion(y: Tensor, target: Tensor) -> Tensor:
 
 
 def accumulate(model: nn.Module) -> float:
-    """One process: the micro-batches' gradients add up, in their order."""
+    """One process: add up the gradients of the micro-batches, in their order."""
     losses = [criterion(model(x), y) for x, y in zip(INPUTS, TARGETS)]
     for loss in losses:
         loss.backward()
@@ -47,14 +45,14 @@ def main(comm: Communicator) -> None:
     alone, schedule = build(), make("gpipe", comm.size, M)
     module, stages = cut(build(), ranges(len(alone), comm.size), [comm.rank])
     pipeline, live = Pipeline(module, stages, criterion, comm, schedule), []
-    pipeline.watch = lambda run, action: live.append(len(run.graphs))  # each from its F to its B
+    pipeline.watch = lambda run, action: live.append(len(run.graphs))  # from F to B
     loss = pipeline.step(INPUTS, TARGETS)
-    lanes, foretold = gathered(comm, pipeline.executed), simulate(schedule)
+    lanes, predicted = gathered(comm, pipeline.executed), simulate(schedule)
     if comm.rank == 0:
         busy = sum(end - start for lane in lanes for _, start, end in lane) / comm.size
         idle = 1 - busy / max(lane[-1][2] for lane in lanes)
-        print(f"foretold, F 1 and B 2 long: idle {foretold.idle_fraction:.1%} of all time, "
-              f"{foretold.bubble_ratio:.1%} over the ideal\n{timeline(foretold.times)}\n"
+        print(f"predicted, F 1 and B 2 long: idle {predicted.idle_fraction:.1%} of all time, "
+              f"{predicted.bubble_ratio:.1%} over the ideal\n{timeline(predicted.times)}\n"
               f"{HOW[comm.native is None]}: idle {idle:.1%}\n{timeline(lanes)}")  # fmt: skip
     assert loss == accumulate(alone), "another loss"
     for name, p in module.named_parameters():

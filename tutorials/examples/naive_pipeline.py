@@ -1,7 +1,7 @@
-"""A pipeline by hand: a stage a rank, one micro-batch after the other, so one rank works at a time.
+"""A pipeline by hand: a stage on each rank, one micro-batch at a time: only one rank works.
 
 python tutorials/examples/naive_pipeline.py               # four simulated ranks
-mpirun -n 4 python tutorials/examples/naive_pipeline.py   # four real ones
+mpirun -n 4 python tutorials/examples/naive_pipeline.py   # four MPI ranks
 """
 
 from itertools import pairwise
@@ -13,15 +13,14 @@ from minidist import Tensor, nn
 from minidist.comm import Communicator, barrier, launch, print_in_order
 from minidist.data.digits import load_digits
 from minidist.nn import functional as F
-from minidist.parallel.pipeline.actions import Action
-from minidist.parallel.pipeline.study.timeline import gathered, timeline
+from minidist.parallel.pipeline import Action, gathered, timeline
 
-M, ROWS, WIDTH = 4, 128, 512  # micro-batches, rows of each, numbers a row between the stages
+M, ROWS, WIDTH = 4, 128, 512  # micro-batches, rows of each, numbers in a row between stages
 IMAGES, LABELS = load_digits()[:2]
 
 
 def build(stages: int) -> list[nn.Module]:
-    """All stages: every rank draws the whole model, and keeps its part."""
+    """All stages: every rank makes the whole model, and keeps one stage."""
     md.manual_seed(0)
     sizes = [64, *[WIDTH] * (2 * stages - 1), 10]
     layers = [nn.Linear(n, m) for n, m in pairwise(sizes)]
@@ -29,13 +28,13 @@ def build(stages: int) -> list[nn.Module]:
 
 
 def run(comm: Communicator, stage: nn.Module) -> tuple[float, list]:
-    """Every micro-batch through this rank's stage: the loss, on the last, and what was when."""
+    """Every micro-batch through this rank's stage: the loss (last rank) and the times."""
     rank, last, loss, times = comm.rank, comm.size - 1, 0.0, []
     for i, rows in enumerate(slice(n, n + ROWS) for n in range(0, M * ROWS, ROWS)):
         x = Tensor(IMAGES[rows].reshape(ROWS, 64))
         if rank > 0:
             x = Tensor(comm.recv(np.empty((ROWS, WIDTH), "float32"), rank - 1))
-            x.requires_grad_()  # the gradient by it is what the rank before waits for
+            x.requires_grad_()  # the rank before waits for the gradient of x
         start = comm.time()
         y = stage(x)
         if rank == last:

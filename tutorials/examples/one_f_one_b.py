@@ -1,6 +1,6 @@
-"""1F1B: each backward as soon as it can run; GPipe's bubble, but a rank holds few micro-batches.
+"""1F1B: each backward as soon as possible. GPipe's bubble, but fewer activations on a rank.
 
-On real ranks: mpirun -n 4 python one_f_one_b.py. On simulated ones, in turns: without mpirun.
+On MPI ranks: mpirun -n 4 python one_f_one_b.py. On simulated ranks, in turns: without mpirun.
 """
 
 import numpy as np
@@ -8,22 +8,20 @@ import numpy as np
 from minidist import Tensor
 from minidist.comm import Communicator, launch, print_in_order
 from minidist.models.gpt import GPT, GPTConfig
+from minidist.parallel.pipeline import Pipeline, gathered, simulate, timeline
 from minidist.parallel.pipeline.cut import ranges
-from minidist.parallel.pipeline.run.runtime import Pipeline
 from minidist.parallel.pipeline.schedules import make
-from minidist.parallel.pipeline.study.simulate import simulate
-from minidist.parallel.pipeline.study.timeline import gathered, timeline
 
 CONFIG = GPTConfig(layers=4, hidden=64, heads=4, positions=32, vocab=64)
-M, COUNT = 8, 8 * 4 * 32  # micro-batches; and tokens of all of them, by which sums are divided
+M, COUNT = 8, 8 * 4 * 32  # micro-batches; all their tokens, by which sums are divided
 TOKENS = np.random.default_rng(0).integers(0, CONFIG.vocab, (M, 4, 33))
 INPUTS, TARGETS = ([Tensor(x.copy()) for x in t] for t in (TOKENS[..., :-1], TOKENS[..., 1:]))
 
 
 def alone() -> tuple[GPT, float]:
-    """One process: gradients add up over the micro-batches, and so does the loss."""
+    """One process: add up the gradients and the losses of the micro-batches."""
     model, total = GPT(CONFIG, seed=0), 0.0
-    model.part_head()  # the tied embedding's two uses add up apart, as on two ranks
+    model.part_head()  # sum the tied embedding's two uses apart, as on two ranks
     for x, y in zip(INPUTS, TARGETS):
         loss = model.loss(x, y, "sum") / COUNT
         loss.backward()
@@ -33,14 +31,14 @@ def alone() -> tuple[GPT, float]:
 
 
 def run(comm: Communicator, name: str) -> tuple[Pipeline, float, int]:
-    """The same by a schedule; and the most micro-batches that this rank held at once."""
+    """The same by a schedule; and the most micro-batches that this rank kept at once."""
     layers = ranges(CONFIG.layers, comm.size)[comm.rank]
     model = GPT(CONFIG, seed=0, layers=layers)
-    model.part_head()  # where one rank has both ends
+    model.part_head()  # needed if one rank has both ends
     stages = {comm.rank: lambda x: model.stage(x, layers)}
     loss_of = lambda states, target: model.loss_of(states, target, "sum") / COUNT
     pipeline, live = Pipeline(model, stages, loss_of, comm, make(name, comm.size, M)), []
-    pipeline.watch = lambda run, action: live.append(len(run.graphs))  # each from its F to its B
+    pipeline.watch = lambda run, action: live.append(len(run.graphs))  # from F to B
     loss = pipeline.step(INPUTS, TARGETS)
     model.join_head()
     return pipeline, loss, max(live)
@@ -50,10 +48,10 @@ def show(comm: Communicator, name: str, pipeline: Pipeline) -> None:
     lanes = gathered(comm, pipeline.executed)
     end = max(lane[-1][2] for lane in lanes)
     busy = sum(e - s for lane in lanes for _, s, e in lane) / (comm.size * end)
-    foretold, how = simulate(pipeline.schedule), "in turns" if comm.native is None else "once"
+    predicted, how = simulate(pipeline.schedule), "in turns" if comm.native is None else "once"
     if comm.rank == 0:
-        print(f"{name} foretold, F 1 and B 2 long: idle {foretold.idle_fraction:.1%} of all time, "
-              f"{foretold.bubble_ratio:.1%} over the ideal\n{timeline(foretold.times)}\n"
+        print(f"{name} predicted, F 1 and B 2 long: idle {predicted.idle_fraction:.1%} "
+              f"of all time, {predicted.bubble_ratio:.1%} over the ideal\n{timeline(predicted.times)}\n"
               f"{name} executed {how}: idle {1 - busy:.1%}\n{timeline(lanes)}")  # fmt: skip
 
 

@@ -1,6 +1,6 @@
-"""Zero bubble: backward in two halves, I for the rank before at once, W when there is time.
+"""Zero bubble: backward in two parts, I at once for the rank before, and W when there is time.
 
-On real ranks: mpirun -n 4 python zero_bubble.py. On simulated ones, in turns: without mpirun.
+On MPI ranks: mpirun -n 4 python zero_bubble.py. On simulated ranks, in turns: without mpirun.
 """
 
 import numpy as np
@@ -8,23 +8,20 @@ import numpy as np
 from minidist import Tensor
 from minidist.comm import Communicator, launch, print_in_order
 from minidist.models.gpt import GPT, GPTConfig
+from minidist.parallel.pipeline import Costs, Pipeline, gathered, simulate, timeline
 from minidist.parallel.pipeline.cut import ranges
-from minidist.parallel.pipeline.run.runtime import Pipeline
 from minidist.parallel.pipeline.schedules import make
-from minidist.parallel.pipeline.study.costs import Costs
-from minidist.parallel.pipeline.study.simulate import simulate
-from minidist.parallel.pipeline.study.timeline import gathered, timeline
 
 CONFIG = GPTConfig(layers=8, hidden=48, heads=4, positions=32, vocab=64)
-M, COUNT = 8, 8 * 4 * 32  # micro-batches; and tokens of all of them, by which sums are divided
+M, COUNT = 8, 8 * 4 * 32  # micro-batches; all their tokens, by which sums are divided
 TOKENS = np.random.default_rng(0).integers(0, CONFIG.vocab, (M, 4, 33))
 INPUTS, TARGETS = ([Tensor(x.copy()) for x in t] for t in (TOKENS[..., :-1], TOKENS[..., 1:]))
 
 
 def alone() -> tuple[GPT, float]:
-    """One process: gradients add up over the micro-batches, and so does the loss."""
+    """One process: add up the gradients and the losses of the micro-batches."""
     model, total = GPT(CONFIG, seed=0), 0.0
-    model.part_head()  # the tied embedding's two uses add up apart, as on two ranks
+    model.part_head()  # sum the tied embedding's two uses apart, as on two ranks
     for x, y in zip(INPUTS, TARGETS):
         loss = model.loss(x, y, "sum") / COUNT
         loss.backward()
@@ -34,7 +31,7 @@ def alone() -> tuple[GPT, float]:
 
 
 def build(comm: Communicator, name: str) -> Pipeline:
-    """In stages, by a schedule: zbv has two on each rank, and rank 0 the first and the last."""
+    """A pipeline by a schedule. With zbv a rank has two stages: rank 0 the first and the last."""
     schedule = make(name, comm.size, M)
     layers, mine = ranges(CONFIG.layers, schedule.stages), schedule.stages_of(comm.rank)
     model = GPT(CONFIG, seed=0, layers=[i for stage in mine for i in layers[stage]])
@@ -46,12 +43,12 @@ def build(comm: Communicator, name: str) -> Pipeline:
 
 def show(comm: Communicator, name: str, pipeline: Pipeline) -> None:
     lanes = gathered(comm, pipeline.executed)
-    layers = CONFIG.layers / pipeline.schedule.stages  # of a stage; each one's F, I and W take 1
-    foretold = simulate(pipeline.schedule, Costs(layers, layers, layers))
+    layers = CONFIG.layers / pipeline.schedule.stages  # of a stage; F, I and W of one take 1
+    predicted = simulate(pipeline.schedule, Costs(layers, layers, layers))
     if comm.rank == 0:
-        print(f"{name} foretold: {foretold.makespan:g} long, {foretold.bubble_ratio:.1%} over the "
-              f"ideal; {foretold.idle_fraction:.1%} of all time is idle, "
-              f"{max(foretold.span_bubble):g} within a rank's span\n{timeline(foretold.times)}\n"
+        print(f"{name} predicted: {predicted.makespan:g} long, {predicted.bubble_ratio:.1%} over "
+              f"the ideal; {predicted.idle_fraction:.1%} of all time is idle, "
+              f"{max(predicted.span_bubble):g} within a rank's span\n{timeline(predicted.times)}\n"
               f"{name} executed{' in turns' * (not comm.native)}\n{timeline(lanes)}")  # fmt: skip
 
 

@@ -1,11 +1,17 @@
-"""What a rank of a pipeline does: actions, and a schedule of them, which is data."""
+"""Actions and schedules: a schedule is data, one list of actions for each rank.
+
+The text of an action is read and written in this file as well; files of schedules are in text.py.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
+
+from ...errors import UserError
 
 FORWARD, INPUT, WEIGHT, BACKWARD = "F", "I", "W", "B"
 SEND_F, RECV_F, SEND_B, RECV_B = "SEND_F", "RECV_F", "SEND_B", "RECV_B"
@@ -13,17 +19,26 @@ COMPUTE = (FORWARD, INPUT, WEIGHT, BACKWARD)
 SENDS, RECEIVES = (SEND_F, SEND_B), (RECV_F, RECV_B)
 MESSAGES = (*SENDS, *RECEIVES)
 KINDS = (*COMPUTE, *MESSAGES)
-NEEDS = {FORWARD: RECV_F, INPUT: RECV_B, BACKWARD: RECV_B}  # the receive of what each takes
 OVERLAP = "OVERLAP_F_B"
 
 
 class Action(NamedTuple):
-    """One thing that a stage does for a micro-batch.
+    """One thing that a rank does: a stage, a kind and a micro-batch.
 
-    F is its forward; I the gradient by its input; W the gradients by its weights; B both, I then
-    W. SEND_F sends what F made to the next stage, RECV_F receives what the stage before has sent;
-    SEND_B sends what I or B made to the stage before, RECV_B receives what the next one has sent.
-    The stage is that of the rank which acts. Both sides name a message by its receive.
+    Computing:
+        F       the forward of the stage; the last stage computes the loss as well
+        I       the gradient with respect to the stage's input
+        W       the gradients with respect to the stage's weights
+        B       the full backward: I, then W
+    Messages:
+        SEND_F  send the output of F to the next stage
+        RECV_F  receive the input of F from the previous stage
+        SEND_B  send the gradient of I or B to the previous stage
+        RECV_B  receive the gradient of this stage's output from the next stage
+
+    `stage` is always a stage of the rank that acts. The sender and the receiver both name a message
+    by its receive: the message that `2SEND_F0` sends is `3RECV_F0`. needs.py says which actions
+    must be done before an action.
     """
 
     stage: int
@@ -32,18 +47,12 @@ class Action(NamedTuple):
 
     @property
     def parts(self) -> tuple[Action, ...]:
-        """What it consists of: itself."""
+        """The action itself; an Overlap has two parts."""
         return (self,)
 
     @property
-    def need(self) -> Action | None:
-        """The receive of what it takes from another stage, on whatever rank that is."""
-        stage, kind, i = self
-        return Action(stage, NEEDS[kind], i) if kind in NEEDS else None
-
-    @property
     def received(self) -> Action:
-        """The receive of what this send sends."""
+        """The receive that takes this send's message."""
         step, kind = (1, RECV_F) if self.kind == SEND_F else (-1, RECV_B)
         return Action(self.stage + step, kind, self.microbatch)
 
@@ -54,7 +63,7 @@ class Action(NamedTuple):
 
     @property
     def boundary(self) -> int:
-        """Between which stages this receive's message goes: 0 is between stages 0 and 1."""
+        """The boundary that this receive's message crosses: 0 is between stages 0 and 1."""
         return self.stage - (self.kind == RECV_F)
 
     def __str__(self) -> str:
@@ -84,11 +93,11 @@ Step = Action | Overlap
 
 @dataclass(frozen=True)
 class Schedule:
-    """For every rank, the list of what it does, in order.
+    """For every rank, the list of its steps in order.
 
-    orders[rank] are its steps. Stages are numbered as data flows; which rank has which, and how
-    many micro-batches there are, the orders tell. A schedule of computing alone is complete as
-    well: messages.with_messages() says when what is sent and received.
+    `orders[rank]` are the steps of a rank. Stages are numbered in the direction of the data. The
+    lists alone say which rank has which stage, and how many micro-batches there are. A schedule
+    without messages is complete as well: check/messages.py adds them.
 
     >>> Schedule.of([["0F0", "0B0"]]).microbatches
     1
@@ -100,8 +109,6 @@ class Schedule:
     @staticmethod
     def of(orders: Iterable[Iterable[Step | str]], name: str = "") -> Schedule:
         """A schedule of actions, or of their texts."""
-        from .text import parse
-
         steps = lambda order: tuple(parse(s) if isinstance(s, str) else s for s in order)
         return Schedule(tuple(steps(order) for order in orders), name)
 
@@ -110,12 +117,12 @@ class Schedule:
         return len(self.orders)
 
     def actions(self, rank: int) -> Iterator[Action]:
-        """A rank's actions one by one, those of an Overlap too."""
+        """A rank's actions one by one; an Overlap counts as two."""
         return (part for step in self.orders[rank] for part in step.parts)
 
     @cached_property
     def rank_of(self) -> dict[int, int]:
-        """The rank that has a stage, by the first of its actions."""
+        """The rank of each stage: the first rank that has an action of it."""
         found: dict[int, int] = {}
         for rank in range(self.ranks):
             for action in self.actions(rank):
@@ -124,7 +131,7 @@ class Schedule:
 
     @cached_property
     def stages(self) -> int:
-        """How many there are; the last one computes the loss."""
+        """The number of stages; the last one computes the loss."""
         return 1 + max(self.rank_of, default=-1)
 
     @cached_property
@@ -134,25 +141,91 @@ class Schedule:
 
     @cached_property
     def has_messages(self) -> bool:
-        """Whether it says what is sent and received, or computing alone."""
+        """Whether the lists contain sends and receives, or only computing."""
         return any(a.kind in MESSAGES for r in range(self.ranks) for a in self.actions(r))
 
     @cached_property
     def has_backward(self) -> bool:
-        """Whether it trains, or only evaluates."""
+        """Whether the schedule trains, or only evaluates."""
         kinds = BACKWARD, INPUT
         return any(a.kind in kinds for r in range(self.ranks) for a in self.actions(r))
 
     @cached_property
     def is_split(self) -> bool:
-        """Whether some weight gradients are computed on their own."""
+        """Whether some backwards are split into I and W."""
         return any(a.kind == WEIGHT for r in range(self.ranks) for a in self.actions(r))
 
     def stages_of(self, rank: int) -> list[int]:
         """This rank's stages (chunks of the model), ascending."""
         return [stage for stage, owner in self.rank_of.items() if owner == rank]
 
-    def crosses(self, stage: int) -> bool:
-        """Whether what `stage` makes goes to another rank: there is a next one, elsewhere."""
-        after = stage + 1
-        return after < self.stages and self.rank_of[stage] != self.rank_of[after]
+    def crosses(self, boundary: int) -> bool:
+        """Whether stages `boundary` and `boundary + 1` exist and are on different ranks.
+
+        Only then are there messages between the two stages.
+        """
+        ranks = self.rank_of.get(boundary), self.rank_of.get(boundary + 1)
+        return None not in ranks and ranks[0] != ranks[1]
+
+
+# The text of an action
+
+DIGITS = 6  # a larger stage or micro-batch is a mistake, and counting up to it would take minutes
+
+# [0-9], not \d: int("٣") is 3, so the text that is written would differ from the text that was read
+_ACTION = re.compile(r"(?P<stage>[0-9]+)(?P<kind>[A-Z][A-Z_]*)(?P<microbatch>[0-9]*)")
+_OVERLAP = re.compile(r"\((?P<forward>[^();]*);(?P<backward>[^();]*)\)\s*(?P<name>\w+)")
+LIKE = f"a cell looks like 0F3 (stage 0, F, micro-batch 3), 1SEND_F0 or (0F7;7B3){OVERLAP}"
+
+
+def parse(cell: str, where: str = "") -> Step:
+    """The action that a cell of a file says; blanks around it do not count.
+
+    Raises UserError for any other text. The error's message begins with `where`.
+
+    >>> parse(" 0F3 ")
+    Action(stage=0, kind='F', microbatch=3)
+    """
+    text = cell.strip()
+    pair = _OVERLAP.fullmatch(text)
+    return _parse_overlap(pair, where) if pair else _parse_action(text, where)
+
+
+def _parse_action(text: str, where: str) -> Action:
+    found = _ACTION.fullmatch(text)
+    if not found:
+        raise _error(where, text, LIKE + _separator(text))
+    if found["kind"] not in KINDS:
+        known = ", ".join(KINDS)
+        raise _error(where, text, f"{found['kind']} is not understood here, of {known}")
+    if not found["microbatch"]:
+        raise _error(where, text, f"the micro-batch is missing: {LIKE}")
+    numbers = (_number(found[part], where, text) for part in ("stage", "microbatch"))
+    return Action(next(numbers), found["kind"], next(numbers))
+
+
+def _parse_overlap(found: re.Match[str], where: str) -> Overlap:
+    if found["name"] != OVERLAP:
+        raise _error(where, found[0], f"{found['name']} is not understood here: {LIKE}")
+    parts = (_parse_action(found[part].strip(), where) for part in ("forward", "backward"))
+    pair = Overlap(*parts)
+    if (pair.forward.kind, pair.backward.kind) != (FORWARD, BACKWARD):
+        raise _error(where, found[0], f"what overlaps is an F, then a B: {LIKE}")
+    return pair
+
+
+def _number(digits: str, where: str, text: str) -> int:
+    if len(digits) > DIGITS:
+        raise _error(where, text, f"want a number of at most {DIGITS} digits")
+    if digits != str(int(digits)):
+        raise _error(where, text, f"want {int(digits)} for {digits}, without leading zeros")
+    return int(digits)
+
+
+def _separator(text: str) -> str:
+    return "; cells are joined by commas" if re.search(r"[;\t ]", text) else ""
+
+
+def _error(where: str, text: str, remedy: str) -> UserError:
+    shown = text if len(text) <= 40 else text[:40] + "…"
+    return UserError(f"{where}cell {shown!r}: {remedy}")

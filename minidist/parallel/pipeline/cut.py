@@ -1,4 +1,4 @@
-"""Cutting a model into stages by cost, so that the slowest rank is as fast as can be."""
+"""Cut a model into stages by cost, so that the slowest rank is as fast as possible."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ...nn import Sequential
 def balance(
     costs: Sequence[float], stages: int, rank_of: Mapping[int, int] | None = None
 ) -> list[int]:
-    """How many layers each stage gets: contiguous, none without one, the dearest stage cheapest.
+    """The number of layers of each stage: contiguous, at least one, the costliest stage cheapest.
 
-    Of all cuts with that maximum, the one whose stages differ least (by the sum of squares), and
-    of those one with the later stages larger: the earlier ones hold more micro-batches. What
-    counts is the maximum over the stages, by which a pipeline runs; an even split under-estimates
-    it (for layers that cost 1, 1, 1, 5, two a stage: 6 where 5 can be had).
+    A pipeline runs at the pace of its costliest stage. An equal number of layers does not minimise
+    it: if the layers cost 1, 1, 1 and 5, two layers a stage give 6, and 5 is possible. Among all
+    cuts with the least maximum, take the one whose stages differ least (by the sum of squares), and
+    among those one with larger later stages, because the earlier stages keep more micro-batches.
 
-    Where ranks have several stages (`rank_of` says which), a pipeline runs by its dearest rank:
-    from that cut, layers then move from stages of the dearest rank to others as long as this
-    makes it cheaper, or ranks and then stages more alike.
+    If ranks have several stages (`rank_of` says which), the pipeline runs at the pace of its
+    costliest rank. Then layers move, one by one, from stages of the costliest rank to others, as
+    long as that makes the costliest rank cheaper, or else the ranks and then the stages more equal.
 
     >>> balance([1, 1, 1, 5], 2)
     [3, 1]
@@ -41,7 +41,7 @@ def balance(
 
 
 def _even_out(split: list[int], sums: xp.ndarray, rank_of: Mapping[int, int]) -> list[int]:
-    """The split after the moves of one layer that each help most."""
+    """The split after moves of one layer, each the best one, until no move helps."""
     owners, sums = xp.array([rank_of[stage] for stage in range(len(split))]), sums / sums[-1]
 
     def loads(split: Sequence[int]) -> tuple[xp.ndarray, xp.ndarray]:
@@ -53,15 +53,15 @@ def _even_out(split: list[int], sums: xp.ndarray, rank_of: Mapping[int, int]) ->
         return *both, tuple(split)
 
     while True:
-        dearest = loads(split)[0].argmax()
-        best = min(_moves(split, xp.flatnonzero(owners == dearest)), key=price, default=split)
+        costliest = loads(split)[0].argmax()
+        best = min(_moves(split, xp.flatnonzero(owners == costliest)), key=price, default=split)
         if price(best)[:-1] >= price(split)[:-1]:
             return split
         split = best
 
 
 def _moves(split: Sequence[int], givers: Collection[int]) -> Iterator[list[int]]:
-    """Each split in which one of these stages has given a layer to another stage."""
+    """Every split in which one of the stages `givers` has given a layer to another stage."""
     for giver in givers:
         for taker in range(len(split)) if split[giver] > 1 else ():
             found = list(split)
@@ -71,7 +71,7 @@ def _moves(split: Sequence[int], givers: Collection[int]) -> Iterator[list[int]]
 
 
 def _cheapest(sums: xp.ndarray, stages: int, join: object) -> tuple[float, list[int]]:
-    """By dynamic programming: best[j], the price of the first j layers in so many stages."""
+    """Dynamic programming: best[j] is the least price of j layers in the stages so far."""
     n, starts = len(sums) - 1, []
     best = xp.full(n + 1, xp.inf)
     best[0] = 0
@@ -90,7 +90,7 @@ def _cheapest(sums: xp.ndarray, stages: int, join: object) -> tuple[float, list[
 
 
 def ranges(layers: int, stages: int, split: Sequence[int] | None = None) -> list[range]:
-    """The layers of each stage: as many as `split` says, or as evenly as can be.
+    """The layers of each stage: as many as `split` says, or as evenly as possible.
 
     >>> ranges(5, 2, [2, 3])
     [range(0, 2), range(2, 5)]
@@ -114,15 +114,16 @@ def _check(layers: int, stages: int) -> None:
 
 
 def cut(
-    model: Sequential, layers: Sequence[range], mine: Collection[int]
+    model: Sequential, layers: Sequence[range], own: Collection[int]
 ) -> tuple[Sequential, dict[int, Sequential]]:
-    """Of a Sequential, what the stages `mine` need, under the names of the whole; and the stages.
+    """Cut a Sequential: a module with the layers of this rank, and its stages by number.
 
-    layers: those of every stage, as `ranges` gives them; mine: schedule.stages_of(rank).
+    layers: the layers of every stage, as `ranges` gives them. own: this rank's stages, as
+    schedule.stages_of(rank) gives them. Parameters keep the names that they have in `model`.
     """
     if sum(map(len, layers)) != len(model):
         raise UserError(f"stages of {list(map(len, layers))} layers, of a model of {len(model)}")
     children = list(model.named_children())
     part = lambda stage: [children[k] for k in layers[stage]]
-    stages = {stage: Sequential(dict(part(stage))) for stage in sorted(mine)}
+    stages = {stage: Sequential(dict(part(stage))) for stage in sorted(own)}
     return Sequential(dict(child for stage in stages for child in part(stage))), stages

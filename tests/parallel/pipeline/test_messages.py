@@ -6,8 +6,8 @@ from support.schedule_cases import count, each_size, lines, naive, run_blocking,
 
 from minidist.parallel.pipeline.actions import COMPUTE, RECEIVES, SENDS
 from minidist.parallel.pipeline.check.messages import with_messages
-from minidist.parallel.pipeline.check.progress import Progress
 from minidist.parallel.pipeline.check.validate import ScheduleError, validate
+from minidist.parallel.pipeline.needs import Needs
 from minidist.parallel.pipeline.schedules import make
 
 # What they consist of
@@ -143,8 +143,8 @@ def test_what_gets_stuck_is_refused():
 @each_size
 def test_an_action_is_looked_at_a_few_times(size, monkeypatch):
     """Once when its turn comes, and once more for each thing that it waited for."""
-    seen, real = [], Progress.needs
-    monkeypatch.setattr(Progress, "needs", lambda self, a: seen.append(a) or real(self, a))
+    seen, real = [], Needs.of
+    monkeypatch.setattr(Needs, "of", lambda self, a: seen.append(a) or real(self, a))
     lowered = with_messages(make(*size))
     assert len(seen) <= 3 * count(lowered, COMPUTE)
     seen.clear()

@@ -99,7 +99,9 @@ def test_an_executor_that_sends_otherwise_is_seen(monkeypatch):
 
     def waits(self, action):
         message = action.received
-        self.comm.ssend(self.here.pop(message), self.rank_of[message.stage], runtime._tag(message))
+        self.comm.ssend(
+            self.buffers.pop(message), self.rank_of[message.stage], runtime._tag(message)
+        )
 
     schedule = make("1f1b", 3, 6)
     costs = [[1.0] * 3, [1.0] * 3, [1.0] * 3]

@@ -128,9 +128,9 @@ def forgets_tied(self):
 
 def stale_input(run, action, real=runtime.Run._forward):
     """A buffer used twice: the second micro-batch's input in place of the third's."""
-    for message, array in list(run.here.items()):
+    for message, array in list(run.buffers.items()):
         if message == (action.stage, "RECV_F", 2):
-            run.here[message] = np.roll(array, 1, 0)
+            run.buffers[message] = np.roll(array, 1, 0)
     real(run, action)
 
 

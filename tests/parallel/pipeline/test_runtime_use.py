@@ -115,7 +115,7 @@ def test_nothing_is_left_after_a_step():
         pipeline.watch = lambda run, action: runs.append(run) if not runs else None
         pipeline.step(xs, ys)
         run = runs[0]
-        return [run.graphs, run.deferred, run.here, run.receiving]
+        return [run.graphs, run.deferred, run.buffers, run.receiving]
 
     assert simulate(main, 2) == [[{}, {}, {}, {}]] * 2
 

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidist.errors import UserError
-from minidist.parallel.pipeline.actions import Action, Overlap, Schedule
+from minidist.parallel.pipeline.actions import KINDS, Action, Overlap, Schedule, parse
 from minidist.parallel.pipeline.schedules import NAMES, make
-from minidist.parallel.pipeline.text import KINDS, dumps, load, loads, parse, save
+from minidist.parallel.pipeline.text import dumps, load, loads, save
 
 
 @pytest.mark.parametrize(

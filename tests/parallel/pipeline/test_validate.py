@@ -7,11 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.schedule_cases import schedules
 
-from minidist.parallel.pipeline.actions import SENDS, Action, Overlap, Schedule
+from minidist.parallel.pipeline.actions import SENDS, Action, Overlap, Schedule, parse
 from minidist.parallel.pipeline.check.messages import with_messages
 from minidist.parallel.pipeline.check.validate import ScheduleError, validate
 from minidist.parallel.pipeline.schedules import NAMES, forward_only, make
-from minidist.parallel.pipeline.text import parse
 
 
 def edited(schedule, edit):

@@ -1,43 +1,30 @@
-"""Lowering: say in the ranks' lists when what is sent and received."""
+"""Messages: add the sends and receives to a schedule that lists only computing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
 
-from ..actions import (
-    BACKWARD,
-    FORWARD,
-    INPUT,
-    RECEIVES,
-    SEND_B,
-    SEND_F,
-    SENDS,
-    Action,
-    Schedule,
-    Step,
-)
-from .progress import Done, Progress
-
-SENT_BY = {FORWARD: SEND_F, INPUT: SEND_B, BACKWARD: SEND_B}
+from ..actions import MESSAGES, RECEIVES, SENDS, Action, Schedule, Step
+from ..needs import send_of
+from .dry_run import Done, DryRun
 
 
 def with_messages(schedule: Schedule) -> Schedule:
-    """A schedule of computing alone with its sends and receives; another one as it is.
+    """Add sends and receives to a schedule of computing alone; return any other one as it is.
 
-    All that happens is put in one order of time, where F, I and W take a unit and B two: a step
-    when it starts, what leaves its rank when it ends, as a send in that rank's list and a receive
-    in its neighbour's. Done one by one in that order, every step finds what it needs and every send
-    its receive; so they do in parallel, even with sends that block until they are received.
+    1. A dry run puts all computing steps in one order of time: F, I and W take one unit, B two.
+    2. When a step ends whose result another rank needs, its send goes into the list of its own rank
+       and the receive into the list of the neighbour. One by one in this order, every step finds
+       what it needs and every send its receive. So the lists also end in parallel, even with sends
+       that block until they are received.
+    3. Then each receive moves one computing step earlier. Posting a receive early makes nobody
+       wait, and the message travels while that step computes, straight into the receive's buffer (a
+       message that no receive expects is buffered by MPI and copied). The price: a rank holds the
+       receive's buffer for one step longer.
+    4. Every send stays directly after the step that makes its array, so channels keep their order.
 
-    Then each receive moves to before the computing step that precedes it. To post one earlier makes
-    nobody wait. Its message travels while that step computes, straight to where it is read (what
-    MPI does not expect it keeps in buffers of its own, and copies); in return the rank holds what
-    it receives for one step longer. A send follows the step that makes its array, and channels keep
-    their order.
-
-    Raises ScheduleError where the lists cannot be run to the end; whether the schedule is right
-    otherwise is validate's question.
+    Raises ScheduleError if the lists cannot be run to the end. All other rules are validate's.
 
     >>> lowered = with_messages(Schedule.of([["0F0"], ["1F0"]]))
     >>> [" ".join(map(str, order)) for order in lowered.orders]
@@ -46,20 +33,26 @@ def with_messages(schedule: Schedule) -> Schedule:
     if schedule.has_messages:
         return schedule
     lists: list[list[Step]] = [[] for _ in schedule.orders]
-    under_way: list[Done] = []  # by their ends
-    progress = Progress(schedule)
-    for done in progress.run():
+    under_way: list[Done] = []  # a heap: the earliest end first
+    dry_run = DryRun(schedule)
+    for done in dry_run.run():
         while under_way and under_way[0].end <= done.start:
-            _hand_over(schedule, heappop(under_way), lists)
+            _add_messages(schedule, heappop(under_way), lists)
         lists[done.rank].append(done.step)
         heappush(under_way, done)
-    progress.check_finished()
+    dry_run.check_finished()
     for done in sorted(under_way):
-        _hand_over(schedule, done, lists)
+        _add_messages(schedule, done, lists)
     return Schedule(tuple(_receive_early(steps) for steps in lists), schedule.name)
 
 
-def _hand_over(schedule: Schedule, done: Done, lists: list[list[Step]]) -> None:
+def without_messages(schedule: Schedule) -> Schedule:
+    """The same schedule of computing alone."""
+    kept = (tuple(step for step in order if step.kind not in MESSAGES) for order in schedule.orders)
+    return Schedule(tuple(kept), schedule.name)
+
+
+def _add_messages(schedule: Schedule, done: Done, lists: list[list[Step]]) -> None:
     for part in done.step.parts:
         for send, receive in message(schedule, part):
             lists[done.rank].append(send)
@@ -67,24 +60,22 @@ def _hand_over(schedule: Schedule, done: Done, lists: list[list[Step]]) -> None:
 
 
 def message(schedule: Schedule, action: Action) -> Iterator[tuple[Action, Action]]:
-    """The send and the receive of what an action makes; nothing where it stays on its rank."""
-    stage, kind, i = action
-    if kind in SENT_BY:
-        send, here = Action(stage, SENT_BY[kind], i), schedule.rank_of[stage]
-        if schedule.rank_of.get(send.received.stage, here) != here:
-            yield send, send.received
+    """The send and the receive of an action's result; nothing if the result stays on its rank."""
+    send = send_of(action)
+    if send is not None and schedule.crosses(send.received.boundary):
+        yield send, send.received
 
 
 def _receive_early(steps: Iterable[Step]) -> tuple[Step, ...]:
-    """Every receive before the computing step, and its sends, that come before it."""
+    """Move every receive to before the last computing step, and its sends, that precede it."""
     early: list[Step] = []
-    held: list[Step] = []  # the last computing step, and its sends
+    last: list[Step] = []  # the last computing step, and its sends
     for step in steps:
         if step.kind in RECEIVES:
             early.append(step)
             continue
         if step.kind not in SENDS:
-            early += held
-            held = []
-        held.append(step)
-    return (*early, *held)
+            early += last
+            last = []
+        last.append(step)
+    return (*early, *last)

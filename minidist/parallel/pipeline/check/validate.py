@@ -1,4 +1,4 @@
-"""The rules of a schedule: each is checked before a rank starts, and a breach names its place."""
+"""Validate a schedule: check every rule before a rank starts; an error names its place."""
 
 from __future__ import annotations
 
@@ -13,28 +13,21 @@ from ..actions import (
     INPUT,
     KINDS,
     RECEIVES,
-    RECV_B,
-    RECV_F,
-    SEND_B,
-    SEND_F,
     SENDS,
     WEIGHT,
     Action,
     Overlap,
     Schedule,
 )
+from ..needs import needs_in_list
+from .dry_run import DryRun, ScheduleError, place
 from .messages import message, with_messages
-from .progress import Progress, ScheduleError, place
 
 __all__ = ["ScheduleError", "validate"]
 
 Place = tuple[int, int]  # rank, step
 Channel = tuple[int, str]  # the receiving stage, and what receives
 FULL = [{FORWARD, BACKWARD}, {FORWARD, INPUT, WEIGHT}]
-BEFORE: dict[str, tuple[str, ...]] = {
-    FORWARD: (RECV_F,), INPUT: (FORWARD, RECV_B), BACKWARD: (FORWARD, RECV_B),
-    WEIGHT: (INPUT,), SEND_F: (FORWARD,), SEND_B: (INPUT, BACKWARD),
-}  # fmt: skip
 ASCENDING = {FORWARD: (FORWARD,), INPUT: (INPUT,), WEIGHT: (WEIGHT,), BACKWARD: (WEIGHT, INPUT)}
 REASONS = {
     FORWARD: "running statistics follow the order of F",
@@ -44,22 +37,24 @@ REASONS = {
 
 
 def validate(schedule: Schedule, max_live: int | None = None) -> Schedule:
-    """The schedule with its messages, ready to be run; ScheduleError if a rule is broken.
+    """Return the schedule with its messages, ready to be run; ScheduleError if a rule is broken.
 
     - Stages and micro-batches are numbered from 0 without holes, each stage is on one rank, and
       every rank has one.
-    - For each stage and micro-batch there is one F, and one B or one I and one W; without any
-      backward at all it is a schedule for evaluation. I and B come after F, and W after I.
-    - A stage takes micro-batches in ascending order: its F, its I and B, its W and B. Then it
-      adds the same numbers in the same order as accumulation without a pipeline.
-    - An array that another rank needs has one send, after what makes it, and one receive, before
-      what needs it; a channel's receives are in the order of its sends; nothing else is sent.
-    - The lists run to their end even with sends that block until they are received.
-    - With `max_live`, no rank holds the activations of more (stage, micro-batch) at once: from the
-      start of F to the end of B or W.
+    - For each stage and micro-batch there is one F, and one B or one I and one W. A schedule
+      without any backward is for evaluation.
+    - Everything that an action needs comes earlier in the list of its rank (needs.py).
+    - A stage takes the micro-batches in ascending order: in its F, in its I and B, in its W and B.
+      So it adds the same numbers in the same order as accumulation without a pipeline.
+    - An array that another rank needs has one send and one receive; the receives of a channel are
+      in the order of its sends; nothing else is sent.
+    - The lists run to their end even if every send blocks until it is received (the dry run; these
+      are the MPI standard's safe programs, section 3.5).
+    - With `max_live`, no rank keeps the activations of more (stage, micro-batch) pairs at once:
+      they live from the start of F to the end of B or W.
 
-    The error names rank, step (counted from 0, as in orders[rank]) and action. Its time grows as
-    the number of actions. (The rule on sends is the MPI standard's on safe programs, section 3.5.)
+    The error names the rank, the step (counted from 0, as in orders[rank]) and the action. The time
+    grows linearly with the number of actions.
     """
     rules = _Rules(schedule)
     rules.check_numbers()
@@ -69,15 +64,15 @@ def validate(schedule: Schedule, max_live: int | None = None) -> Schedule:
     rules.check_ascending()
     rules.check_live(max_live)
     complete = with_messages(schedule)
-    progress = Progress(complete)
-    for _ in progress.run():
+    dry_run = DryRun(complete)
+    for _ in dry_run.run():
         pass
-    progress.check_finished()
+    dry_run.check_finished()
     return complete
 
 
 class _Rules:
-    """The rules that need no run, and where every action is."""
+    """The rules that need no dry run, and the place of every action."""
 
     def __init__(self, schedule: Schedule):
         self.schedule, self.rank_of = schedule, schedule.rank_of
@@ -136,7 +131,7 @@ class _Rules:
                 )
 
     def check_each_once(self) -> None:
-        """What a stage does for a micro-batch is a forward, and a whole backward if it trains."""
+        """A stage does one forward for each micro-batch, and one whole backward if it trains."""
         full = FULL if self.trains else [{FORWARD}]
         for stage in range(self.schedule.stages):
             for i in range(self.schedule.microbatches):
@@ -159,7 +154,7 @@ class _Rules:
         return f"{found}: its backward is missing; want {b}, or {g} and {w}"
 
     def check_messages(self) -> None:
-        """What is sent and received is what other ranks need, once; channels keep their order."""
+        """Exactly the arrays that other ranks need are sent, once; channels keep their order."""
         if not self.schedule.has_messages:
             return
         expected: set[Action] = set()
@@ -181,7 +176,7 @@ class _Rules:
                 )
 
     def _superfluous(self, action: Action) -> str:
-        """Why there is no such message."""
+        """Why no such message exists."""
         stage = action.stage
         other = action.received.stage if action.kind in SENDS else action.source
         if other < 0:
@@ -209,9 +204,13 @@ class _Rules:
                     )
 
     def check_needs(self) -> None:
-        """What an action needs from its own rank comes in an earlier step."""
+        """What an action needs from its own rank comes in an earlier step.
+
+        An action that is in no list is skipped: check_each_once and check_messages have found
+        whatever is missing.
+        """
         for action, (_, number) in self.where.items():
-            for need in self._own_needs(action):
+            for need in needs_in_list(action):
                 if self.where.get(need, (0, -1))[1] >= number:
                     after = self.where[need][1]
                     how = "in the same step" if after == number else f"only at step {after}"
@@ -219,12 +218,8 @@ class _Rules:
                         f"{self._place(action)} needs {need}, which comes {how}: want it before"
                     )
 
-    def _own_needs(self, action: Action) -> list[Action]:
-        """Those that are not there need not be: all that must be, is."""
-        return [Action(action.stage, k, action.microbatch) for k in BEFORE.get(action.kind, ())]
-
     def check_ascending(self) -> None:
-        """A stage takes micro-batches in ascending order, in all that it does."""
+        """A stage takes the micro-batches in ascending order."""
         last: dict[tuple[int, str], Action] = {}
         for action in self.where:
             for way in ASCENDING.get(action.kind, ()):
@@ -238,7 +233,7 @@ class _Rules:
                 last[action.stage, way] = action
 
     def check_live(self, max_live: int | None) -> None:
-        """No rank holds more activations than it may."""
+        """No rank keeps the activations of more than `max_live` pairs (stage, micro-batch)."""
         if max_live is None or not self.trains:
             return
         for rank, order in enumerate(self.schedule.orders):

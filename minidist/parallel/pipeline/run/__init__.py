@@ -1,1 +1,1 @@
-"""Run a schedule on ranks, simulated or MPI."""
+"""Run a schedule on simulated or MPI ranks: the executor (runtime), and what it relies on."""

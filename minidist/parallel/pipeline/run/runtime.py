@@ -1,8 +1,16 @@
-"""The executor of schedules: it does what its rank's list says, on simulated ranks and on MPI.
+"""The executor: it carries out the list of one rank, on simulated ranks and on MPI alike.
 
-It knows nothing of GPipe or 1F1B. A receive is posted where the list says so and waited for where
-its message is needed; a send goes on beside what follows; what a micro-batch keeps for backward is
-held from its F, and freed by its B (in part by its I, the rest by its W).
+How it works, in five lines:
+1. Before a step, the executor waits for the message that the step needs. An earlier action of the
+   list has posted its receive.
+2. F runs the stage and keeps the tape's node of the output. In the last stage it computes the loss.
+3. B walks the tape back from that node. I walks only the way to the stage's input, and W the rest;
+   each frees what it has walked.
+4. An array that is made or received, and not yet used or sent, lies in `buffers` under the receive
+   of its message. A next stage on the same rank takes it from there.
+5. A send runs in the background. receipts.py knows when it has arrived and its array is free.
+
+The executor knows nothing of GPipe or 1F1B: the schedule alone says what comes when.
 """
 
 from __future__ import annotations
@@ -33,24 +41,27 @@ from ..actions import (
     Step,
 )
 from ..check.validate import validate
-from ..schedules.forward import forward_only
+from ..needs import receive_for
+from ..schedules.forward_only import forward_only
 from .receipts import Receipts, Sending
 from .shapes import Shapes
 from .tied import Tied
 
 Stage = Callable[[Tensor], Tensor]
-Around = Callable[[int], Any]  # of a micro-batch's number: a context for its forward
+Around = Callable[[int], Any]  # micro-batch number -> context manager for its forward
 Place = tuple[int, int]  # (stage, micro-batch)
 
 
 class Pipeline:
-    """This rank's stages of a model, and the schedule by which all ranks of `comm` run it.
+    """This rank's stages of a model, and the schedule by which all ranks of `comm` run them.
 
-    `stages` are this rank's, by number: each makes a Tensor of a Tensor. `module` holds their
-    parameters, whose names are those of the whole model; one that several ranks have is tied.
-    criterion(y, target) is the loss of what the last stage makes: a sum, divided by the global
-    count. All ranks of `comm` make it together and call its methods alike. Raises ScheduleError if
-    the schedule is not valid, ValueError if it is for other ranks or stages.
+    `stages` are the stages of this rank by number; each is a function from a Tensor to a Tensor.
+    `module` holds their parameters, under the names of the whole model; a parameter that several
+    ranks have is tied (tied.py). criterion(y, target) is the loss of the last stage's output y. It
+    is a sum over the micro-batch, and not a mean: the losses of the micro-batches are added.
+
+    All ranks of `comm` create the pipeline together and call the same methods in the same order.
+    Raises ScheduleError if the schedule is not valid, ValueError if it has other ranks or stages.
     """
 
     def __init__(
@@ -62,21 +73,22 @@ class Pipeline:
         _check(self.schedule, self.stages, comm)
         self.shapes = Shapes(module, self.stages, comm, self.schedule.rank_of)
         self.tied = Tied(module, comm)
-        self.gradients: Any = None  # its no_sync() is around all backwards but a stage's last
-        self.executed: list[tuple[Step, float, float]] = []  # the last run's, by comm.time()
-        self.watch: Callable[[Run, Action], None] | None = None  # told of each action done
-        self._forward: dict[int, tuple[Schedule, Receipts]] = {}
+        # Sums gradients over replicas; no_sync() is around all backwards but a stage's last one.
+        self.gradients: Any = None
+        self.executed: list[tuple[Step, float, float]] = []  # the last run: (step, start, end)
+        self.watch: Callable[[Run, Action], None] | None = None  # called after each action
+        self._evaluations: dict[int, tuple[Schedule, Receipts]] = {}  # by number of micro-batches
         self._receipts = Receipts(self.schedule, comm.rank)
 
     def step(
         self, inputs: Sequence[Tensor], targets: Sequence[Tensor], around: Around = nullcontext,
         scale: float = 1.0,
     ) -> float:  # fmt: skip
-        """Forward and backward of all micro-batches: the loss, on every rank; `grad` is added to.
+        """Forward, loss and backward of all micro-batches. Returns the loss, on every rank.
 
-        inputs and targets: one Tensor a micro-batch, the same on all ranks of `comm` (only the
-        first stage reads the inputs, only the last the targets; the others their shapes).
-        Gradients are those of loss · scale.
+        Adds the gradients of loss · scale to each parameter's `grad`. inputs and targets: one
+        Tensor for each micro-batch, the same on all ranks of `comm`. Only the first stage reads the
+        inputs and only the last one the targets; the other ranks need their shapes.
         """
         m = self.schedule.microbatches
         if not len(inputs) == len(targets) == m:
@@ -92,15 +104,15 @@ class Pipeline:
     def evaluate(
         self, inputs: Sequence[Tensor], targets: Sequence[Tensor], around: Around = nullcontext
     ) -> float:
-        """The loss of any number of micro-batches, on every rank; nothing is kept."""
-        return self._loss(self._run(*self._only_forward(len(inputs)), inputs, targets, around))
+        """The loss of any number of micro-batches, on every rank, without gradients."""
+        return self._loss(self._run(*self._evaluation(len(inputs)), inputs, targets, around))
 
     @no_grad()
     def forward(
         self, inputs: Sequence[Tensor], around: Around = nullcontext
     ) -> list[Tensor] | None:
-        """What the last stage makes of each micro-batch, on its rank; None on the others."""
-        run = self._run(*self._only_forward(len(inputs)), inputs, None, around)
+        """The last stage's output for each micro-batch, on its rank; None on the others."""
+        run = self._run(*self._evaluation(len(inputs)), inputs, None, around)
         return [run.outputs[i] for i in range(len(inputs))] if self.has_last else None
 
     @property
@@ -112,27 +124,32 @@ class Pipeline:
     def has_last(self) -> bool:
         return self.comm.rank == self.last
 
-    def _only_forward(self, m: int) -> tuple[Schedule, Receipts]:
-        if m not in self._forward:
+    def _evaluation(self, m: int) -> tuple[Schedule, Receipts]:
+        """The schedule of m micro-batches' forwards, with the stages where training has them."""
+        if m not in self._evaluations:
             placement = tuple(self.schedule.rank_of.values())
             schedule = validate(forward_only(placement, m))
-            self._forward[m] = schedule, Receipts(schedule, self.comm.rank)
-        return self._forward[m]
+            self._evaluations[m] = schedule, Receipts(schedule, self.comm.rank)
+        return self._evaluations[m]
 
-    def _run(self, schedule: Schedule, receipts: Receipts, *given: Any) -> Run:
-        run = Run(self, schedule, receipts, *given)
+    def _run(self, schedule: Schedule, receipts: Receipts, *data: Any) -> Run:
+        run = Run(self, schedule, receipts, *data)
         self.shapes.agree(run.inputs, run.around)
         self.executed = run.execute(schedule.orders[self.comm.rank])
         return run
 
     def _loss(self, run: Run) -> float:
-        """The micro-batches' losses added in their order, from the rank that has them."""
+        """Add the micro-batches' losses in ascending order, and broadcast the sum to all ranks."""
         total = xp.array([sum(run.losses[i] for i in sorted(run.losses))], xp.float64)
         return float(broadcast(self.comm, total, root=self.last, label="loss")[0])
 
 
 class Run:
-    """One pass through a rank's list, and all that is held meanwhile."""
+    """One pass through a rank's list, and everything that it keeps meanwhile.
+
+    In the shapes below, (b, …) is a stage's input and (b', …) its output for one micro-batch. For a
+    GPT both are (b, s, h), except the first stage's input: (b, s), the tokens.
+    """
 
     def __init__(
         self, pipeline: Pipeline, schedule: Schedule, receipts: Receipts, inputs: Sequence[Tensor],
@@ -141,21 +158,21 @@ class Run:
         self.pipeline, self.comm = pipeline, pipeline.comm
         self.rank_of, self.last = schedule.rank_of, schedule.stages - 1
         self.inputs, self.targets, self.scale, self.around = inputs, targets, scale, around
-        self.keeps = schedule.has_backward
+        self.trains = schedule.has_backward
         self.losses: dict[int, float] = {}
         self.outputs: dict[int, Tensor] = {}  # of the last stage, if there are no targets
         self.graphs: dict[Place, tuple[Node | None, Tensor]] = {}  # from F to B or I
         self.deferred: dict[Place, WeightBackward] = {}  # from I to W
-        self.here: dict[Action, xp.ndarray] = {}  # made or received, and not yet taken or sent
+        self.buffers: dict[Action, xp.ndarray] = {}  # made or received, and not yet used or sent
         self.receiving: dict[Action, Request] = {}
         self.sending = Sending(receipts)
 
     def execute(self, steps: Sequence[Step]) -> list[tuple[Step, float, float]]:
-        """Do them in order; returns the computing ones with their times."""
+        """Do the steps in order; return the computing steps with their start and end times."""
         done = []
         for step in steps:
             for action in step.parts:
-                self._arrive(action)
+                self._wait_for_message(action)
             start = self.comm.time()
             for action in step.parts:
                 HANDLERS[action.kind](self, action)
@@ -166,82 +183,102 @@ class Run:
         self.sending.finish()
         return done
 
-    def _arrive(self, action: Action) -> None:
-        """Wait for the message that an action needs, if it comes from another rank."""
-        need = action.need
-        if need is not None and need in self.receiving:
-            self.here[need] = self.receiving.pop(need).wait()
-            self.sending.proved(need, self.rank_of[need.source])
-
-    # Computing
+    # Computing: forward -> loss -> backward
 
     def _forward(self, action: Action) -> None:
+        """F: run the stage; the last stage goes on to the loss."""
         stage, _, i = action
-        x = Tensor.of(self.here.pop(Action(stage, RECV_F, i))) if stage else self.inputs[i]
-        if stage and self.keeps:
-            x.requires_grad_()
+        x = self._input(stage, i)  # (b, …)
         with self.around(i):
-            y = self.pipeline.stages[stage](x)
+            y = self.pipeline.stages[stage](x)  # (b', …)
             if stage == self.last and self.targets is not None:
-                y = self.pipeline.criterion(y, self.targets[i])
+                y = self.pipeline.criterion(y, self.targets[i])  # ()
                 self.losses[i] = y.item()
-        if self.keeps:
+        if self.trains:
             self.graphs[stage, i] = source(y), x
-            if stage == self.last:
-                self.here[Action(stage, RECV_B, i)] = xp.full_like(y.data, self.scale)
+            if stage == self.last:  # the backward begins with d(loss · scale)/d(loss)
+                self.buffers[Action(stage, RECV_B, i)] = xp.full_like(y.data, self.scale)  # ()
         if stage < self.last:
-            self.here[Action(stage + 1, RECV_F, i)] = y.data
+            self.buffers[Action(stage + 1, RECV_F, i)] = y.data
         elif self.targets is None:
             self.outputs[i] = y
 
-    def _backward(self, action: Action) -> None:
-        stage, kind, i = action
-        (node, x), g = self.graphs.pop((stage, i)), self.here.pop(Action(stage, RECV_B, i))
-        if node is not None and kind == BACKWARD:
-            with self._sync(i):
-                walk_back([(node, g)])
-        elif node is not None:
-            self.deferred[stage, i] = backward_input(node, g, [x] if stage else [])
-        self._hand_back(stage, i, x)
+    def _input(self, stage: int, i: int) -> Tensor:
+        if stage == 0:
+            return self.inputs[i]
+        x = Tensor.of(self.buffers.pop(Action(stage, RECV_F, i)))
+        return x.requires_grad_() if self.trains else x
 
-    def _weight(self, action: Action) -> None:
+    def _backward(self, action: Action) -> None:
+        """B: the gradients of the input and of the weights."""
+        stage, _, i = action
+        node, x = self.graphs.pop((stage, i))
+        g = self.buffers.pop(Action(stage, RECV_B, i))  # (b', …), or () at the last stage
+        if node is not None:  # None: nothing in this stage needs a gradient
+            with self._sync_if_last(i):
+                walk_back([(node, g)])
+        self._pass_gradient(stage, i, x)
+
+    def _input_gradient(self, action: Action) -> None:
+        """I: the gradient of the input; what W needs is deferred."""
+        stage, _, i = action
+        node, x = self.graphs.pop((stage, i))
+        g = self.buffers.pop(Action(stage, RECV_B, i))  # (b', …), or () at the last stage
+        if node is not None:
+            self.deferred[stage, i] = backward_input(node, g, [x] if stage else [])
+        self._pass_gradient(stage, i, x)
+
+    def _weight_gradients(self, action: Action) -> None:
+        """W: the gradients of the weights."""
         stage, _, i = action
         if (stage, i) in self.deferred:
-            with self._sync(i):
+            with self._sync_if_last(i):
                 self.deferred.pop((stage, i)).backward()
 
-    def _hand_back(self, stage: int, i: int, x: Tensor) -> None:
-        """The gradient by a stage's input, to the stage before."""
-        if stage:
-            g = xp.zeros_like(x.data) if x.grad is None else x.grad.data
-            self.here[Action(stage - 1, RECV_B, i)] = g
+    def _pass_gradient(self, stage: int, i: int, x: Tensor) -> None:
+        """Leave the gradient of a stage's input for the stage before."""
+        if stage > 0:
+            g = xp.zeros_like(x.data) if x.grad is None else x.grad.data  # (b, …)
+            self.buffers[Action(stage - 1, RECV_B, i)] = g
 
-    def _sync(self, i: int) -> Any:
-        """Gradients are complete, and may be summed over replicas, in a stage's last backward."""
+    def _sync_if_last(self, i: int) -> Any:
+        """Sum gradients over replicas in the last backward only: then they are complete."""
         gradients = self.pipeline.gradients
         is_last = gradients is None or i == len(self.inputs) - 1
         return nullcontext() if is_last else gradients.no_sync()
 
-    # Messages: those of a channel (a boundary, one way) are taken in the order of their sends
+    # Messages: the receives of a channel (boundary and direction) are in the order of its sends
+
+    def _wait_for_message(self, action: Action) -> None:
+        """Wait for the message that an action needs, if it comes from another rank."""
+        message = receive_for(action)
+        if message is not None and message in self.receiving:
+            self.buffers[message] = self.receiving.pop(message).wait()
+            self.sending.message_came(message, self.rank_of[message.source])
 
     def _send(self, action: Action) -> None:
+        """SEND_F and SEND_B: start the send."""
         message = action.received
-        array, dest = xp.ascontiguousarray(self.here.pop(message)), self.rank_of[message.stage]
+        # A non-contiguous buffer would send the wrong bytes.
+        array, dest = xp.ascontiguousarray(self.buffers.pop(message)), self.rank_of[message.stage]
         self.sending.add(message, dest, self.comm.isend(array, dest, _tag(message)))
 
     def _receive(self, action: Action) -> None:
+        """RECV_F and RECV_B: post the receive."""
         out = self.pipeline.shapes.empty(action.boundary, self.inputs[action.microbatch])
         source = self.rank_of[action.source]
         self.receiving[action] = self.comm.irecv(out, source, _tag(action))
 
 
 HANDLERS: dict[str, Callable[[Run, Action], None]] = {
-    FORWARD: Run._forward, BACKWARD: Run._backward, INPUT: Run._backward, WEIGHT: Run._weight,
+    FORWARD: Run._forward, BACKWARD: Run._backward,
+    INPUT: Run._input_gradient, WEIGHT: Run._weight_gradients,
     **dict.fromkeys(SENDS, Run._send), **dict.fromkeys(RECEIVES, Run._receive),
 }  # fmt: skip
 
 
 def _tag(message: Action) -> int:
+    """The tag of a channel: two for each boundary, one in each direction."""
     return 2 * message.boundary + (message.kind == RECV_B)
 
 

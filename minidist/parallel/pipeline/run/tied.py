@@ -1,4 +1,8 @@
-"""Tied parameters: one that several stages have is one parameter, whose gradients are summed."""
+"""Tied parameters: copies on several ranks count as one parameter, so their gradients are summed.
+
+A GPT's token embedding is such a parameter: the first stage looks tokens up in it, and the last one
+computes logits with it.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +18,20 @@ from ...data.synchronize import gradient, unpack
 class Tied:
     """The parameters of `module` whose names other ranks of `comm` have too.
 
-    All ranks make it together. Copies must begin equal, as they do where first values depend on
-    the name; with equal gradients and optimisers they stay so.
+    All ranks create it together. Copies must start equal, as they do if first values depend on the
+    name only; with equal gradients and equal optimisers they stay equal.
     """
 
     def __init__(self, module: Module, comm: Communicator):
         self.groups: list[tuple[Communicator, list[Parameter]]] = []
-        self.counted: list[Parameter] = []  # that a rank before this one has: for global norms
-        mine = dict(module.named_parameters())
-        self.names = set(mine)  # of all stages together
+        # Copies that a lower rank has too: global norms count only the lowest rank's copy
+        self.counted: list[Parameter] = []
+        own = dict(module.named_parameters())
+        self.names = set(own)  # parameter names of all stages together
         if comm.size == 1:
             return
         owners: dict[str, list[int]] = {}
-        for rank, text in enumerate(all_gather_bytes(comm, json.dumps(list(mine)).encode())):
+        for rank, text in enumerate(all_gather_bytes(comm, json.dumps(list(own)).encode())):
             for name in json.loads(text):
                 owners.setdefault(name, []).append(rank)
         self.names |= owners.keys()
@@ -35,11 +40,11 @@ class Tied:
             group = comm.split(0 if comm.rank in ranks else None)
             if group is not None:
                 names = sorted(name for name, r in owners.items() if tuple(r) == ranks)
-                self.groups.append((group, [mine[name] for name in names]))
-                self.counted += [mine[name] for name in names if comm.rank != ranks[0]]
+                self.groups.append((group, [own[name] for name in names]))
+                self.counted += [own[name] for name in names if comm.rank != ranks[0]]
 
     def sum_gradients(self) -> None:
-        """Sum what backward left in each copy: after the last micro-batch, once."""
+        """Sum the copies' gradients: once, after the last micro-batch."""
         for group, params in self.groups:
             for p in params:
                 g = gradient(p)

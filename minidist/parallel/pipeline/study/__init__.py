@@ -1,1 +1,1 @@
-"""Study a schedule without running it: simulate, draw, report."""
+"""Study a schedule without running it: simulate its times, draw them, report them as text."""

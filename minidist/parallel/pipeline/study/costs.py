@@ -1,4 +1,4 @@
-"""What a step of a pipeline costs: time a stage and kind, bytes a boundary."""
+"""The cost of a step: a time for each stage and kind; and numbers given once or for each stage."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ PerStage = float | Sequence[float]  # one number for all, or one for each
 
 @dataclass(frozen=True)
 class Costs:
-    """How long a stage computes for a micro-batch: one number, or one for every stage.
+    """How long a stage computes for one micro-batch: one number, or one for every stage.
 
-    `input` is I's time and `weight` W's; B takes both. An Overlap takes `overlap`, or what its two
-    parts take one after the other. In any unit of time; Fractions keep every sum exact.
+    `input` is the time of I and `weight` the time of W; B takes both. An Overlap takes `overlap`,
+    or the times of its two parts one after the other. Any unit of time will do; Fractions keep
+    every sum exact.
     """
 
     forward: PerStage = 1
@@ -27,7 +28,7 @@ class Costs:
     def of(self, step: Step) -> float:
         """The time of one step.
 
-        >>> from .actions import Action
+        >>> from minidist.parallel.pipeline import Action
         >>> Costs(1, 2, weight=[1, 5]).of(Action(1, "B", 0))
         7
         """

@@ -49,13 +49,14 @@ class Box(NamedTuple):
 
 
 def boxes(simulated: Simulated) -> Iterator[Box]:
-    """What is drawn: an Overlap as two boxes, its forward over its backward."""
+    """The boxes of the picture. An Overlap is two boxes, its forward above its backward."""
     for rank, times in enumerate(simulated.times):
         chunk = {stage: n for n, stage in enumerate(simulated.schedule.stages_of(rank))}
         for step, start, end in times:
-            halves = ((0.1, 0.4), (0.5, 0.4)) if isinstance(step, Overlap) else ((0.1, 0.8),)
-            for (stage, kind, microbatch), half in zip(step.parts, halves):
-                yield Box(rank, start, end, kind, chunk[stage], microbatch, *half)
+            # (bottom, height) of each part, as shares of the lane
+            bands = ((0.1, 0.4), (0.5, 0.4)) if isinstance(step, Overlap) else ((0.1, 0.8),)
+            for (stage, kind, microbatch), band in zip(step.parts, bands):
+                yield Box(rank, start, end, kind, chunk[stage], microbatch, *band)
 
 
 def draw(simulated: Simulated, path: str | PathLike[str]) -> None:
@@ -102,14 +103,14 @@ def _figure(simulated: Simulated) -> Figure:
 
 
 def _width(simulated: Simulated, every: Iterable[Box]) -> float:
-    """So that the shortest step has room for its number."""
+    """Inches of the lanes: enough that the shortest step has room for its number."""
     shortest = min((b.end - b.start for b in every if b.end > b.start), default=1)
     least, most = WIDTHS
     return min(most, max(least, CELL * simulated.makespan / shortest))
 
 
 def _left(simulated: Simulated) -> float:
-    """Inches for the names of the lanes."""
+    """Inches left of the lanes, for their names."""
     longest = max(len(_name(simulated, rank)) for rank in range(len(simulated.times)))
     return 0.3 + longest * FONT * 0.62 / 72
 
@@ -147,7 +148,7 @@ def _fill(axes: Axes, simulated: Simulated, every: Iterable[Box]) -> None:
 
 
 def _number(axes: Axes, every: Iterable[Box], points: float) -> None:
-    """Micro-batches, as large as the shortest box of their width allows, or not at all."""
+    """Write each micro-batch's number into its box, as large as fits, or not at all."""
     chunks, digits = _chunks(every), len(str(max((b.microbatch for b in every), default=0)))
     for box in every:
         tall = LANE * 72 * box.height * 0.8

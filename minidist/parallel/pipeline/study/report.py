@@ -1,21 +1,15 @@
-"""What `minidist schedule` says: a schedule's simulation in words."""
+"""The text that `minidist schedule` prints: a simulated schedule as a table, totals, a timeline."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from io import StringIO
 
-from ..actions import MESSAGES, Schedule
+from ..actions import SEND_B, SEND_F, Schedule
 from .simulate import Simulated
 from .timeline import timeline, timeline_width
 
 COLUMNS = ("rank", "stages", "work", "idle", "span", "peak chunks", "micro-batches", "messages")
-
-
-def without_messages(schedule: Schedule) -> Schedule:
-    """Its computing alone."""
-    kept = (tuple(step for step in order if step.kind not in MESSAGES) for order in schedule.orders)
-    return Schedule(tuple(kept), schedule.name)
 
 
 def report(simulated: Simulated, width: int) -> str:
@@ -32,7 +26,7 @@ def _title(schedule: Schedule) -> str:
 
 
 def _table(simulated: Simulated) -> str:
-    """One row a rank."""
+    """One row for each rank."""
     from rich.console import Console
     from rich.table import Table
 
@@ -63,14 +57,14 @@ def _totals(simulated: Simulated) -> Iterator[str]:
     yield f"          {simulated.bubble_ratio:.2%} of the ideal time"
     inside = _number(max(simulated.span_bubble, default=0))
     yield f"          {inside} at most between a rank's first step and its last"
-    kinds = {kind: sum(sent[kind] for sent in simulated.sent) for kind in ("SEND_F", "SEND_B")}
+    kinds = {kind: sum(sent[kind] for sent in simulated.sent) for kind in (SEND_F, SEND_B)}
     each = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-    size = f", {simulated.bytes:,.0f} bytes" if simulated.bytes else ""  # nothing said of it: 0
+    size = f", {simulated.bytes:,.0f} bytes" if simulated.bytes else ""  # 0: no size was given
     yield f"messages  {simulated.messages} ({each}){size}"
 
 
 def _number(value: float) -> str:
-    """Without what rounding left behind a difference of times."""
+    """Nine decimals, which hides the rounding errors of differences of times."""
     return f"{round(value, 9):.6g}"
 
 

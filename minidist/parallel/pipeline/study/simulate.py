@@ -1,4 +1,15 @@
-"""What a schedule will take, exactly: times, bubbles, live activations and messages."""
+"""Simulate a schedule: its times, bubbles, live activations and messages, without running it.
+
+How it works, in five lines:
+1. Each rank walks its list as far as it can. Computing takes time (Costs), posting a message none.
+2. A step that waits for a message stops its rank's walk.
+3. When both sides have posted a message, it may start; the wire is a heap of such messages.
+4. The earliest message of the heap is carried on the virtual clock (comm.Clock), and its receiver
+   walks on from there.
+5. The rest is arithmetic on the starts and ends of the steps: class Simulated.
+
+(`minidist.comm.simulate` is another thing: it runs a program on simulated ranks.)
+"""
 
 from __future__ import annotations
 
@@ -23,6 +34,8 @@ from ..actions import (
     Schedule,
     Step,
 )
+from ..check.messages import with_messages
+from ..needs import receive_for
 from .costs import UNIT, Costs, PerStage, at, check_each
 
 
@@ -38,23 +51,22 @@ def simulate(
     schedule: Schedule, costs: Costs = UNIT, alpha: float = 0, beta: float = 0,
     nbytes: PerStage = 0,
 ) -> Simulated:  # fmt: skip
-    """Foretell what a valid schedule takes, on the terms of the virtual clock (comm.Clock).
+    """Predict the times of a valid schedule, on the terms of the virtual clock (comm.Clock).
 
-    A message of n bytes takes α + β·n once both sides have called and their ports are free;
-    `nbytes` is what a micro-batch sends over a boundary between stages: one number, or one for
-    each. To start a send or a receive takes a rank no time: what waits is a step for what it
-    needs, and the end of the list for what was sent. A neighbour on the same rank is handed its
-    arrays at once. A schedule of computing alone gets its messages (messages.with_messages).
+    A message of n bytes takes α + β·n, once both sides have called and their ports are free.
+    `nbytes` is the size of a micro-batch's message at a boundary between stages: one number, or one
+    for each boundary. Starting a send or a receive takes no time. A step waits for the message that
+    it needs, and the end of the list waits for all sends. Between two stages on the same rank
+    nothing is sent and nothing waits. A schedule of computing alone gets its messages first.
 
-    Raises UserError for wrong costs, and where a schedule gets stuck, which a valid one cannot.
+    Raises UserError for wrong costs, and if the schedule gets stuck, which a valid one cannot.
 
     >>> simulate(Schedule.of([["0F0", "0B0"]]), Costs(input=2)).makespan
     4
     """
-    if not schedule.has_messages:
-        from ..check.messages import with_messages
-
-        schedule = with_messages(schedule)
+    schedule = with_messages(schedule)
+    if len(schedule.rank_of) < schedule.stages:
+        raise UserError("this schedule lacks a stage: validate() says which")
     costs.check(schedule.stages)
     check_each("nbytes", nbytes, schedule.stages - 1, "boundaries")
     for name, value in (("alpha", alpha), ("beta", beta)):
@@ -67,11 +79,11 @@ def simulate(
 
 @dataclass(frozen=True)
 class Simulated:
-    """When every step of a schedule is done, and what follows from that.
+    """The times of all steps of a schedule, and the figures that follow from them.
 
-    Lists have one entry a rank: `times[rank]` are the steps it computes; `ends[rank]` is when it is
-    done, its sends included; `sent[rank]` counts its messages by kind; `sent_bytes[rank]` adds up
-    their bytes. `schedule` is the one that ran, messages included.
+    Each list has one entry for each rank: `times[rank]` are the steps that it computes, with their
+    times; `ends[rank]` is when it is done, its sends included; `sent[rank]` counts its messages by
+    kind; `sent_bytes[rank]` is their size. `schedule` includes the messages.
     """
 
     schedule: Schedule
@@ -83,12 +95,12 @@ class Simulated:
 
     @property
     def makespan(self) -> float:
-        """When the last rank is done."""
+        """The time when the last rank is done."""
         return max(self.ends, default=0)
 
     @cached_property
     def work(self) -> list[float]:
-        """Time that a rank computes."""
+        """The time that each rank computes."""
         return [sum(self.costs.of(timed.step) for timed in times) for times in self.times]
 
     @property
@@ -98,17 +110,17 @@ class Simulated:
 
     @property
     def idle(self) -> list[float]:
-        """Time up to the makespan that a rank does not compute."""
+        """The time up to the makespan that each rank does not compute."""
         return [self.makespan - work for work in self.work]
 
     @property
     def span(self) -> list[float]:
-        """From the start of a rank's first step to the end of its last."""
+        """The time from the start of each rank's first step to the end of its last."""
         return [times[-1].end - times[0].start if times else 0 for times in self.times]
 
     @property
     def span_bubble(self) -> list[float]:
-        """Idle time inside the span: the one that is 0 in a "zero bubble" schedule."""
+        """Idle time inside each rank's span: "zero bubble" schedules are named for a 0 in it."""
         return [span - work for span, work in zip(self.span, self.work)]
 
     @property
@@ -123,10 +135,10 @@ class Simulated:
         return self.makespan / self.ideal - 1 if self.ideal else 0
 
     def peak_live(self, held_after_input: float = 1) -> list[float]:
-        """How many activations a rank holds at most, in chunks: pairs (stage, micro-batch).
+        """The most activations that each rank keeps at once, in pairs (stage, micro-batch).
 
-        One lives from the start of its F to the end of its B or W; `held_after_input` is the share
-        of it that is kept for W when I is done.
+        An activation lives from the start of its F to the end of its B or W. `held_after_input` is
+        the share of it that W still needs when I is done.
         """
         part = {FORWARD: 1, INPUT: held_after_input - 1, WEIGHT: -held_after_input, BACKWARD: -1}
         lives = lambda rank: (part.get(action.kind, 0) for action in self.schedule.actions(rank))
@@ -134,26 +146,26 @@ class Simulated:
         return [max(accumulate(lives(rank), initial=0)) for rank in ranks]
 
     def peak_microbatches(self, held_after_input: float = 1) -> list[float]:
-        """The same in micro-batches of all that a rank has: chunks over its number of stages."""
+        """`peak_live` in whole micro-batches: divided by the number of the rank's stages."""
         chunks = (len(self.schedule.stages_of(rank)) or 1 for rank in range(self.schedule.ranks))
         return [peak / n for peak, n in zip(self.peak_live(held_after_input), chunks)]
 
     @property
     def messages(self) -> int:
-        """How many all ranks send."""
+        """The number of messages of all ranks."""
         return sum(sent.total() for sent in self.sent)
 
     @property
     def bytes(self) -> float:
-        """How much all ranks send."""
+        """The bytes of all messages of all ranks."""
         return sum(self.sent_bytes)
 
 
-class _Half(NamedTuple):
-    """One side's call of a message."""
+class _Call(NamedTuple):
+    """The sender's or the receiver's call for one message."""
 
     is_send: bool
-    message: Action  # as its receiver names it
+    message: Action  # named by its receive
     time: float
     number: int
 
@@ -161,8 +173,9 @@ class _Half(NamedTuple):
 class _Run:
     """Ranks walk their lists as far as they can; then the next message lets its receiver go on.
 
-    Messages start in the order of time, source and posting. Whoever waits does so for one that has
-    yet to start: what it will post then cannot start before, so the first in the heap is the next.
+    Messages start in the order of time, source and posting. The first one in the heap really is the
+    next one: a rank that waits posts nothing before the message that it waits for has arrived, and
+    that message has not even started.
     """
 
     def __init__(self, schedule: Schedule, costs: Costs, clock: Clock, nbytes: PerStage):
@@ -177,10 +190,10 @@ class _Run:
         self.sent: list[Counter[str]] = [Counter() for _ in ranks]
         self.sent_bytes: list[float] = [0 for _ in ranks]
         self.posted = 0
-        self.channels: dict[tuple[int, str], deque[_Half]] = defaultdict(deque)
+        self.channels: dict[tuple[int, str], deque[_Call]] = defaultdict(deque)
         self.wire: list[tuple[float, int, int, Action]] = []  # start, source, number, message
         self.arrived: dict[Action, float] = {}
-        self.known: dict[tuple[int, str], float] = {}  # costs
+        self.known: dict[tuple[int, str], float] = {}  # the cost of each (stage, kind)
 
     def to_the_end(self) -> None:
         for rank in range(len(self.left)):
@@ -195,7 +208,7 @@ class _Run:
             left.popleft()
 
     def _do(self, rank: int, step: Step) -> bool:
-        """Do it, unless something that it needs has not arrived."""
+        """Do a step, unless a message that it needs has not arrived; return whether it was done."""
         if isinstance(step, Action) and step.kind in MESSAGES:
             self._post(rank, step)
             return True
@@ -209,9 +222,9 @@ class _Run:
         return True
 
     def _needed(self, part: Action) -> Action | None:
-        """The message without which it cannot start."""
-        need = part.need
-        return need if need is not None and self.crosses[need.boundary] else None
+        """The message without which an action cannot start."""
+        receive = receive_for(part)
+        return receive if receive is not None and self.crosses[receive.boundary] else None
 
     def _cost(self, step: Step) -> float:
         if isinstance(step, Overlap):
@@ -222,21 +235,21 @@ class _Run:
         return self.known[key]
 
     def _post(self, rank: int, action: Action) -> None:
-        """Join with the other side if it has called, else wait in line for it."""
+        """Start the message if the other side has called for it; else put this call in line."""
         is_send = action.kind in SENDS
         message = action.received if is_send else action
         self.posted += 1
-        mine = _Half(is_send, message, self.now[rank], self.posted)
+        call = _Call(is_send, message, self.now[rank], self.posted)
         if is_send:
             self.sent[rank][action.kind] += 1
             self.sent_bytes[rank] += at(self.nbytes, message.boundary)
         line = self.channels[message.stage, message.kind]
         if line and line[0].is_send != is_send:
-            self._join(line.popleft(), mine)
+            self._start(line.popleft(), call)
         else:
-            line.append(mine)
+            line.append(call)
 
-    def _join(self, first: _Half, second: _Half) -> None:
+    def _start(self, first: _Call, second: _Call) -> None:
         send, receive = (first, second) if first.is_send else (second, first)
         if send.message != receive.message:
             raise UserError(
@@ -257,9 +270,9 @@ class _Run:
 
     def _check_finished(self) -> None:
         waits = [f"rank {rank} at {left[0]}" for rank, left in enumerate(self.left) if left]
-        halves = [half for line in self.channels.values() for half in line]
+        calls = [call for line in self.channels.values() for call in line]
         alone = [
-            f"{half.message} is only {'sent' if half.is_send else 'received'}" for half in halves
+            f"{call.message} is only {'sent' if call.is_send else 'received'}" for call in calls
         ]
         if waits or alone:
             raise UserError(

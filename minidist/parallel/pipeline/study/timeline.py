@@ -1,4 +1,4 @@
-"""A pipeline in a terminal: one line a rank, each step as wide as it is long."""
+"""A timeline in a terminal: one line for each rank, each step as wide as its time."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 
 from ....comm import Communicator, all_gather_bytes
-from ..actions import Step
-from ..text import parse
+from ..actions import Step, parse
 
 Times = Sequence[tuple[Step, float, float]]  # a rank's steps: (step, start, end)
 
@@ -15,11 +14,11 @@ Times = Sequence[tuple[Step, float, float]]  # a rank's steps: (step, start, end
 def timeline(times: Sequence[Times], width: int = 100) -> str:
     """The steps of all ranks, simulated or executed; no line is longer than `width`.
 
-    A step begins with its letter and micro-batch, cut to its width, and with its stage before them
-    if ranks have several and all steps have room for it; · is idle. The shortest step has a whole
-    number of columns, if the width allows it: then steps of equal time are equally wide.
+    A step begins with its letter and micro-batch, cut to its width. The stage stands before them if
+    ranks have several stages and all steps have room for it. A · is idle time. The shortest step
+    has a whole number of columns, if the width allows it, so that equal times are equally wide.
 
-    >>> from .actions import Action
+    >>> from minidist.parallel.pipeline import Action
     >>> print(timeline([[(Action(0, "F", 0), 0, 1), (Action(0, "B", 0), 4, 6)]], width=24))
     rank 0 F0······B0──
     """
@@ -31,12 +30,12 @@ def timeline(times: Sequence[Times], width: int = 100) -> str:
 
 
 def gathered(comm: Communicator, times: Times) -> list[Times]:
-    """The executed steps of all ranks, on every rank, their times from the first start on.
+    """Gather the executed steps of all ranks on every rank; times count from the first start.
 
-    All ranks call it; their clocks must be one, as on one machine.
+    All ranks call it. They must share one clock, as ranks on one machine do.
     """
-    mine = json.dumps([(str(step), start, end) for step, start, end in times])
-    lanes = [json.loads(text) for text in all_gather_bytes(comm, mine.encode())]
+    own = json.dumps([(str(step), start, end) for step, start, end in times])
+    lanes = [json.loads(text) for text in all_gather_bytes(comm, own.encode())]
     zero = min((lane[0][1] for lane in lanes if lane), default=0)
     return [
         [(parse(text), start - zero, end - zero) for text, start, end in lane] for lane in lanes
@@ -44,7 +43,7 @@ def gathered(comm: Communicator, times: Times) -> list[Times]:
 
 
 def timeline_width(times: Sequence[Times]) -> int:
-    """The least width at which every step tells its letter and micro-batch."""
+    """The least width at which every step shows its letter and micro-batch."""
     shortest = _shortest(times)
     steps = [(end - start, len(_label(step))) for lane in times for step, start, end in lane]
     columns = [-(-size * shortest // length) for length, size in steps if length > 0]
@@ -53,7 +52,7 @@ def timeline_width(times: Sequence[Times]) -> int:
 
 
 def _scale(times: Sequence[Times], room: int) -> float:
-    """Columns a unit of time."""
+    """Columns for one unit of time."""
     end, shortest = _end(times), _shortest(times)
     if not end or room <= 0:
         return 0
@@ -89,7 +88,7 @@ def _lane(steps: Times, scale: float, name: Callable[[Step], str]) -> str:
 
 
 def _has_room(times: Sequence[Times], scale: float) -> bool:
-    """Whether stages can be told, and there are ranks that have several."""
+    """Whether some rank has several stages, and all steps have room for their stage."""
     stages = [{part.stage for step, *_ in lane for part in step.parts} for lane in times]
     return any(len(of_rank) > 1 for of_rank in stages) and all(
         (end - start) * scale > len(_with_stage(step))

@@ -1,4 +1,9 @@
-"""Run the lists of a schedule as far as they go, and say why they go no further."""
+"""Dry run: go through the lists of a schedule as far as they go, and say why they go no further.
+
+Nothing is computed or sent. Each rank does the next step of its list as soon as all that the step
+needs is done (needs.py). If some rank never gets to its end, the error names the rank, the step and
+what is missing, and the circle of ranks that wait for each other if there is one.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +13,14 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ....errors import UserError
-from ..actions import (
-    BACKWARD,
-    FORWARD,
-    INPUT,
-    OVERLAP,
-    RECEIVES,
-    SEND_B,
-    SEND_F,
-    SENDS,
-    WEIGHT,
-    Action,
-    Schedule,
-    Step,
-)
+from ..actions import BACKWARD, FORWARD, INPUT, OVERLAP, RECEIVES, WEIGHT, Action, Schedule, Step
+from ..needs import Needs, result
 
 COST = {FORWARD: 1, INPUT: 1, WEIGHT: 1, BACKWARD: 2, OVERLAP: 3}  # messages take no time
 
 
 class ScheduleError(UserError):
-    """A schedule that cannot be run, or would not give what training without a pipeline gives."""
+    """The schedule cannot be run, or it would not give the results of training without it."""
 
 
 def place(rank: int, number: int, action: Step) -> str:
@@ -39,13 +32,8 @@ def place(rank: int, number: int, action: Step) -> str:
     return f"rank {rank}, step {number} ({action})"
 
 
-def result(action: Action) -> Action:
-    """What others know it by: B gives the gradient that I gives."""
-    return Action(action.stage, INPUT, action.microbatch) if action.kind == BACKWARD else action
-
-
 class Done(NamedTuple):
-    """A step that a rank has done, and when; in the order of their ends."""
+    """A step that a rank has done, and when. Sorting puts the earliest end first."""
 
     end: int
     start: int
@@ -53,31 +41,25 @@ class Done(NamedTuple):
     step: Step
 
 
-class Progress:
-    """Ranks go through their lists; a step is done once all that its parts need is done before.
+class DryRun:
+    """All ranks go through their lists; a step is done once all that its parts need is done.
 
-    That is the arrays an action reads, and its turn in the list. Where a schedule has messages, a
-    send is synchronous: it is done only once the receive is posted, and the ranks buffer nothing. A
-    schedule that ends so ends with any MPI library, however little it buffers.
+    If the schedule has messages, every send is synchronous and the ranks buffer nothing (rule 4 of
+    needs.py).
     """
 
     def __init__(self, schedule: Schedule):
-        self.orders, self.last = schedule.orders, schedule.stages - 1
-        rank_of = schedule.rank_of
-        apart = [rank_of.get(s) != rank_of.get(s + 1) for s in range(self.last)]
-        sent = [schedule.has_messages and each for each in apart]
-        self.forward = [SEND_F if s else FORWARD for s in sent]  # what hands over, by boundary
-        self.backward = [SEND_B if s else INPUT for s in sent]
-        self.at = [0] * schedule.ranks  # the next step
+        self.orders, self.needs = schedule.orders, Needs(schedule)
+        self.at = [0] * schedule.ranks  # the number of each rank's next step
         self.now = [0] * schedule.ranks
-        self.done: dict[Action, int] = {}  # and when
+        self.done: dict[Action, int] = {}  # each result and its time
         self.ready: list[tuple[int, int]] = []  # (start, rank)
-        self.waiting: dict[Action, list[int]] = defaultdict(list)
+        self.waiting: dict[Action, list[int]] = defaultdict(list)  # ranks, by what they wait for
 
     def run(self) -> Iterator[Done]:
-        """All steps that can be done, in the order of their starts, then of ranks.
+        """Yield every step that can be done, in the order of the starts, then of the ranks.
 
-        F, I and W take a unit of time, B two, messages none.
+        F, I and W take one unit of time, B takes two, messages take none.
         """
         for rank in range(len(self.orders)):
             self._offer(rank)
@@ -99,33 +81,18 @@ class Progress:
         self._offer(rank)
 
     def _offer(self, rank: int) -> None:
-        """Put a rank in line for its next step, or with those that wait for what this needs."""
+        """Let a rank do its next step, or let it wait for the first result that is missing."""
         if self.at[rank] == len(self.orders[rank]):
             return
         start = self.now[rank]
         for part in self.orders[rank][self.at[rank]].parts:
-            for need in self.needs(part):
+            for need in self.needs.of(part):
                 done = self.done.get(need)
                 if done is None:
                     self.waiting[need].append(rank)
                     return
                 start = max(start, done)
         heapq.heappush(self.ready, (start, rank))
-
-    def needs(self, action: Action) -> tuple[Action, ...]:
-        """The results without which an action cannot be done."""
-        stage, kind, i = action
-        if kind == FORWARD:
-            return (Action(stage - 1, self.forward[stage - 1], i),) if stage else ()
-        if kind in (INPUT, BACKWARD):
-            own = Action(stage, FORWARD, i)
-            is_last = stage == self.last
-            return (own,) if is_last else (own, Action(stage + 1, self.backward[stage], i))
-        if kind == WEIGHT:
-            return (Action(stage, INPUT, i),)
-        if kind in SENDS:
-            return Action(stage, FORWARD if kind == SEND_F else INPUT, i), action.received
-        return ()
 
     def check_finished(self) -> None:
         """Raise ScheduleError unless all lists were run to the end; it names who waits for what."""
@@ -145,16 +112,17 @@ class Progress:
         others = [rank for rank in sorted(stuck) if rank not in cycle]
         lines = [_headline(cycle)]
         for rank in cycle + others:
-            here = place(rank, self.at[rank], self.orders[rank][self.at[rank]])
-            lines.append(f"  {here} waits for {_which(stuck[rank], found)}")
+            lines.append(f"  {self._next(rank)} waits for {_which(stuck[rank], found)}")
         return "\n".join([*lines, self._remedy([stuck[rank] for rank in cycle], found)])
+
+    def _next(self, rank: int) -> str:
+        return place(rank, self.at[rank], self.orders[rank][self.at[rank]])
 
     def _remedy(self, needs: list[Action], found: dict[Action, tuple[int, int, Action]]) -> str:
         receives = [found[need] for need in needs if need.kind in RECEIVES]
         if receives:
             rank, _, receive = receives[0]
-            here = place(rank, self.at[rank], self.orders[rank][self.at[rank]])
-            return f"post the receive earlier: {receive} before {here}"
+            return f"post the receive earlier: {receive} before {self._next(rank)}"
         if needs:
             return "let one of these ranks first do what another waits for"
         return "add what is waited for to the list of the rank that has its stage"
@@ -177,7 +145,9 @@ def _which(need: Action, found: dict[Action, tuple[int, int, Action]]) -> str:
 
 
 def _cycle(follows: dict[int, int]) -> list[int]:
-    """Ranks that wait in a circle, from the lowest on, where each waits for one; or none.
+    """The ranks that wait for each other in a circle, from the lowest on; none if no circle exists.
+
+    `follows[rank]` is the rank that `rank` waits for.
 
     >>> _cycle({0: 1, 1: 2, 2: 1})
     [1, 2]

@@ -1,4 +1,4 @@
-"""Forward only: what evaluation runs, with the stages where training has them."""
+"""Forward only: the schedule of evaluation, with the stages where training has them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from ..actions import FORWARD, Action, Schedule
 
 
 def forward_only(rank_of: Sequence[int], microbatches: int) -> Schedule:
-    """Every micro-batch through all stages; rank_of[stage] is any placement.
+    """Send every micro-batch through all stages; rank_of[stage] is any placement.
 
-    A rank's turns are in the order of micro-batch + stage, as a wave would run through: that sum
-    rises from stage to stage and from micro-batch to micro-batch, so that no two ranks ever wait
-    for each other. Of equal ones the later stage is first. Raises UserError where a rank has none.
+    Each rank's forwards are in the order of micro-batch + stage, like a wave. That sum rises from
+    stage to stage and from micro-batch to micro-batch, so no two ranks ever wait for each other. If
+    two sums are equal, the later stage comes first. Raises UserError if a rank has no stage.
 
     >>> [[str(step) for step in order] for order in forward_only((0, 1, 0), 2).orders]
     [['0F0', '0F1', '2F0', '2F1'], ['1F0', '1F1']]
