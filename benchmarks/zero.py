@@ -17,8 +17,8 @@ import gpt
 from minidist.comm import barrier, mpi_world
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.optim import AdamW
-from minidist.parallel.data.synchronize import Bucketed
-from minidist.parallel.zero.flat import bytes_held
+from minidist.parallel.data import Bucketed
+from minidist.parallel.zero.flat import bytes_by_use
 from minidist.parallel.zero.optimizer import Zero
 from minidist.parallel.zero.stage3 import Zero3
 from minidist.plan.zero import FLOAT32, zero_bytes
@@ -46,7 +46,7 @@ class Run:
         self.held = (
             self.optimizer.nbytes()
             if self.stage
-            else bytes_held(self.model.parameters(), self.optimizer.state)
+            else bytes_by_use(self.model.parameters(), self.optimizer.state)
         )
         self.optimizer.zero_grad()
 

@@ -9,7 +9,7 @@ from ....comm.texts import share
 from ....kernels import arrays as xp
 from ....kernels.halves import summable
 from ....nn import Module, Parameter
-from ...data.synchronize import gradient, unpack
+from ...buckets import gradient, unpack
 
 
 class Tied:
