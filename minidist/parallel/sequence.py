@@ -47,10 +47,9 @@ class Tokens:
 class SequenceParallelDropout(Dropout):
     """nn.Dropout for activations (b, s/t, h) that are this rank's tokens of (b, s, h).
 
-    Without `tokens` it is nn.Dropout. The mask comes from the place where every mask comes from
-    (tensor/random.py: stream gives the key and the count, by seed, step, name and global sample):
-    the mask of all tokens is drawn, and this rank's rows of it are used. So no layout drops other
-    units than one process does.
+    Without `tokens` it is nn.Dropout, whose mask kernels/dropout.py draws. With `tokens` the same
+    mask of all tokens is drawn by keep_mask, and this rank's tokens of it are used. Both draw from
+    the same key and count (tensor/random.py: stream): so every layout drops the same units.
     """
 
     def __init__(self, p: float = 0.5, tokens: Tokens | None = None, *, name: str = "dropout"):

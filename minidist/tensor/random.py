@@ -99,10 +99,14 @@ def at(seed: int, step: int, first_sample: int) -> Iterator[None]:
 
 
 def stream(name: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Philox's key, its first count, and the number of samples: whence dropout's numbers come.
+    """Philox's key, its first count, and the number of samples: every dropout mask follows from them.
 
-    shape is (samples, ...), each sample's part of the counter its own; but one sample altogether
-    of the default stream, outside `at`.
+    Inside `at` the key is (seed, step, name), and the count starts at the global number of the first
+    sample of shape (samples, ...), so each sample has counts of its own. Outside `at` the key is the
+    default stream's next, and the whole shape is one sample.
+
+    Two functions draw the mask from these three numbers, with the same bits: kernels/dropout.py
+    (F.dropout) tile by tile while it multiplies, and keep_mask as one array.
     """
     place = _place.get()
     if place is None:
@@ -112,7 +116,10 @@ def stream(name: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def keep_mask(name: str, shape: tuple[int, ...], keep: float) -> np.ndarray:
-    """True where dropout keeps."""
+    """F.dropout's mask as one array, True where it keeps: for dropout inside another operation.
+
+    Attention, recurrent layers and sequence parallelism use it; the last takes some tokens of it.
+    """
     key, first, samples = stream(name, shape)
     size = math.prod(shape) // max(samples, 1)
     draws = np.random.Generator(np.random.Philox(key=key, counter=first)).random(
