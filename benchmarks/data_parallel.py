@@ -49,8 +49,7 @@ def ours(way, bucket_mib, algorithm):
     from minidist.comm import barrier, mpi_world
     from minidist.models.gpt import GPT, GPTConfig
     from minidist.optim import AdamW
-    from minidist.parallel.data.overlapped import Overlapped
-    from minidist.parallel.data.synchronize import Bucketed, Naive
+    from minidist.parallel.data import Bucketed, Naive, Overlapped
     from minidist.tensor.dtypes import keep_heap
 
     keep_heap()

@@ -68,15 +68,23 @@ def backward(
     return dx
 
 
-@forward.version("naive")
-def naive(x, key, first, samples, keep, scale):
-    """The whole mask from NumPy's own numbers, then two products."""
-    size = x.size // max(samples, 1)
+def mask(shape: tuple[int, ...], key: int, first: int, samples: int, keep: float) -> xp.ndarray:
+    """The mask as one array, True where dropout keeps, from NumPy's own numbers.
+
+    `forward` draws the same bits tile by tile. Attention and recurrent layers, which drop inside
+    their own operation, take this one.
+    """
+    size = math.prod(shape) // max(samples, 1)
     draws = xp.random.Generator(xp.random.Philox(key=key, counter=first)).random(
         (samples, -(-size // NUMBERS) * NUMBERS), xp.float32
     )
-    mask = (draws[:, :size] < keep).reshape(x.shape)
-    return x * mask * scale, None
+    return (draws[:, :size] < keep).reshape(shape)
+
+
+@forward.version("naive")
+def naive(x, key, first, samples, keep, scale):
+    """The whole mask, then two products."""
+    return x * mask(x.shape, key, first, samples, keep) * scale, None
 
 
 @backward.version("naive")

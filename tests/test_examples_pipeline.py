@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from minidist.comm.communicator import Communicator
-from minidist.parallel.data.synchronize import Bucketed
+from minidist.parallel.data.sum_gradients import Bucketed
 from minidist.parallel.pipeline.run import runtime
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed: it carries the digits")

@@ -8,14 +8,12 @@ so all views share their changes.
 
 from __future__ import annotations
 
-import functools
 import itertools
-import types
 import weakref
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ..kernels import arrays as xp
+from .saved import saved_arrays
 
 
 class Change(NamedTuple):
@@ -65,38 +63,6 @@ def mark_changed(array: xp.ndarray, name: str) -> None:
     forget = lambda _: changes.pop(key, None)
     watch = before.watch if before.changes else weakref.ref(memory, forget)
     changes[key] = Change(versions.last_change, name, before.changes + 1, watch)
-
-
-def saved_arrays(vjps: Any) -> Iterator[xp.ndarray]:
-    """The arrays that VJPs hold, through closures, defaults, partials and containers."""
-    stack, seen = [vjps], set()
-    while stack:
-        thing = stack.pop()
-        if isinstance(thing, xp.ndarray):
-            if id(thing) not in seen:
-                yield thing
-        elif id(thing) not in seen:
-            stack.extend(_inside(thing))
-        seen.add(id(thing))
-
-
-def _inside(thing: Any) -> Any:
-    if isinstance(thing, types.FunctionType):
-        return [*map(_content, thing.__closure__ or ()), *(thing.__defaults__ or ())]
-    if isinstance(thing, list | tuple | set):
-        return thing
-    if isinstance(thing, dict):
-        return thing.values()
-    if isinstance(thing, functools.partial):
-        return (thing.func, thing.args, thing.keywords)
-    return ()
-
-
-def _content(cell: types.CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # a name that was never given a value
-        return None
 
 
 def refuse_changed(name: str, order: int, vjps: Any) -> None:

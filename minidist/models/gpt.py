@@ -15,8 +15,8 @@ from ..kernels import arrays as xp
 from ..nn import Embedding, LayerNorm, Parameter
 from ..nn import functional as F
 from ..ops import communication
-from ..parallel.layout import parts_of
-from ..parallel.sequence import TokenDropout, Tokens
+from ..parallel.layout import shards_of
+from ..parallel.sequence import SequenceParallelDropout, Tokens
 from ..parallel.tensor.cross_entropy import vocab_parallel_cross_entropy
 from ..parallel.tensor.linear import (
     ColumnParallelLinear,
@@ -78,11 +78,11 @@ class Block(nn.Module):
         self.ln_1 = LayerNorm(c.hidden)
         self.c_attn = ColumnParallelLinear(c.hidden, 3 * c.hidden, **rows, unit=head, blocks=3)
         self.c_proj = RowParallelLinear(c.hidden, c.hidden, **rows, unit=head)
-        self.drop_1 = TokenDropout(c.dropout, tokens)
+        self.drop_1 = SequenceParallelDropout(c.dropout, tokens)
         self.ln_2 = LayerNorm(c.hidden)
         self.c_fc = ColumnParallelLinear(c.hidden, 4 * c.hidden, **rows)
         self.mlp_proj = RowParallelLinear(4 * c.hidden, c.hidden, **rows)
-        self.drop_2 = TokenDropout(c.dropout, tokens)
+        self.drop_2 = SequenceParallelDropout(c.dropout, tokens)
         self.heads = len(self.c_attn.weight) // (3 * head)  # this rank's
 
     def forward(self, x: Tensor) -> Tensor:
@@ -119,7 +119,7 @@ class GPT(nn.Module):
             self.wte = VocabParallelEmbedding(config.vocab, config.hidden, **rows)
         if self.is_first:
             self.wpe = Embedding(config.positions, config.hidden)
-            self.drop = TokenDropout(config.dropout, self.tokens)
+            self.drop = SequenceParallelDropout(config.dropout, self.tokens)
         self.h = nn.ModuleList()
         for i in self.layers:
             setattr(self.h, str(i), Block(config, **rows))
@@ -127,7 +127,7 @@ class GPT(nn.Module):
             self.ln_f = LayerNorm(config.hidden)
         self.head: list[Parameter] = []  # a leaf in place of wte.weight; not one more parameter
         for name, module in self.named_modules():
-            if isinstance(module, TokenDropout):
+            if isinstance(module, SequenceParallelDropout):
                 module.name = name
         self.reset_parameters(seed)
 
@@ -137,14 +137,14 @@ class GPT(nn.Module):
         if self.tokens is not None:
             first, last = shard_range(length, self.tp.size, self.tp.rank)
             tokens = last - first
-        count = lambda module: len(module.parts["weight"].index)
+        count = lambda module: len(module.shards["weight"].index)
         words = count(self.wte) if self.is_last else 0
         return Shares(
             block.heads, count(block.c_fc), words, tokens, self.tp.size, self.tokens is not None
         )
 
     def reset_parameters(self, seed: int) -> None:
-        deviation, parts = 0.02 * math.sqrt(768 / self.config.hidden), parts_of(self)
+        deviation, parts = 0.02 * math.sqrt(768 / self.config.hidden), shards_of(self)
         for name, p in self.named_parameters():
             if name.endswith(".bias"):
                 p.data[...] = 0
@@ -154,7 +154,7 @@ class GPT(nn.Module):
                 scale = 1 / math.sqrt(2 * self.config.layers) if "proj" in name else 1
                 shape = parts[name].shape if name in parts else p.shape
                 normal = random.generator(seed, name).standard_normal(shape)
-                normal = parts[name].of(normal) if name in parts else normal
+                normal = parts[name].take(normal) if name in parts else normal
                 p.data[...] = deviation * scale * normal
 
     def forward(self, index: Tensor) -> Tensor:
@@ -185,7 +185,7 @@ class GPT(nn.Module):
     def stage(self, x: Tensor, layers: Sequence[int]) -> Tensor:
         """What some of its layers make of tokens (b, s), if the first is there, or states."""
         if layers[0] == 0:
-            mine = slice(x.shape[1]) if self.tokens is None else self.tokens.mine
+            mine = slice(x.shape[1]) if self.tokens is None else self.tokens.local
             x = self.drop(self.wte(x) + self.wpe.weight[mine])  # (b, s, h)
         for i in layers:
             x = getattr(self.h, str(i))(x)
@@ -207,7 +207,7 @@ class GPT(nn.Module):
                 rows, self._tied(), target.reshape(-1), reduction=reduction
             )
         logits = self.part_of_logits(states)
-        part = self.wte.parts["weight"]
+        part = self.wte.shards["weight"]
         return vocab_parallel_cross_entropy(
             logits.reshape(-1, logits.shape[-1]), target.reshape(-1), part, reduction=reduction
         )

@@ -14,9 +14,9 @@ from ..amp.autocast import is_autocast_enabled
 from ..kernels import arrays as xp
 from ..kernels.recurrent import GATES
 from ..ops import cat
+from ..ops.dropout import keep_mask
 from ..ops.recurrent import backwards, recurrent
 from ..tensor.dtypes import DEFAULT, DTypeLike
-from ..tensor.random import keep_mask
 from ..tensor.tensor import Tensor
 from . import init
 from .layers import empty

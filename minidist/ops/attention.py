@@ -6,7 +6,7 @@ from ..autograd.tape import Joint
 from ..kernels import arrays as xp
 from ..kernels import attention as kernel
 from ..kernels.halves import cast, sum_dtype
-from ..tensor.random import keep_mask
+from .dropout import keep_mask
 from .op import differentiable, unbroadcast, want_one_dtype
 from .shape import expand
 

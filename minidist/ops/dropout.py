@@ -11,6 +11,11 @@ def _dropout(x, *drawn):
     return y, lambda g: kernel.backward(g, kept, *drawn)
 
 
+def keep_mask(name, shape, keep):
+    """F.dropout's mask as one array, True where it keeps: for dropout inside another operation."""
+    return kernel.mask(shape, *stream(name, shape), keep)
+
+
 def dropout(x, p=0.5, training=True, name="dropout"):
     """Zero each element with probability p and scale the rest by 1/(1-p) (Srivastava et al. 2014).
 

@@ -1,45 +1,58 @@
-"""Which part of a parameter a rank holds: for first values, checkpoints and norms of any layout."""
+"""How a parameter is sharded: its initial values, its checkpoint and its norm in any layout.
+
+A tensor-parallel layer describes each of its sharded parameters by a Shard, in `module.shards`. All
+that depends on the layout is written from that description:
+
+- `shard_parameter` and `init_shard_` give a rank the entries of the full initial weights;
+- `full_state_dict` and `load_full_state_dict` go to and from the state_dict of the full model;
+- `sharded_parameters` are those whose squares every rank must add to the gradient norm.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..comm import Communicator, all_gather, all_gather_bytes, shard_range
 from ..kernels import arrays as xp
-from ..nn import Module
+from ..nn import Module, Parameter
+from ..tensor.tensor import Tensor
 
 
 @dataclass(frozen=True)
-class Part:
-    """Of a parameter of `shape`, the entries `index` along `dim` (integers, ascending by block)."""
+class Shard:
+    """The entries `index` along `dim` of a parameter of the full `shape`.
+
+    `index` holds integers, ascending within each block. The ranks of `comm` together have all.
+    """
 
     shape: tuple[int, ...]
     dim: int
     index: xp.ndarray
-    comm: Communicator  # the ranks among which the whole is shared out
+    comm: Communicator
 
-    def of(self, whole: xp.ndarray) -> xp.ndarray:
-        """This rank's part of the whole, in memory of its own."""
-        index = xp.at_home_of(whole, self.index)
-        return xp.ascontiguousarray(xp.take(whole, index, axis=self.dim))
+    def take(self, full: xp.ndarray) -> xp.ndarray:
+        """This rank's entries of the full array, as a copy."""
+        index = xp.at_home_of(full, self.index)
+        return xp.ascontiguousarray(xp.take(full, index, axis=self.dim))
 
-    def whole(self, mine: xp.ndarray) -> xp.ndarray:
-        """Everyone's parts put together, on every rank; all ranks call it."""
-        rows = xp.ascontiguousarray(xp.moveaxis(mine, self.dim, 0))
+    def gather(self, local: xp.ndarray) -> xp.ndarray:
+        """The full array on every rank, from every rank's local one; all ranks call it."""
+        rows = xp.ascontiguousarray(xp.moveaxis(local, self.dim, 0))
         places = all_gather(self.comm, self.index)
         joined = xp.empty_like(rows, shape=(len(places), *rows.shape[1:]))
         joined[xp.at_home_of(rows, places)] = all_gather(self.comm, rows)
         return xp.ascontiguousarray(xp.moveaxis(joined, 0, self.dim))
 
 
-def shares(n: int, comm: Communicator, unit: int = 1, blocks: int = 1) -> xp.ndarray:
-    """The indices of this rank's share of n: of each of `blocks` equal blocks, whole units of it.
+def shard_indices(n: int, comm: Communicator, unit: int = 1, blocks: int = 1) -> xp.ndarray:
+    """The indices of this rank's shard of n entries: whole units of each of `blocks` equal blocks.
 
-    Queries, keys and values under one another are 3 blocks, and a head is a unit.
+    Queries, keys and values one below the other are 3 blocks, and a head is a unit.
 
     >>> from minidist.comm.comm_self import CommSelf
-    >>> shares(4, CommSelf(), unit=2).tolist()
+    >>> shard_indices(4, CommSelf(), unit=2).tolist()
     [0, 1, 2, 3]
     """
     size = n // blocks
@@ -54,34 +67,75 @@ def shares(n: int, comm: Communicator, unit: int = 1, blocks: int = 1) -> xp.nda
     return xp.concatenate([xp.arange(b * size + first, b * size + last) for b in range(blocks)])
 
 
-def parts_of(model: Module) -> dict[str, Part]:
-    """The parameters of which this rank holds a part, by name; all others are whole everywhere."""
+# Initial weights: the full array is drawn on every rank, and each rank keeps its shard of it. So
+# the weights depend on the seed and not on the number of ranks.
+
+
+def shard_parameter(
+    module: Module, name: str, full: Tensor | None, dim: int, index: xp.ndarray,
+    comm: Communicator,
+) -> None:  # fmt: skip
+    """Give `module` its shard of the full parameter under `name`, and note it in module.shards.
+
+    A parameter that the layer does not have (a bias that was turned off) stays None.
+    """
+    if full is None:
+        setattr(module, name, None)
+        return
+    shard = Shard(full.shape, dim, index, comm)
+    vars(module).setdefault("shards", {})[name] = shard
+    setattr(module, name, Parameter(Tensor.of(shard.take(full.data))))
+
+
+def init_shard_(
+    param: Tensor, shard: Shard | None, draw: Callable[[tuple[int, ...]], xp.ndarray]
+) -> None:
+    """Fill `param` with this rank's entries of draw(full shape); without a shard it is full.
+
+    For models that draw their weights by name: `shard` is shards_of(model).get(name).
+    """
+    full = draw(param.shape if shard is None else shard.shape)
+    param.data[...] = full if shard is None else shard.take(full)
+
+
+# A model in any layout
+
+
+def shards_of(model: Module) -> dict[str, Shard]:
+    """The sharded parameters by name; all others are replicated."""
     found = {}
     for prefix, module in model.named_modules():
-        for name, part in getattr(module, "parts", {}).items():
-            found[f"{prefix}.{name}" if prefix else name] = part
+        for name, shard in getattr(module, "shards", {}).items():
+            found[f"{prefix}.{name}" if prefix else name] = shard
     return found
 
 
-def sharded(model: Module) -> list:
-    """The parameters of which this rank holds a part, each once."""
-    parts = parts_of(model)
-    return [p for name, p in model.named_parameters() if name in parts]
+def sharded_parameters(model: Module) -> list[Parameter]:
+    """The parameters of which this rank has a shard only, each once."""
+    shards = shards_of(model)
+    return [p for name, p in model.named_parameters() if name in shards]
 
 
-def whole_state(model: Module) -> dict[str, xp.ndarray]:
-    """The state_dict of the whole model, on every rank: what a checkpoint holds in any layout."""
-    parts, state = parts_of(model), model.state_dict()
-    return {k: parts[k].whole(v) if k in parts else v for k, v in state.items()}
+def full_state_dict(model: Module) -> dict[str, xp.ndarray]:
+    """The state_dict of the full model, on every rank; all ranks call it."""
+    shards, state = shards_of(model), model.state_dict()
+    return {k: shards[k].gather(v) if k in shards else v for k, v in state.items()}
 
 
-def joined_stages(arrays: dict[str, xp.ndarray], comm: Communicator) -> dict[str, xp.ndarray]:
+def load_full_state_dict(model: Module, state: dict[str, xp.ndarray]) -> None:
+    """Fill a model in any layout from the state_dict of the full one."""
+    shards = shards_of(model)
+    fits = lambda k, v: k in shards and v.shape == shards[k].shape
+    model.load_state_dict({k: shards[k].take(v) if fits(k, v) else v for k, v in state.items()})
+
+
+def gather_stages(arrays: dict[str, xp.ndarray], comm: Communicator) -> dict[str, xp.ndarray]:
     """The arrays of all stages of a pipeline, by name, on rank 0 of `comm`; all its ranks call it.
 
-    Of a name that several have, rank 0 takes the first's: tied copies are equal.
+    If several ranks have an array of one name, rank 0 takes the first: tied copies are equal.
     """
-    told = json.dumps([[name, a.shape, a.dtype.str] for name, a in arrays.items()])
-    texts, found = all_gather_bytes(comm, told.encode()), dict(arrays)
+    listed = json.dumps([[name, a.shape, a.dtype.name] for name, a in arrays.items()])
+    texts, found = all_gather_bytes(comm, listed.encode()), dict(arrays)
     if comm.rank:
         for array in arrays.values():
             comm.send(array, 0)
@@ -90,10 +144,3 @@ def joined_stages(arrays: dict[str, xp.ndarray], comm: Communicator) -> dict[str
         for name, shape, dtype in json.loads(texts[rank]):
             found.setdefault(name, comm.recv(xp.empty(shape, dtype), rank))
     return found
-
-
-def load_whole_state(model: Module, state: dict[str, xp.ndarray]) -> None:
-    """Fill a model in any layout from the state_dict of the whole one."""
-    parts = parts_of(model)
-    fits = lambda k, v: k in parts and v.shape == parts[k].shape
-    model.load_state_dict({k: parts[k].of(v) if fits(k, v) else v for k, v in state.items()})

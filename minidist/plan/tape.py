@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from ..autograd.saved import saved_arrays
 from ..autograd.tape import Leaf, Node, behind, source
-from ..autograd.versions import owner, saved_arrays
+from ..autograd.versions import owner
 from ..kernels import arrays as xp
 from ..nn import Parameter
 from ..tensor.tensor import Tensor

@@ -93,23 +93,14 @@ def at(seed: int, step: int, first_sample: int) -> Iterator[None]:
 
 
 def stream(name: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Philox's key, its first count, and the number of samples: whence dropout's numbers come.
+    """Philox's key, its first count, and the number of samples: what a dropout mask follows from.
 
-    shape is (samples, ...), each sample's part of the counter its own; but one sample altogether
-    of the default stream, outside `at`.
+    Inside `at` the key is (seed, step, name). The first count belongs to the global number of the
+    first sample of shape (samples, ...), so each sample has counts of its own. Outside `at` the key
+    is the default stream's next, and the whole shape is one sample.
     """
     place = _state.get().place
     if place is None:
         return philox_key(*_next_key()), 0, 1
     first = place.first_sample * -(-math.prod(shape[1:]) // BLOCK)
     return philox_key(place.seed, place.step, name), first, shape[0]
-
-
-def keep_mask(name: str, shape: tuple[int, ...], keep: float) -> np.ndarray:
-    """True where dropout keeps."""
-    key, first, samples = stream(name, shape)
-    size = math.prod(shape) // max(samples, 1)
-    draws = np.random.Generator(np.random.Philox(key=key, counter=first)).random(
-        (samples, -(-size // BLOCK) * BLOCK), np.float32
-    )
-    return (draws[:, :size] < keep).reshape(shape)

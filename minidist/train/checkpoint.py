@@ -19,7 +19,7 @@ from ..kernels import arrays as xp
 from ..kernels.halves import BFLOAT16
 from ..nn import Module
 from ..optim import Optimizer
-from ..parallel.layout import joined_stages, load_whole_state, parts_of, whole_state
+from ..parallel.layout import full_state_dict, gather_stages, load_full_state_dict, shards_of
 from ..parallel.zero.optimizer import Zero
 from ..tensor.device import moved
 
@@ -39,7 +39,7 @@ def save(
     """
     arrays = whole_arrays(model, optimizer)
     if stages is not None:
-        arrays = joined_stages(arrays[0], stages), joined_stages(arrays[1], stages)
+        arrays = gather_stages(arrays[0], stages), gather_stages(arrays[1], stages)
     path, draft = folder / f"step-{step:06d}", folder / f".step-{step:06d}.part"
     if not writes:
         return path
@@ -58,9 +58,9 @@ def save(
 def whole_arrays(model: Module, optimizer: Optimizer | Zero) -> tuple[Arrays, Arrays]:
     """Of the model and of its optimiser, put together from all ranks that have a part."""
     if not isinstance(optimizer, Zero):
-        return whole_state(model), optimizer_arrays(model, optimizer)
-    parts, state = parts_of(model), optimizer.full_state_dict()
-    whole = lambda name, array: parts[name].whole(array) if name in parts else array
+        return full_state_dict(model), optimizer_arrays(model, optimizer)
+    parts, state = shards_of(model), optimizer.full_state_dict()
+    whole = lambda name, array: parts[name].gather(array) if name in parts else array
     model_arrays = {k: whole(k, v) for k, v in state["model"].items()}
     # In one order on all ranks: with uneven parts their buckets are filled in different ones.
     states = sorted(state["optimizer"].items())
@@ -96,7 +96,7 @@ def load(
         if isinstance(optimizer, Zero):
             _load_sharded(model, optimizer, arrays, state["step"])
             return state
-        load_whole_state(model, arrays[0])
+        load_full_state_dict(model, arrays[0])
     except RuntimeError as error:
         raise UserError(f"checkpoint '{path}' is of another model: {error}") from None
     if optimizer is not None:
@@ -105,8 +105,8 @@ def load(
 
 
 def _load_sharded(model: Module, optimizer: Zero, arrays: list[Arrays], step: int) -> None:
-    parts = parts_of(model)
-    part = lambda name, array: parts[name].of(array) if name in parts else array
+    parts = shards_of(model)
+    part = lambda name, array: parts[name].take(array) if name in parts else array
     states = {k: part(k.split(".", 1)[1], v) for k, v in arrays[1].items()}
     mine = {k: part(k, v) for k, v in arrays[0].items()}
     optimizer.load_full_state_dict({"model": mine, "optimizer": states, "step": step})
@@ -114,19 +114,19 @@ def _load_sharded(model: Module, optimizer: Zero, arrays: list[Arrays], step: in
 
 def optimizer_arrays(model: Module, optimizer: Optimizer) -> Arrays:
     """The optimiser's arrays by parameter name, whole: "exp_avg.wte.weight", …"""
-    parts, found = parts_of(model), {}
+    parts, found = shards_of(model), {}
     for name, p in model.named_parameters():
         for kind, value in optimizer.state.get(p, {}).items():
             if isinstance(value, xp.ndarray):
-                found[f"{kind}.{name}"] = parts[name].whole(value) if name in parts else value
+                found[f"{kind}.{name}"] = parts[name].gather(value) if name in parts else value
     return found
 
 
 def restore_optimizer(model: Module, optimizer: Optimizer, arrays: Arrays, step: int) -> None:
-    params, parts = dict(model.named_parameters()), parts_of(model)
+    params, parts = dict(model.named_parameters()), shards_of(model)
     for key, array in arrays.items():
         kind, name = key.split(".", 1)
-        array = parts[name].of(array) if name in parts else array
+        array = parts[name].take(array) if name in parts else array
         state = optimizer.state.setdefault(params[name], {"step": step})
         state[kind] = moved(array, params[name].device)
 

@@ -16,7 +16,7 @@ from ..data.digits import load_digits
 from ..nn import Module
 from ..nn import functional as F
 from ..optim import AdamW, warmup_cosine
-from ..parallel.data.synchronize import Bucketed, broadcast_parameters
+from ..parallel.data import Bucketed, broadcast_parameters
 from ..tensor import random
 from ..tensor.tensor import Tensor
 from .progress import console

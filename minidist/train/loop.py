@@ -19,10 +19,9 @@ from ..errors import UserError
 from ..models.gpt import GPT
 from ..nn import Parameter
 from ..optim import AdamW, warmup_cosine
-from ..parallel.clip import clip_grad_norm_
-from ..parallel.data.overlapped import Overlapped
-from ..parallel.data.synchronize import Bucketed, Naive, Synchronizer, broadcast_parameters
-from ..parallel.layout import sharded
+from ..parallel.clip_grad import clip_grad_norm_
+from ..parallel.data import Bucketed, Naive, Overlapped, Synchronizer, broadcast_parameters
+from ..parallel.layout import sharded_parameters
 from ..parallel.pipeline.run.runtime import Pipeline
 from ..parallel.sequence import partial_parameters, sum_partial, sum_partial_early
 from ..parallel.zero.optimizer import Zero
@@ -64,7 +63,7 @@ class Trainer:
         self.pp, self.dp, self.tp = (mesh.group(self.comm, axis) for axis in ("pp", "dp", "tp"))
         self.model, self.pipeline = self._stages()
         broadcast_parameters(self.model, self.dp)
-        self.shared_out = {id(p) for p in sharded(self.model)}
+        self.shared_out = {id(p) for p in sharded_parameters(self.model)}
         self.early = c.zero > 1 or (c.zero == 0 and c.sync == "overlapped")
         if c.sequence_parallel and self.early:  # before the hooks that take gradients away
             sum_partial_early(partial_parameters(self.model), self.tp)

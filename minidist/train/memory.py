@@ -13,7 +13,7 @@ from ..autograd.tape import Node
 from ..comm import Communicator, all_gather_bytes, shard_bounds, shard_range
 from ..parallel.pipeline.actions import BACKWARD, FORWARD, INPUT, WEIGHT, Action
 from ..parallel.pipeline.run.runtime import Pipeline, Run
-from ..parallel.zero.flat import bytes_held
+from ..parallel.zero.flat import bytes_by_use
 from ..parallel.zero.optimizer import Zero
 from ..plan.gpt import activation_bytes
 from ..plan.tape import kept_behind
@@ -92,7 +92,7 @@ def counted(trainer: Trainer) -> dict[str, int]:
     """Bytes of the arrays that this rank has, between a step and the next forward."""
     if isinstance(trainer.optimizer, Zero):
         return trainer.optimizer.nbytes()
-    return bytes_held(trainer.model.parameters(), trainer.optimizer.state)
+    return bytes_by_use(trainer.model.parameters(), trainer.optimizer.state)
 
 
 def table(comm: Communicator, mine: dict[str, int], found: dict[str, int]) -> Table:

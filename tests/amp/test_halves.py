@@ -14,7 +14,7 @@ from minidist import Tensor, nn, optim
 from minidist.amp import GradScaler
 from minidist.comm import simulate
 from minidist.nn import functional as F
-from minidist.parallel.data.synchronize import Bucketed, sum_gradients_naive
+from minidist.parallel.data.sum_gradients import Bucketed, sum_gradients_naive
 from minidist.tensor import dtypes
 from minidist.testing import gradcheck
 from minidist.train import checkpoint

@@ -9,7 +9,7 @@ from minidist.autograd.split import backward_input
 from minidist.autograd.tape import source
 from minidist.comm import simulate
 from minidist.models.gpt import GPT, GPTConfig
-from minidist.parallel.clip import clip_grad_norm_
+from minidist.parallel.clip_grad import clip_grad_norm_
 from minidist.parallel.pipeline.cut import ranges
 from minidist.parallel.pipeline.run.runtime import Pipeline
 from minidist.parallel.pipeline.schedules import make

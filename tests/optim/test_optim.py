@@ -10,7 +10,7 @@ from support.cases import numbers
 
 import minidist as md
 from minidist import Tensor, nn, optim
-from minidist.kernels import adamw
+from minidist.kernels import adamw, vector_norm
 
 
 def parameters(*shapes) -> list[nn.Parameter]:
@@ -262,6 +262,17 @@ def test_the_norm_of_many_float32_numbers_is_near_float64s():
     p.grad = Tensor(np.full(1_000_003, 0.1, "float32"))
     exact = math.sqrt(1_000_003) * float(np.float32(0.1))
     assert optim.clip_grad_norm_([p], 1e9).item() == pytest.approx(exact, rel=1e-6)
+
+
+@pytest.mark.parametrize("square", [None, lambda block: float(np.dot(block, block))])
+def test_the_norm_of_float32_numbers_is_as_exact_as_it_says(square, monkeypatch):
+    """On any processor; the mutant adds squares in float32, in the order of its dot product."""
+    if square is not None:
+        monkeypatch.setattr(vector_norm, "_square", square)
+    x = np.full(100_003, 0.1, "float32")
+    exact = math.sqrt(math.fsum(float(v) ** 2 for v in x))
+    error = abs(vector_norm.vector_norm([x], 2.0) / exact - 1)
+    assert (error < vector_norm.BLOCK * 2**-53) == (square is None), error
 
 
 # Learning rates

@@ -13,9 +13,9 @@ from minidist.comm import shard_range, simulate
 from minidist.comm.comm_self import CommSelf
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.optim import SGD
-from minidist.parallel.clip import clip_grad_norm_
-from minidist.parallel.data.synchronize import Bucketed
-from minidist.parallel.layout import parts_of, whole_state
+from minidist.parallel.clip_grad import clip_grad_norm_
+from minidist.parallel.data.sum_gradients import Bucketed
+from minidist.parallel.layout import full_state_dict, shards_of
 from minidist.parallel.mesh import Mesh
 from minidist.parallel.sequence import partial_parameters, sum_partial, sum_partial_early
 from minidist.parallel.zero.optimizer import Zero
@@ -42,7 +42,7 @@ def optimiser(model, dp, stage):
 
 
 def clip(model, updates, tp, dp, stage):
-    parts = parts_of(model)
+    parts = shards_of(model)
     shared = {p for name, p in model.named_parameters() if name in parts}
     if stage == 0:
         return clip_grad_norm_(model.parameters(), 0.5, tp, shared)
@@ -79,9 +79,9 @@ def train(comm, mesh, stage, sp, targets, dtype="float64", steps=3):
         updates.zero_grad()
         curve.append((loss.item(), norm.item()))
     if stage < 3:
-        return curve, whole_state(model)
+        return curve, full_state_dict(model)
     with updates.gathered():
-        return curve, {k: v.copy() for k, v in whole_state(model).items()}
+        return curve, {k: v.copy() for k, v in full_state_dict(model).items()}
 
 
 def far(results, mesh, alone):

@@ -9,11 +9,10 @@ from support.replicas import WAYS, slices
 from minidist import nn
 from minidist.comm import Ledger, simulate
 from minidist.nn import functional as F
-from minidist.parallel.data.synchronize import (
+from minidist.parallel.buckets import fill_buckets, gradient
+from minidist.parallel.data.sum_gradients import (
     Bucketed,
     broadcast_parameters,
-    fill,
-    gradient,
     sum_gradients_naive,
 )
 from minidist.tensor.tensor import Tensor
@@ -82,7 +81,7 @@ def test_a_parameter_without_gradient_counts_as_zeros():
 def test_a_bucket_is_of_one_dtype_and_comes_when_its_last_parameter_does(dtypes, bucket_widths):
     params = [nn.Parameter(Tensor(np.ones(2), dtype=dtype)) for dtype in dtypes]
     turn = {id(p): i for i, p in enumerate(params)}
-    buckets = fill(params, 20)
+    buckets = fill_buckets(params, 20)
     assert all(len({p.dtype for p in bucket}) == 1 for bucket in buckets)
     last = [turn[id(bucket[-1])] for bucket in buckets]
     assert last == sorted(last) and sorted(turn.values()) == sorted(

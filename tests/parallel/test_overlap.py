@@ -13,9 +13,8 @@ from support.replicas import CASES, WAYS, Tangle, bits, excess, trained
 
 from minidist import nn, ones, random
 from minidist.comm import Clock, CommError, Ledger, all_reduce, simulate
-from minidist.parallel.data import overlapped as overlap
-from minidist.parallel.data.overlapped import Overlapped
-from minidist.parallel.data.synchronize import Bucketed
+from minidist.parallel.data import sum_gradients as overlap
+from minidist.parallel.data.sum_gradients import Bucketed, Overlapped
 from minidist.tensor.tensor import Tensor
 
 RANKS, SEEDS = st.integers(1, 5), st.none() | st.integers(0, 99)
@@ -132,7 +131,7 @@ def test_a_hook_lets_earlier_buckets_go_on():
         model = deep()
         sync = Overlapped(model.parameters(), comm, 64)
         if not progress:
-            sync._let_go_on = lambda: None
+            sync._progress = lambda: None
         model(ones(2, 4)).sum().backward()
         left = len(sync.pending)
         sync.sum_gradients()
@@ -195,7 +194,7 @@ def test_alone_nothing_is_sent_copied_or_hung_up(way):
             before = [p.grad.data for p in model.parameters()]
             sync.sum_gradients()
         assert all(p.grad.data is g for p, g in zip(model.parameters(), before))
-        assert all(p.node.watch is None for p in model.parameters())
+        assert all(p.node.hooks is None for p in model.parameters())
         return ledger.messages, comm.numbers
 
     assert simulate(rank, 1)[0][0] == 0

@@ -15,7 +15,13 @@ from minidist.models.gpt import GPT, GPTConfig
 from minidist.nn import functional as F
 from minidist.optim import SGD
 from minidist.parallel import sequence
-from minidist.parallel.layout import Part, load_whole_state, parts_of, shares, whole_state
+from minidist.parallel.layout import (
+    Shard,
+    full_state_dict,
+    load_full_state_dict,
+    shard_indices,
+    shards_of,
+)
 from minidist.parallel.sequence import Tokens, partial_parameters, sum_partial
 from minidist.parallel.tensor import cross_entropy
 from minidist.parallel.tensor import linear as tensor
@@ -44,13 +50,13 @@ def train(comm, sp, dtype="float64", steps=3, config=CONFIG, targets=TARGETS):
             sum_partial(partial_parameters(model), comm)
         grads = {n: p.grad.data for n, p in model.named_parameters()}
         assert {g.dtype for g in grads.values()} == {np.dtype(dtype)}
-        parts = parts_of(model)
-        first = first or {n: parts[n].whole(g) if n in parts else g.copy()
+        parts = shards_of(model)
+        first = first or {n: parts[n].gather(g) if n in parts else g.copy()
                           for n, g in grads.items()}  # fmt: skip
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
-    return losses, first, whole_state(model)
+    return losses, first, full_state_dict(model)
 
 
 ALONE = train(CommSelf(), False)
@@ -87,7 +93,7 @@ def test_first_weights_are_the_same_bits_in_every_layout(ranks):
         md.manual_seed(3)
         model = GPT(CONFIG, seed=5, tp=comm)
         layer = tensor.ColumnParallelLinear(6, 8, comm=comm)
-        return whole_state(model), whole_state(layer)
+        return full_state_dict(model), full_state_dict(layer)
 
     md.manual_seed(3)
     GPT(CONFIG, seed=5)
@@ -109,19 +115,19 @@ def test_a_pair_of_layers_is_bitwise_on_whole_numbers(ranks, sp, seed, bias):
         tokens = Tokens(comm) if sp else None
         if sp:
             tokens.length = 5
-        mine = tokens.mine if sp else slice(None)
+        mine = tokens.local if sp else slice(None)
         one = tensor.ColumnParallelLinear(6, 8, bias, comm=comm, tokens=tokens)
         two = tensor.RowParallelLinear(8, 6, bias, comm=comm, tokens=tokens)
         for layer, state in zip((one, two), w):
-            load_whole_state(layer, {k: v for k, v in state.items() if bias or k == "weight"})
+            load_full_state_dict(layer, {k: v for k, v in state.items() if bias or k == "weight"})
         data = Tensor(x[:, mine].copy()).requires_grad_()
         y = two(F.relu(one(data)))
         y.backward(Tensor(g[:, mine].copy()))
         if sp and bias:
             sum_partial([two.bias], comm)
-        grads = [parts_of(m)["weight"].whole(m.weight.grad.data) for m in (one, two)]
+        grads = [shards_of(m)["weight"].gather(m.weight.grad.data) for m in (one, two)]
         if bias:
-            grads += [parts_of(one)["bias"].whole(one.bias.grad.data), two.bias.grad.data]
+            grads += [shards_of(one)["bias"].gather(one.bias.grad.data), two.bias.grad.data]
         return mine, y.data, data.grad.data, grads
 
     _, y, dx, grads = run(CommSelf()) if not sp else simulate(run, 1)[0]
@@ -150,7 +156,7 @@ def test_vocab_parallel_cross_entropy(ranks, classes, padding, smoothing, reduct
     loss.sum().backward()
 
     def main(comm):
-        part = Part((classes + padding, 1), 0, shares(classes + padding, comm), comm)
+        part = Shard((classes + padding, 1), 0, shard_indices(classes + padding, comm), comm)
         mine = Tensor(np.ascontiguousarray(logits[:, part.index])).requires_grad_()
         ours = cross_entropy.vocab_parallel_cross_entropy(
             mine, Tensor(target), part, classes=classes, **options
@@ -168,7 +174,7 @@ def test_vocab_parallel_cross_entropy(ranks, classes, padding, smoothing, reduct
 
 def test_gathered_logits_and_unknown_tokens_are_refused():
     def main(comm):
-        part = Part((8, 1), 0, shares(8, comm), comm)
+        part = Shard((8, 1), 0, shard_indices(8, comm), comm)
         cross_entropy.vocab_parallel_cross_entropy(Tensor(np.ones((2, 8))), Tensor([0, 1]), part)
 
     with pytest.raises(ValueError, match=r"want \(n, 4\), this rank's columns, not gathered ones"):
@@ -178,7 +184,7 @@ def test_gathered_logits_and_unknown_tokens_are_refused():
     with pytest.raises(ValueError, match="4 units of 3 on 5 tensor-parallel ranks"):
         simulate(lambda comm: GPT(CONFIG, tp=comm), 5)
     with pytest.raises(ValueError, match="do not divide"):
-        shares(10, CommSelf(), unit=3)
+        shard_indices(10, CommSelf(), unit=3)
 
 
 # What is sent
@@ -219,7 +225,7 @@ def test_a_step_sends_what_the_ledger_says(sp):
 
 
 def bias_on_every_rank(self, input):
-    return tensor.joined_sum(F.linear(input, self.weight, self.bias), self.comm, self.tokens)
+    return tensor.reduce_partial(F.linear(input, self.weight, self.bias), self.comm, self.tokens)
 
 
 def nothing_is_summed(params, comm):
@@ -233,20 +239,20 @@ def own_mask(self, input):
 
 
 def ordinary_shares(n, comm, unit=1, blocks=1):
-    return shares(n, comm, unit)
+    return shard_indices(n, comm, unit)
 
 
 def not_reduced(x, comm, tokens):
     return x if tokens is None else JOINED(x, comm, tokens)
 
 
-JOINED = tensor.joined_sum
+JOINED = tensor.reduce_partial
 MUTANTS = [
     (tensor.RowParallelLinear, "forward", bias_on_every_rank, False),
-    (sequence.TokenDropout, "forward", own_mask, True),
-    (tensor, "shares", ordinary_shares, False),
-    (tensor, "joined_sum", not_reduced, False),
-    (tensor, "_summing", lambda dx, comm, tokens: CommSelf().start(lambda comm: dx), False),
+    (sequence.SequenceParallelDropout, "forward", own_mask, True),
+    (tensor, "shard_indices", ordinary_shares, False),
+    (tensor, "reduce_partial", not_reduced, False),
+    (tensor, "_start_sum", lambda dx, comm, tokens: CommSelf().start(lambda comm: dx), False),
 ]
 
 

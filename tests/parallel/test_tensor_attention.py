@@ -9,7 +9,7 @@ import minidist as md
 from minidist.comm import Ledger, simulate
 from minidist.comm.comm_self import CommSelf
 from minidist.nn import functional as F
-from minidist.parallel.layout import parts_of, shares, whole_state
+from minidist.parallel.layout import full_state_dict, shard_indices, shards_of
 from minidist.parallel.sequence import Tokens, partial_parameters, sum_partial
 from minidist.parallel.tensor import attention
 from minidist.parallel.tensor.attention import ParallelAttention
@@ -25,7 +25,7 @@ def run(comm, heads, kv_heads, causal, sp):
     mine = slice(None)
     if tokens is not None:
         tokens.length = 5
-        mine = tokens.mine
+        mine = tokens.local
     md.manual_seed(1)
     layer = ParallelAttention(
         12, heads, kv_heads, is_causal=causal, comm=comm, tokens=tokens, dtype="float64"
@@ -35,10 +35,10 @@ def run(comm, heads, kv_heads, causal, sp):
     y.backward(Tensor(G[:, mine].copy()))
     if sp:
         sum_partial(partial_parameters(layer), comm)
-    parts = parts_of(layer)
-    grads = {n: parts[n].whole(p.grad.data) if n in parts else p.grad.data
+    parts = shards_of(layer)
+    grads = {n: parts[n].gather(p.grad.data) if n in parts else p.grad.data
              for n, p in layer.named_parameters()}  # fmt: skip
-    return whole_state(layer), mine, y.data, x.grad.data, grads
+    return full_state_dict(layer), mine, y.data, x.grad.data, grads
 
 
 @settings(max_examples=40)
@@ -92,7 +92,7 @@ def test_keys_of_another_group_are_seen(monkeypatch):
     ours = lambda: simulate(lambda comm: run(comm, 6, 3, True, False), 3)[0][2]
     expected = run(CommSelf(), 6, 3, True, False)[2]
     np.testing.assert_allclose(ours(), expected, rtol=0, atol=1e-13)
-    monkeypatch.setattr(attention, "shares", lambda n, comm, unit: shares(
+    monkeypatch.setattr(attention, "shard_indices", lambda n, comm, unit: shard_indices(
         n, comm if n == 12 else Next(comm), unit))  # fmt: skip
     assert np.abs(ours() - expected).max() > 1e-3
 

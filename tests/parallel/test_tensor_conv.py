@@ -15,8 +15,15 @@ from minidist.comm import Ledger, simulate
 from minidist.comm.comm_self import CommSelf
 from minidist.nn import functional as F
 from minidist.ops import communication
-from minidist.parallel.clip import clip_grad_norm_
-from minidist.parallel.layout import load_whole_state, parts_of, sharded, whole_state
+from minidist.parallel.clip_grad import clip_grad_norm_
+from minidist.parallel.layout import (
+    full_state_dict,
+    load_full_state_dict,
+    shard_parameter,
+    sharded_parameters,
+    shards_of,
+)
+from minidist.parallel.tensor import conv
 from minidist.parallel.tensor.conv import ColumnParallelConv2d, RowParallelConv2d
 from minidist.parallel.tensor.linear import ColumnParallelLinear, RowParallelLinear
 from minidist.tensor.tensor import Tensor
@@ -66,7 +73,7 @@ def test_first_values_are_the_same_bits_in_every_layout(layer, ranks, bias):
     def main(comm):
         md.manual_seed(7)
         mine = layer(5, 4, 3, bias=bias, comm=comm)
-        return whole_state(mine), md.randn(3).data, mine
+        return full_state_dict(mine), md.randn(3).data, mine
 
     for state, drawn, mine in simulate(main, ranks):
         assert state.keys() == alone.keys() and (drawn == after).all()
@@ -92,13 +99,13 @@ def test_a_pair_is_bitwise_on_whole_numbers(ranks, middle, batch, bias, stride, 
         one = ColumnParallelConv2d(3, middle, 3, stride, 1, bias=bias, comm=comm)
         two = RowParallelConv2d(middle, 2, 2, bias=bias, comm=comm)
         model, data = nn.Sequential(one, nn.ReLU(), two), Tensor(x).requires_grad_()
-        load_whole_state(one, states[0])
-        load_whole_state(two, states[1])
+        load_full_state_dict(one, states[0])
+        load_full_state_dict(two, states[1])
         y = model(data)
         y.backward(Tensor(np.random.default_rng(seed).integers(-4, 5, y.shape).astype("float32")))
-        parts = parts_of(model)
+        parts = shards_of(model)
         grads = {name: p.grad.data for name, p in model.named_parameters()}
-        whole = [parts[name].whole(g) if name in parts else g for name, g in grads.items()]
+        whole = [parts[name].gather(g) if name in parts else g for name, g in grads.items()]
         return [y.data, data.grad.data, *whole]
 
     alone = run(CommSelf())
@@ -114,7 +121,7 @@ def test_the_clipped_norm_is_the_whole_models():
         params = list(model.parameters())
         if comm is None:
             return nn.utils.clip_grad_norm_(params, 0.1).item()
-        return clip_grad_norm_(params, 0.1, comm, sharded(model)).item()
+        return clip_grad_norm_(params, 0.1, comm, sharded_parameters(model)).item()
 
     assert simulate(main, 3) == pytest.approx([main(None)] * 3, rel=1e-13)
 
@@ -202,9 +209,9 @@ def test_a_wrong_layer_is_seen(layer, mutant, monkeypatch):
 def test_own_first_values_are_seen(monkeypatch):
     """A rank that draws as many numbers as it holds has others than the whole's."""
 
-    def drawn(self, name, whole):
-        part = self.parts[name].of(whole.data)
-        return nn.Parameter(md.randn(*part.shape) * 0.1)
+    def drawn(module, name, full, *layout):
+        shard_parameter(module, name, full, *layout)
+        setattr(module, name, nn.Parameter(md.randn(*getattr(module, name).shape) * 0.1))
 
-    monkeypatch.setattr(ColumnParallelConv2d, "_mine", drawn)
+    monkeypatch.setattr(conv, "shard_parameter", drawn)
     check_mutant(Net, IMAGES, LABELS)

@@ -12,7 +12,7 @@ import minidist as md
 from minidist import nn
 from minidist.comm import Ledger, simulate
 from minidist.ops import cat, communication
-from minidist.parallel.layout import load_whole_state, parts_of, shares, whole_state
+from minidist.parallel.layout import full_state_dict, load_full_state_dict, shard_indices, shards_of
 from minidist.parallel.tensor import recurrent
 from minidist.parallel.tensor.linear import ColumnParallelLinear, RowParallelLinear
 from minidist.parallel.tensor.recurrent import TensorParallelGRU, TensorParallelLSTM
@@ -66,7 +66,7 @@ def test_first_values_are_the_same_bits_in_every_layout(kind, ranks, bias):
     def main(comm):
         md.manual_seed(7)
         mine = KINDS[kind](3, 5, 2, bias, comm=comm)
-        return whole_state(mine), md.randn(3).data, {len(p) for p in mine.parameters()}
+        return full_state_dict(mine), md.randn(3).data, {len(p) for p in mine.parameters()}
 
     rows = 4 if kind is nn.LSTM else 3
     units = [[5], [2, 3], [1, 2, 2]][ranks - 1]
@@ -102,14 +102,14 @@ def test_outputs_states_and_their_gradients(
         ends = last if isinstance(last, tuple) else (last,)
         sums = [(v * Tensor(d)).sum() for v, d in zip((y, *ends), (dy, dh, dc))]
         sum(sums[1:], sums[0]).backward()
-        parts, found = parts_of(model), [v.data for v in (y, *ends)]
+        parts, found = shards_of(model), [v.data for v in (y, *ends)]
         grads = {k: p.grad.data for k, p in model.named_parameters()}
-        found += [parts[k].whole(g) if k in parts else g for k, g in grads.items()]
+        found += [parts[k].gather(g) if k in parts else g for k, g in grads.items()]
         return found + [leaf.grad.data for leaf in leaves]
 
     def main(comm):
         model = KINDS[kind](4, hidden, layers, bias, batch_first, comm=comm, dtype="float64")
-        load_whole_state(model, whole.state_dict())
+        load_full_state_dict(model, whole.state_dict())
         return run(model)
 
     alone = run(whole)
@@ -196,5 +196,5 @@ def test_a_wrong_collective_is_seen(kind, name, mutant, monkeypatch):
 
 @each_kind
 def test_rows_shared_out_without_regard_to_gates_are_seen(kind, monkeypatch):
-    monkeypatch.setattr(recurrent, "shares", lambda n, comm, blocks: shares(n, comm))
+    monkeypatch.setattr(recurrent, "shard_indices", lambda n, comm, blocks: shard_indices(n, comm))
     check_mutant(partial(Classifier, kind, 6), SEQUENCES, LABELS)

@@ -26,7 +26,8 @@ from support.zero_cases import (  # fmt: skip
 from minidist import Tensor, nn, optim
 from minidist.amp import GradScaler
 from minidist.comm import Ledger, shard_range, simulate
-from minidist.parallel.zero.flat import Flat, buckets
+from minidist.parallel.buckets import fill_buckets
+from minidist.parallel.zero.flat import FlatParameter
 from minidist.parallel.zero.optimizer import Zero
 from minidist.plan.collectives import Traffic, traffic
 
@@ -278,15 +279,15 @@ def test_a_grad_scaler_works_with_it():
 
 
 def test_a_shard_that_begins_one_too_early_is_seen():
-    honest = Flat._pieces
+    honest = FlatParameter._pieces
 
     def shifted(self):
         if self.comm.rank and self.stop - self.start:
-            self.shard = self.whole[self.start - 1 : self.stop - 1]
+            self.shard = self.full[self.start - 1 : self.stop - 1]
         return honest(self)
 
     plain = run(3, "plain")
-    with mock.patch.object(Flat, "_pieces", shifted):
+    with mock.patch.object(FlatParameter, "_pieces", shifted):
         assert differs(lambda: run(3, 1), plain)
         assert differs(lambda: run(3, 2), plain)
 
@@ -310,7 +311,7 @@ def test_another_order_of_summation_is_seen():
 
 def test_a_gather_that_is_left_out_is_seen():
     plain = run(3, "plain")
-    with mock.patch.object(Zero, "_share", lambda self: None):
+    with mock.patch.object(Zero, "_gather_updated", lambda self: None):
         assert differs(lambda: run(3, 1), plain)
 
 
@@ -381,7 +382,13 @@ def test_closed_it_leaves_gradients_alone():
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(1, 60))
 def test_buckets_hold_every_parameter_once_the_last_first(widths, nbytes):
     params = [nn.Parameter(np.ones(w, np.float32 if w % 2 else np.float64)) for w in widths]
-    found = buckets(params, nbytes)
-    assert [id(p) for b in found for p in b] == [id(p) for p in params[::-1]]
+    found = fill_buckets(params[::-1], nbytes)
+    turn = {id(p): i for i, p in enumerate(params[::-1])}
+    assert sorted(turn[id(p)] for b in found for p in b) == [*range(len(params))]
+    for dtype in {p.dtype for p in params}:
+        order = [turn[id(p)] for b in found for p in b if p.dtype == dtype]
+        assert order == sorted(order)
+    last = [turn[id(b[-1])] for b in found]
+    assert last == sorted(last), "in the order in which backward completes them"
     assert all(len(b) == 1 or sum(p.data.nbytes for p in b) <= nbytes for b in found)
     assert all(len({p.dtype for p in b}) == 1 for b in found)

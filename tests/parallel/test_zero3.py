@@ -3,6 +3,7 @@
 import functools
 import gc
 import weakref
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -27,12 +28,12 @@ from support.zero_cases import (  # fmt: skip
 
 from minidist import Tensor, manual_seed, nn, no_grad, optim
 from minidist.autograd.checkpoint import checkpoint
+from minidist.autograd.saved import Packed, map_saved, saved_arrays
 from minidist.comm import Clock, Ledger, shard_range, simulate
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.nn import functional as F
-from minidist.parallel.zero.lent import Lent, exchange, lies_in
-from minidist.parallel.zero.stage3 import Zero3
-from minidist.parallel.zero.units import Unit, blocks
+from minidist.parallel.zero.stage3 import FreedWeight, Unit, Zero3, is_view
+from minidist.parallel.zero.units import blocks
 from minidist.plan.collectives import Traffic, traffic
 
 few, fewer = settings(max_examples=12), settings(max_examples=5)
@@ -70,12 +71,12 @@ def test_or_each_is_summed_over_the_ranks_as_stage_2_does():
 def watched(comm, model, train=None):
     """The units that are whole at every hook of a layer, forward and backward, and at rest."""
     zero = optimizer_of(comm, 3, model)
-    seen, back, at_rest = [], [], [zero.whole_units()]
+    seen, back, at_rest = [], [], [zero.gathered_units()]
 
     def notes(name):
         def note(module, args, output):
-            seen.append((name, zero.whole_units()))
-            output.register_hook(lambda g: back.append((name, zero.whole_units())))
+            seen.append((name, zero.gathered_units()))
+            output.register_hook(lambda g: back.append((name, zero.gathered_units())))
 
         return note
 
@@ -83,9 +84,9 @@ def watched(comm, model, train=None):
         if isinstance(module, nn.LayerNorm | nn.Embedding | nn.Linear):
             module.register_forward_hook(notes(name))
     loss = model.loss(*batch(0, comm.rank, comm.size)) / 10
-    at_rest.append(zero.whole_units())
+    at_rest.append(zero.gathered_units())
     loss.backward()
-    at_rest.append(zero.whole_units())
+    at_rest.append(zero.gathered_units())
     zero.sum_gradients()
     return seen, back, at_rest
 
@@ -131,7 +132,7 @@ def test_freed_memory_is_free(with_backward):
 
     def noted(self):
         honest(self)
-        gathered.extend(weakref.ref(flat.whole) for flat in self.flats)
+        gathered.extend(weakref.ref(flat.full) for flat in self.flats)
 
     def main(comm):
         zero = optimizer_of(comm, 3, make())
@@ -309,7 +310,7 @@ def test_other_units():
     assert simulate(main, 1)[0] == [("root", 1), ("wte", 1), ("odd", 1)]
 
 
-def test_weights_inside_containers_are_lent_too():
+def test_weights_inside_containers_are_freed_too():
     """An LSTM's VJPs keep lists of weights."""
 
     def train(comm, layout):
@@ -375,7 +376,7 @@ def test_without_gradients_units_come_and_go_and_nothing_is_kept():
         zero = optimizer_of(comm, 3, model)
         with no_grad():
             got = model(batch(0)[0]).data
-        return np.array_equal(got, want), zero.whole_units(), [len(u.nodes) for u in zero.units]
+        return np.array_equal(got, want), zero.gathered_units(), [len(u.nodes) for u in zero.units]
 
     assert simulate(main, 3) == [(True, [], [0] * 4)] * 3
 
@@ -385,10 +386,10 @@ def test_an_error_in_forward_leaves_no_unit_whole():
         zero = optimizer_of(comm, 3, make())
         with pytest.raises(IndexError):
             zero.model(Tensor(np.array([99])))
-        first = zero.whole_units()
+        first = zero.gathered_units()
         zero.model.loss(*batch(0)).backward()
         zero.sum_gradients()
-        return first, zero.whole_units()
+        return first, zero.gathered_units()
 
     # What was prefetched for the unit that never ran may be on its way until then.
     assert simulate(main, 2) == [(["h.0"], [])] * 2
@@ -428,7 +429,7 @@ def test_gathered_shows_the_model_and_writes_it_back():
         with zero.gathered():
             zero.model.odd.bias.data[...] = 7  # not to be kept
         state = zero.full_state_dict()["model"]
-        return state["scale"].tolist(), (state["odd.bias"] == 7).any(), zero.whole_units()
+        return state["scale"].tolist(), (state["odd.bias"] == 7).any(), zero.gathered_units()
 
     assert simulate(main, 3) == [([5.0] * 7, False, [])] * 3
 
@@ -470,12 +471,12 @@ def test_units_that_overlap_are_refused():
     assert blocks(model) == [*model.h]
 
 
-# Weights that are lent
+# Weights that are freed
 
 
-def test_exchange_finds_arrays_wherever_a_vjp_may_keep_them():
-    whole = np.arange(24.0)
-    views = [whole[2:8].reshape(2, 3), whole[2:8].reshape(2, 3).T, whole[::-2], whole[3:4]]
+def test_the_walk_finds_arrays_wherever_a_vjp_may_keep_them():
+    full = np.arange(24.0)
+    views = [full[2:8].reshape(2, 3), full[2:8].reshape(2, 3).T, full[::-2], full[3:4]]
     other = np.ones(3)
     listed, default = [views[0], other], views[3]
 
@@ -484,17 +485,25 @@ def test_exchange_finds_arrays_wherever_a_vjp_may_keep_them():
 
     pair, table = (views[1], other), {"w": views[2], "n": 3}
     part = functools.partial(lambda a: a, views[0])
-    lend = lambda x: Lent("me", whole, x) if not isinstance(x, Lent) and lies_in(x, whole) else x
+    unit, flat = SimpleNamespace(steps=0), SimpleNamespace(full=full)
+    saved = lambda x: not isinstance(x, Packed) and is_view(x, full)
+    pack = lambda x: FreedWeight(unit, flat, x) if saved(x) else x
     vjps = [vjp, None]
-    exchange(vjps, lend)
-    assert isinstance(pair[0], Lent) and isinstance(table["w"], Lent) and pair[1] is other
-    assert isinstance(listed[0], Lent) and isinstance(vjp.__defaults__[0], Lent)
+    assert {id(x) for x in saved_arrays(vjps)} == {id(x) for x in (*views, other)}
+    map_saved(vjps, pack)
+    assert [id(x) for x in saved_arrays(vjps)] == [id(other)]
+    assert (
+        isinstance(pair[0], FreedWeight)
+        and isinstance(table["w"], FreedWeight)
+        and pair[1] is other
+    )
+    assert isinstance(listed[0], FreedWeight) and isinstance(vjp.__defaults__[0], FreedWeight)
     with pytest.raises(RuntimeError, match="was freed"):
         np.asarray(listed[0])
     with pytest.raises(TypeError):
         _ = listed[0] * other
-    new = whole + 100
-    exchange(vjps, lambda x: x.found_in(new) if isinstance(x, Lent) else x)
+    new = full + 100
+    map_saved(vjps, lambda x: x.view_of(new) if isinstance(x, FreedWeight) else x)
     for got, view in [(pair[0], views[1]), (table["w"], views[2]), (listed[0], views[0]),
                       (vjp.__defaults__[0], views[3]), (part(), views[0])]:  # fmt: skip
         np.testing.assert_array_equal(got, view + 100)
@@ -505,20 +514,26 @@ def test_exchange_finds_arrays_wherever_a_vjp_may_keep_them():
 
 
 def test_a_gather_that_backward_skips_is_seen():
-    honest = Zero3._gather_again
+    honest = Zero3._gather_unit
 
-    def empty(self, unit):
-        if not unit.is_here:
+    def empty(self, unit, step):
+        if step > 0:
+            honest(self, unit, step)
+        elif not unit.is_gathered:
             for flat in unit.flats:
-                flat.spread(np.zeros(flat.edges[-1], np.float32))
-            unit.is_here = True
+                flat.use(np.zeros(flat.edges[-1], np.float32))
+            unit.is_gathered = True
+
+    def forward_only(self, unit, step):
+        if step > 0:
+            honest(self, unit, step)
 
     plain = run(3, "plain 3")
-    with mock.patch.object(Zero3, "_gather_again", empty):
+    with mock.patch.object(Zero3, "_gather_unit", empty):
         assert differs(lambda: run(3, 3), plain), "stale weights"
-    with mock.patch.object(Zero3, "_gather_again", lambda *_: None):
+    with mock.patch.object(Zero3, "_gather_unit", forward_only):
         assert differs(lambda: run(3, 3), plain), "no weights"
-    with mock.patch.object(Zero3, "_gather_again", honest):
+    with mock.patch.object(Zero3, "_gather_unit", honest):
         assert not differs(lambda: run(3, 3), plain)
 
 
@@ -526,7 +541,7 @@ def test_the_wrong_unit_prefetched_is_seen():
     """By what is held, and by the bytes: the numbers stay right."""
 
     def wrong(self, unit, step):
-        self.units[-1 if step > 0 else 1].start()
+        self.units[-1 if step > 0 else 1].start_gather()
 
     with (
         mock.patch.object(Zero3, "_prefetch", wrong),
@@ -537,14 +552,14 @@ def test_the_wrong_unit_prefetched_is_seen():
 
 def test_weights_kept_on_the_tape_are_seen():
     with (
-        mock.patch.object(Zero3, "_take", lambda self, x: x),
+        mock.patch.object(Zero3, "_pack", lambda self, x: x),
         pytest.raises(AssertionError),
     ):
         test_freed_memory_is_free(True)
 
 
 def test_a_unit_that_gathers_another_ones_shard_is_seen():
-    honest = Unit.start
+    honest = Unit.start_gather
 
     def crossed(self):
         if self.name == "h.1":
@@ -558,5 +573,5 @@ def test_a_unit_that_gathers_another_ones_shard_is_seen():
 
     plain = run(3, "plain 3", options={"kind": "SGD"})
     assert not differs(lambda: simulate(main, 3), plain)
-    with mock.patch.object(Unit, "start", crossed):
+    with mock.patch.object(Unit, "start_gather", crossed):
         assert differs(lambda: simulate(main, 3), plain)

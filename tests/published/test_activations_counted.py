@@ -18,10 +18,10 @@ from minidist.comm import simulate
 from minidist.kernels import attention, dispatch
 from minidist.models.gpt import Block, GPTConfig
 from minidist.nn import functional as F
+from minidist.ops.dropout import keep_mask
 from minidist.parallel.sequence import Tokens
 from minidist.plan.activations import KEPT_SBH, KEPT_SSAB, Layer, layer_bytes
 from minidist.plan.tape import kept, saved_bytes
-from minidist.tensor.random import keep_mask
 from minidist.tensor.tensor import Tensor
 
 HALF, P = 2, 0.25

@@ -10,8 +10,8 @@ from minidist import random
 from minidist.comm import Ledger, all_reduce, shard_range, simulate
 from minidist.comm.comm_self import CommSelf
 from minidist.comm.errors import CommError
-from minidist.parallel.data.overlapped import Overlapped
-from minidist.parallel.data.synchronize import Bucketed, Naive, Synchronizer, gradient
+from minidist.parallel.buckets import gradient
+from minidist.parallel.data import Bucketed, Naive, Overlapped, Synchronizer
 from minidist.tensor.tensor import Tensor
 
 WAYS = {"naive": Naive, "bucketed": Bucketed, "overlapped": Overlapped}
@@ -191,7 +191,7 @@ def nothing_is_paused(self):
 
 @contextlib.contextmanager
 def paused_for_ever(self):
-    self.paused = True
+    self.require_backward_grad_sync = False
     yield
 
 

@@ -10,8 +10,8 @@ from minidist.comm import simulate
 from minidist.models.gpt import GPT, Block
 from minidist.nn import functional as F
 from minidist.parallel import sequence
-from minidist.parallel.data.synchronize import Bucketed
-from minidist.parallel.layout import load_whole_state
+from minidist.parallel.data.sum_gradients import Bucketed
+from minidist.parallel.layout import load_full_state_dict
 from minidist.parallel.tensor import linear as tensor
 from minidist.tensor.tensor import Tensor
 from minidist.train.config import TrainConfig
@@ -124,8 +124,8 @@ X = RNG.integers(-4, 5, (2, 5, 8)).astype(float)
 
 def row_parallel(comm):
     layer = tensor.RowParallelLinear(8, 3, comm=comm, dtype="float64")
-    load_whole_state(layer, WIDE)
-    return layer(Tensor(layer.parts["weight"].of(X.reshape(10, 8)))).data
+    load_full_state_dict(layer, WIDE)
+    return layer(Tensor(layer.shards["weight"].take(X.reshape(10, 8)))).data
 
 
 def a_bias_is_added_once(ranks):
@@ -141,7 +141,7 @@ def test_a_bias_is_added_once(ranks):
 
 
 def on_every_rank(self, input):
-    return tensor.joined_sum(F.linear(input, self.weight, self.bias), self.comm, self.tokens)
+    return tensor.reduce_partial(F.linear(input, self.weight, self.bias), self.comm, self.tokens)
 
 
 def test_a_bias_on_every_rank_is_seen(monkeypatch):

@@ -8,8 +8,8 @@ from support.small import BOUND, computed, far, whole_gradients
 
 from minidist.comm import all_reduce, simulate
 from minidist.nn.utils import clip_grads_with_norm_
-from minidist.parallel import clip
-from minidist.parallel.layout import sharded
+from minidist.parallel import clip_grad as clip
+from minidist.parallel.layout import sharded_parameters
 from minidist.parallel.mesh import Mesh
 from minidist.tensor.tensor import Tensor
 
@@ -20,9 +20,9 @@ def clipped(tp=None, sp=False, over=None):
     """The global norm, and the whole gradients after clipping to MAX."""
     model, _ = computed(tp, sp)
     if tp is None:
-        norm = clip.clip_alone(list(model.parameters()), MAX)
+        norm = clip.clip_one_process(list(model.parameters()), MAX)
     else:
-        norm = clip.clip_grad_norm_(model.parameters(), MAX, over or tp, sharded(model))
+        norm = clip.clip_grad_norm_(model.parameters(), MAX, over or tp, sharded_parameters(model))
     return {"norm": np.array(norm.item()), **whole_gradients(model)}
 
 
@@ -125,7 +125,7 @@ def a_tied_weight_counts_once(ranks):
 
 def norm_with_a_list_of_uses(comm):
     model, _ = computed(comm)
-    return clip.clip_grad_norm_(used(model), MAX, comm, sharded(model)).item()
+    return clip.clip_grad_norm_(used(model), MAX, comm, sharded_parameters(model)).item()
 
 
 def used(model):

@@ -9,7 +9,7 @@ from support.stages import ALONE, FEW, accumulated, near, on_ranks, piped, stepp
 from minidist.comm import broadcast, simulate
 from minidist.comm.comm_self import CommSelf
 from minidist.nn.utils import clip_grads_with_norm_
-from minidist.parallel import clip
+from minidist.parallel import clip_grad as clip
 from minidist.parallel.pipeline.needs import receive_for
 from minidist.parallel.pipeline.run.runtime import HANDLERS, Pipeline, Run, Tied
 from minidist.parallel.pipeline.schedules import NAMES

@@ -176,12 +176,12 @@ def saved_permuted(arrays, comm):
     return renamed(JOINED(arrays, comm), lambda i: 1 - i)
 
 
-JOINED = checkpoint.joined_stages
+JOINED = checkpoint.gather_stages
 
 
 @pytest.mark.parametrize("mutant", [saved_by_local_number, saved_permuted])
 @pytest.mark.parametrize("after", [1, 2])
 def test_another_number_of_a_layer_is_seen(tmp_path, mutant, after, monkeypatch):
-    monkeypatch.setattr(checkpoint, "joined_stages", mutant)
+    monkeypatch.setattr(checkpoint, "gather_stages", mutant)
     with pytest.raises(AssertionError):
         what_one_layout_saved_another_continues(tmp_path, 2, after)

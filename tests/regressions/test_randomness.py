@@ -8,7 +8,7 @@ from minidist.comm import simulate
 from minidist.nn import functional as F
 from minidist.parallel import sequence
 from minidist.parallel.mesh import Mesh
-from minidist.parallel.sequence import TokenDropout, Tokens
+from minidist.parallel.sequence import SequenceParallelDropout, Tokens
 from minidist.tensor.tensor import Tensor
 
 ROWS, LENGTH, WIDTH, P = 4, 6, 8, 0.4
@@ -20,9 +20,9 @@ def dropped(rows, first, tokens=None, name="h.0.drop_1"):
     length = LENGTH
     if tokens is not None:
         tokens.length = LENGTH
-        length = tokens.mine.stop - tokens.mine.start
+        length = tokens.local.stop - tokens.local.start
     with random.at(7, 3, first):
-        layer = TokenDropout(P, tokens, name=name)
+        layer = SequenceParallelDropout(P, tokens, name=name)
         return layer(Tensor(np.ones((rows, length, WIDTH)))).data
 
 
@@ -32,7 +32,7 @@ def on_a_mesh(comm, mesh, sp):
     first = rows * place["dp"]
     tokens = Tokens(mesh.group(comm, "tp")) if sp else None
     mine = dropped(rows, first, tokens)
-    return slice(first, first + rows), tokens.mine if sp else slice(None), mine
+    return slice(first, first + rows), tokens.local if sp else slice(None), mine
 
 
 def masks_are_those_of_one_process(mesh, sp):
@@ -64,7 +64,7 @@ def a_mask_for_each_part_from_the_start(self, input):
 
 
 def test_equal_masks_on_different_tokens_are_seen(monkeypatch):
-    monkeypatch.setattr(TokenDropout, "forward", a_mask_for_each_part_from_the_start)
+    monkeypatch.setattr(SequenceParallelDropout, "forward", a_mask_for_each_part_from_the_start)
     masks_are_those_of_one_process(MESHES[1], False)
     with pytest.raises(AssertionError):
         masks_are_those_of_one_process(MESHES[1], True)

@@ -6,7 +6,7 @@ import pytest
 from minidist import nn
 from minidist.comm import shard_range, simulate
 from minidist.optim import SGD
-from minidist.parallel.data.synchronize import Bucketed
+from minidist.parallel.data.sum_gradients import Bucketed
 from minidist.parallel.mesh import Mesh
 from minidist.parallel.zero.optimizer import Zero
 from minidist.tensor.random import generator

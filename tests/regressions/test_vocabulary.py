@@ -8,7 +8,7 @@ from minidist.comm import simulate
 from minidist.models.gpt import GPT
 from minidist.nn import functional as F
 from minidist.ops import communication
-from minidist.parallel.layout import Part, shares
+from minidist.parallel.layout import Shard, shard_indices
 from minidist.parallel.tensor import cross_entropy
 from minidist.parallel.tensor import linear as tensor
 from minidist.parallel.tensor.linear import column_linear
@@ -28,7 +28,7 @@ def entropy(logits, smoothing=0.0, classes=12):
 
 def shared_entropy(comm, logits, smoothing=0.0, classes=None):
     """The same by ranks that have some columns each."""
-    part = Part((logits.shape[1], 1), 0, shares(logits.shape[1], comm), comm)
+    part = Shard((logits.shape[1], 1), 0, shard_indices(logits.shape[1], comm), comm)
     x = Tensor(np.ascontiguousarray(logits[:, part.index])).requires_grad_()
     losses = cross_entropy.vocab_parallel_cross_entropy(
         x, Tensor(TARGET), part, classes=classes, reduction="none", label_smoothing=smoothing
@@ -81,7 +81,7 @@ def test_smoothing_over_own_columns_is_seen(monkeypatch):
 
 
 def loss_of_gathered(comm):
-    part = Part((12, 1), 0, shares(12, comm), comm)
+    part = Shard((12, 1), 0, shard_indices(12, comm), comm)
     return cross_entropy.vocab_parallel_cross_entropy(
         Tensor(LOGITS), Tensor(TARGET), part, reduction="none"
     ).data
@@ -134,11 +134,11 @@ def test_thirteen_words_on_ranks_that_do_not_divide_them(ranks):
 
 
 def the_rest_is_nobodys(n, comm, unit=1, blocks=1):
-    return shares(n - n % comm.size if unit == blocks == 1 else n, comm, unit, blocks)
+    return shard_indices(n - n % comm.size if unit == blocks == 1 else n, comm, unit, blocks)
 
 
 def test_words_that_no_rank_has_are_seen(monkeypatch):
-    monkeypatch.setattr(tensor, "shares", the_rest_is_nobodys)
+    monkeypatch.setattr(tensor, "shard_indices", the_rest_is_nobodys)
     with pytest.raises(AssertionError):
         thirteen_words_are_thirteen_on_any_ranks(4)
     assert abs(simulate(outcome, 4)[0]["loss"] - ALONE["loss"]) > 1e-3, "not the shapes alone"

@@ -7,8 +7,8 @@ from minidist import nn
 from minidist.comm import all_gather, simulate
 from minidist.kernels.halves import BFLOAT16, cast, wide
 from minidist.ops import communication
-from minidist.parallel.data import synchronize as data
-from minidist.parallel.data.synchronize import Bucketed, Naive
+from minidist.parallel.data import sum_gradients as data
+from minidist.parallel.data.sum_gradients import Bucketed, Naive
 from minidist.tensor.tensor import Tensor
 
 # Views

@@ -12,9 +12,14 @@ from minidist import nn, optim, random
 from minidist.comm import Communicator, all_reduce
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.nn import functional as F
-from minidist.parallel.data.overlapped import Overlapped
+from minidist.parallel.data.sum_gradients import (
+    Bucketed,
+    Naive,
+    Overlapped,
+    Synchronizer,
+    broadcast_parameters,
+)
 from minidist.parallel.data.sync_batch_norm import convert_sync_batchnorm
-from minidist.parallel.data.synchronize import Bucketed, Naive, Synchronizer, broadcast_parameters
 from minidist.tensor.tensor import Tensor
 
 WAYS: dict[str, Callable[..., Synchronizer]] = {

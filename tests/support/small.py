@@ -7,7 +7,7 @@ import numpy as np
 from minidist import random
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.parallel import sequence
-from minidist.parallel.layout import parts_of
+from minidist.parallel.layout import shards_of
 from minidist.tensor.tensor import Tensor
 
 CONFIG = GPTConfig(layers=2, hidden=12, heads=4, positions=7, vocab=13, dropout=0.3)
@@ -28,9 +28,9 @@ def built(comm=None, sp=False, config=CONFIG) -> GPT:
 
 
 def whole_gradients(model: GPT) -> dict[str, np.ndarray]:
-    parts = parts_of(model)
+    parts = shards_of(model)
     grads = {name: p.grad.data.copy() for name, p in model.named_parameters()}
-    return {name: parts[name].whole(g) if name in parts else g for name, g in grads.items()}
+    return {name: parts[name].gather(g) if name in parts else g for name, g in grads.items()}
 
 
 def computed(comm=None, sp=False, config=CONFIG) -> tuple[GPT, float]:

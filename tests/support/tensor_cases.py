@@ -6,7 +6,7 @@ import minidist as md
 from minidist.comm import simulate
 from minidist.nn import functional as F
 from minidist.optim import SGD
-from minidist.parallel.layout import parts_of, whole_state
+from minidist.parallel.layout import full_state_dict, shards_of
 from minidist.tensor.tensor import Tensor
 
 BOUND = 1e-12  # of some 1e4 operations in float64, relative to the largest entry
@@ -20,17 +20,17 @@ def train(make, comm, inputs, targets, dtype="float64", steps=5):
     md.manual_seed(3)
     model = make(comm).to(dtype)
     optimizer, losses, first = SGD(model.parameters(), lr=0.1, momentum=0.9), [], None
-    parts = parts_of(model)
+    parts = shards_of(model)
     for _ in range(steps):
         loss = F.cross_entropy(model(Tensor(inputs.astype(dtype))), Tensor(targets))
         loss.backward()
         if first is None:
             grads = {name: p.grad.data for name, p in model.named_parameters()}
-            first = {k: parts[k].whole(g) if k in parts else g.copy() for k, g in grads.items()}
+            first = {k: parts[k].gather(g) if k in parts else g.copy() for k, g in grads.items()}
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
-    return losses, first, whole_state(model)
+    return losses, first, full_state_dict(model)
 
 
 def far(ours, alone):

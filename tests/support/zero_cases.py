@@ -8,8 +8,8 @@ import numpy as np
 from minidist import Tensor, manual_seed, nn, optim
 from minidist.comm import shard_range, simulate
 from minidist.nn import functional as F
-from minidist.parallel.data.synchronize import Bucketed
-from minidist.parallel.zero.flat import buckets
+from minidist.parallel.buckets import fill_buckets
+from minidist.parallel.data.sum_gradients import Bucketed
 from minidist.parallel.zero.optimizer import Zero
 from minidist.parallel.zero.stage3 import Zero3
 from minidist.train import checkpoint
@@ -94,10 +94,9 @@ class Plain:
         self.no_sync = self.gathered = contextlib.nullcontext
 
     def clip_grad_norm_(self, max_norm):
-        """The squares of each rank's stretch of each of `flats`, added in rank order."""
-        total = math.fsum(self._squares(0))
-        for rank in range(1, self.comm.size):
-            total += math.fsum(self._squares(rank))
+        """The squares of each rank's stretch of each of `flats`, added exactly."""
+        ranks = range(self.comm.size)
+        total = math.fsum(square for rank in ranks for square in self._squares(rank))
         scale = max_norm / (math.sqrt(total) + 1e-6)
         for p in trained(self.model):
             p.grad.data[...] = p.grad.data * min(scale, 1.0)
@@ -128,7 +127,7 @@ class Plain:
 
 
 def of_buckets(model):
-    return buckets(trained(model), 400)
+    return fill_buckets(trained(model)[::-1], 400)
 
 
 def of_units(model):

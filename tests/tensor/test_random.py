@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import minidist as md
 from minidist import random
+from minidist.ops.dropout import keep_mask
 
 
 def draws(*key):
@@ -50,16 +51,16 @@ def test_the_default_stream_restarts_and_moves_on():
 
 def test_a_place_ends_with_its_block():
     with random.at(0, 0, 0):
-        inside = random.keep_mask("d", (2, 50), 0.5)
+        inside = keep_mask("d", (2, 50), 0.5)
         with random.at(0, 1, 0):
-            assert (random.keep_mask("d", (2, 50), 0.5) != inside).any()
-        assert (random.keep_mask("d", (2, 50), 0.5) == inside).all()
-    assert (random.keep_mask("d", (2, 50), 0.5) != inside).any(), "the default stream again"
+            assert (keep_mask("d", (2, 50), 0.5) != inside).any()
+        assert (keep_mask("d", (2, 50), 0.5) == inside).all()
+    assert (keep_mask("d", (2, 50), 0.5) != inside).any(), "the default stream again"
 
 
 def mask(first: int, rows: int, name: str = "d", seed: int = 1, step: int = 2) -> np.ndarray:
     with random.at(seed, step, first):
-        return random.keep_mask(name, (rows, 3, 5), 0.6)
+        return keep_mask(name, (rows, 3, 5), 0.6)
 
 
 @given(n=st.integers(1, 12), cuts=st.lists(st.integers(0, 12), max_size=4),

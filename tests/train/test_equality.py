@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from minidist import data, random
 from minidist.comm import simulate
-from minidist.parallel.data import synchronize as data_parallel
+from minidist.parallel.buckets import gradient
+from minidist.parallel.data import sum_gradients as data_parallel
 from minidist.train import loop
 from minidist.train.config import TrainConfig
 from minidist.train.loop import Trainer
@@ -99,7 +100,7 @@ def mean_of_means(self, reduce=data_parallel.Bucketed.sum_gradients):
 def last_bucket_forgotten(self):
     """Mutant: the embedding's bucket is never sent."""
     for bucket in self.buckets[:-1]:
-        self._sum([data_parallel.gradient(p) for p in bucket])
+        self._sum([gradient(p) for p in bucket])
 
 
 def test_a_mean_of_means_is_caught(monkeypatch, alone):

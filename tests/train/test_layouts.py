@@ -9,7 +9,8 @@ from safetensors.numpy import load_file
 
 from minidist.comm import simulate
 from minidist.errors import UserError
-from minidist.parallel import clip, sequence
+from minidist.parallel import clip_grad as clip
+from minidist.parallel import sequence
 from minidist.train import loop
 from minidist.train.check import check
 from minidist.train.config import TrainConfig, resumed
@@ -84,7 +85,7 @@ def test_what_one_layout_saved_another_goes_on_with(alone, tmp_path):
 
 
 def own_norm(params, max_norm, *groups):
-    return clip.clip_alone(list(params), max_norm)
+    return clip.clip_one_process(list(params), max_norm)
 
 
 def every_rank_counts(params, max_norm, comm, shared_out, *others):

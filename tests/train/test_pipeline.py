@@ -8,7 +8,7 @@ from support.pipeline_runs import read, train
 
 from minidist.comm import simulate
 from minidist.errors import UserError
-from minidist.parallel import clip
+from minidist.parallel import clip_grad as clip
 from minidist.parallel.pipeline.run import tied
 from minidist.train import loop
 from minidist.train.check import check
@@ -73,7 +73,7 @@ CONTROLS = {
     "the tied embedding's gradient stays apart": (tied.Tied, "sum_gradients", lambda self: None),
     "the tied embedding is counted twice": (loop, "clip_grad_norm_", counted_twice),
     "a norm of each stage": (
-        loop, "clip_grad_norm_", lambda params, most, *groups: clip.clip_alone(params, most)),
+        loop, "clip_grad_norm_", lambda params, most, *groups: clip.clip_one_process(params, most)),
     "one mask for all micro-batches": (
         loop, "shard_bounds", lambda n, m, real=loop.shard_bounds: Repeated(real(n, m))),
 }  # fmt: skip

@@ -10,8 +10,7 @@ from minidist.comm import Communicator, Ledger, launch, print_in_order, shard_ra
 from minidist.comm.comm_self import CommSelf
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.optim import SGD
-from minidist.parallel.data.overlapped import Overlapped
-from minidist.parallel.data.synchronize import Bucketed, Naive
+from minidist.parallel.data import Bucketed, Naive, Overlapped
 from minidist.tensor.tensor import Tensor
 
 CONFIG = GPTConfig(layers=2, hidden=32, heads=4, positions=16, vocab=64, dropout=0.1)

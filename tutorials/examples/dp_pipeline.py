@@ -9,7 +9,7 @@ from minidist import Tensor
 from minidist.comm import Communicator, Ledger, all_reduce, launch, print_in_order, shard_range
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.optim import SGD
-from minidist.parallel.data.synchronize import Bucketed
+from minidist.parallel.data import Bucketed
 from minidist.parallel.mesh import Mesh
 from minidist.parallel.pipeline import Pipeline, gathered, timeline
 from minidist.parallel.pipeline.cut import ranges

@@ -9,7 +9,7 @@ from minidist.comm import Communicator, Ledger, all_reduce, launch, print_in_ord
 from minidist.comm.comm_self import CommSelf
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.optim import SGD
-from minidist.parallel.layout import whole_state
+from minidist.parallel.layout import full_state_dict
 from minidist.parallel.mesh import Mesh
 from minidist.parallel.zero.optimizer import Zero
 from minidist.tensor.tensor import Tensor
@@ -35,7 +35,7 @@ def train(tp: Communicator, dp: Communicator, steps: int = 3) -> tuple[dict, lis
         held = zero.nbytes()
         zero.zero_grad()
         losses.append(float(all_reduce(dp, loss.data)))
-    return whole_state(model), losses, held
+    return full_state_dict(model), losses, held
 
 
 def main(comm: Communicator) -> None:

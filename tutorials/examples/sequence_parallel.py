@@ -12,7 +12,7 @@ import numpy as np
 from minidist import Tensor, optim, random
 from minidist.comm import Communicator, Ledger, launch, print_in_order
 from minidist.models.gpt import GPT, GPTConfig
-from minidist.parallel.layout import parts_of, whole_state
+from minidist.parallel.layout import full_state_dict, shards_of
 from minidist.parallel.sequence import partial_parameters, sum_partial
 
 CONFIG = GPTConfig(layers=2, hidden=20, heads=5, positions=18, vocab=31, dropout=0.1)
@@ -29,12 +29,12 @@ def train(comm: Communicator | None, sequence_parallel: bool):
         loss.backward()
         if sequence_parallel:  # what is whole everywhere has seen this rank's tokens only
             sum_partial(partial_parameters(model), model.tp)
-    parts, found = parts_of(model), {"loss": loss.data}
+    parts, found = shards_of(model), {"loss": loss.data}
     for name, p in model.named_parameters():
         grad = p.grad.data.copy()
-        found[f"{name}'s gradient"] = parts[name].whole(grad) if name in parts else grad
+        found[f"{name}'s gradient"] = parts[name].gather(grad) if name in parts else grad
     optimizer.step()
-    return model, found | whole_state(model), ledger
+    return model, found | full_state_dict(model), ledger
 
 
 def main(comm: Communicator) -> None:

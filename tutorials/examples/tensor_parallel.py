@@ -10,7 +10,7 @@ import minidist as md
 from minidist import Tensor, nn, optim
 from minidist.comm import Communicator, Ledger, launch, print_in_order
 from minidist.nn import functional as F
-from minidist.parallel.layout import parts_of, whole_state
+from minidist.parallel.layout import full_state_dict, shards_of
 from minidist.parallel.tensor.linear import ColumnParallelLinear, RowParallelLinear
 
 HIDDEN, WIDE, BATCH = 16, 66, 10  # 66 units: four ranks get 17, 17, 16 and 16
@@ -41,12 +41,12 @@ def train(comm: Communicator):
         loss = F.mse_loss(model(Tensor(INPUTS)), Tensor(TARGETS))
         loss.backward()
         optimizer.step()
-    parts = parts_of(model)
+    parts = shards_of(model)
     found = {"loss": loss.data}
     for name, p in model.named_parameters():
         grad = p.grad.data
-        found[f"{name}'s gradient"] = parts[name].whole(grad) if name in parts else grad
-    return model, found | whole_state(model), ledger.by("collective")
+        found[f"{name}'s gradient"] = parts[name].gather(grad) if name in parts else grad
+    return model, found | full_state_dict(model), ledger.by("collective")
 
 
 def main(comm: Communicator) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from minidist import Tensor, nn, optim
 from minidist.comm import Communicator, Ledger, all_reduce, launch, print_in_order, shard_range
 from minidist.models.gpt import GPT, GPTConfig
-from minidist.parallel.data.synchronize import Bucketed
+from minidist.parallel.data import Bucketed
 from minidist.parallel.zero.optimizer import Zero
 from minidist.parallel.zero.stage3 import Zero3
 

@@ -1,4 +1,7 @@
-"""Self-attention by heads: each rank has some of them, and those of the keys that they share."""
+"""Tensor-parallel self-attention: each rank has some heads of queries, and the keys they share.
+
+Shapes: b samples, s tokens, e features, a heads and k heads of keys of width e/a, t ranks.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from ...nn import Module
 from ...nn import functional as F
 from ...tensor.dtypes import DEFAULT, DTypeLike
 from ...tensor.tensor import Tensor
-from ..layout import shares
+from ..layout import shard_indices
 from ..sequence import Tokens
 from .linear import ColumnParallelLinear, RowParallelLinear
 
@@ -19,9 +22,9 @@ from .linear import ColumnParallelLinear, RowParallelLinear
 class ParallelAttention(Module):
     """Multi-head self-attention (b, s, e) -> (b, s, e) with grouped queries (Ainslie et al. 2023).
 
-    `kv_heads` heads of keys and values, each for heads / kv_heads of the queries; a rank has whole
-    groups. qkv.weight has the rows of all queries, then keys, then values. One product in, one sum
-    out: as many messages as plain tensor parallelism (Shoeybi et al. 2019, 3).
+    Each of the `kv_heads` heads of keys and values serves a group of num_heads / kv_heads heads of
+    queries, and a rank has whole groups. qkv.weight has the rows of all queries, then keys, then
+    values. One all-reduce in forward and one in backward (Shoeybi et al. 2019, section 3).
     """
 
     def __init__(
@@ -37,20 +40,22 @@ class ParallelAttention(Module):
             )
         comm, self.is_causal, self.width = comm or CommSelf(), is_causal, embed_dim // num_heads
         group, kv = num_heads // kv_heads * self.width, kv_heads * self.width
-        mine, keys = shares(embed_dim, comm, group), shares(kv, comm, self.width)
-        self.sizes = [len(mine), len(keys), len(keys)]
-        index = xp.concatenate([mine, embed_dim + keys, embed_dim + kv + keys])
+        queries, keys = shard_indices(embed_dim, comm, group), shard_indices(kv, comm, self.width)
+        self.sizes = [len(queries), len(keys), len(keys)]
+        index = xp.concatenate([queries, embed_dim + keys, embed_dim + kv + keys])
         rows: dict[str, Any] = {"comm": comm, "tokens": tokens, "dtype": dtype}
         self.qkv = ColumnParallelLinear(embed_dim, embed_dim + 2 * kv, bias, index=index, **rows)
         self.out_proj = RowParallelLinear(embed_dim, embed_dim, bias, unit=group, **rows)
 
     def forward(self, input: Tensor) -> Tensor:
-        q, k, v = (self._heads(part) for part in self.qkv(input).split(self.sizes, -1))
+        qkv = self.qkv(input)  # (b, s, (a + 2k)/t · e/a): this rank's heads only
+        q, k, v = (self._split_heads(x) for x in qkv.split(self.sizes, -1))
         y = F.scaled_dot_product_attention(q, k, v, is_causal=self.is_causal, enable_gqa=True)
-        b, heads, s, width = y.shape
-        return self.out_proj(y.transpose(1, 2).reshape(b, s, heads * width))
+        b, heads, s, width = y.shape  # (b, a/t, s, e/a)
+        merged = y.transpose(1, 2).reshape(b, s, heads * width)  # (b, s, e/t)
+        return self.out_proj(merged)  # (b, s, e), summed over the tensor-parallel ranks
 
-    def _heads(self, x: Tensor) -> Tensor:
+    def _split_heads(self, x: Tensor) -> Tensor:
         """(b, s, heads · width) -> (b, heads, s, width)."""
         b, s, e = x.shape
         return x.reshape(b, s, e // self.width, self.width).transpose(1, 2)

@@ -1,8 +1,10 @@
 """Tensor-parallel convolutions: each rank has some output channels, or some input channels.
 
-As with linear layers, columns, then rows: what ColumnParallelConv2d makes are this rank's channels,
-what works on each channel alone (an activation, pooling) follows, and RowParallelConv2d sums the
-ranks' parts into the whole. Forward costs one all-reduce a pair, backward another.
+They come in pairs, like the linear layers. ColumnParallelConv2d computes this rank's channels.
+Layers that treat each channel alone follow (an activation, pooling). RowParallelConv2d adds up the
+ranks' partial sums. A pair costs one all-reduce in forward and one in backward.
+
+Shapes: n images, c input and o output channels, h · w pixels, t ranks.
 """
 
 from __future__ import annotations
@@ -11,18 +13,18 @@ from typing import Any
 
 from ...comm import Communicator
 from ...comm.comm_self import CommSelf
-from ...nn import Conv2d, Module, Parameter
+from ...nn import Conv2d, Module
 from ...nn import functional as F
 from ...ops import communication
 from ...tensor.dtypes import DEFAULT, DTypeLike
 from ...tensor.tensor import Tensor
-from ..layout import Part, shares
+from ..layout import shard_indices, shard_parameter
 
 
 class _ParallelConv2d(Module):
-    """A part of nn.Conv2d's weight along `dim`, as its first values: the whole is drawn, then cut.
+    """A shard of nn.Conv2d's weight along `dim`, with nn.Conv2d's initial weights.
 
-    Channels that in_channels and out_channels count are the whole's.
+    in_channels and out_channels count the channels of all ranks.
     """
 
     dim: int
@@ -41,36 +43,29 @@ class _ParallelConv2d(Module):
             )
         self.comm = comm or CommSelf()
         how = stride, padding, dilation, groups, bias, padding_mode
-        whole = Conv2d(in_channels, out_channels, kernel_size, *how, dtype=dtype)
+        full = Conv2d(in_channels, out_channels, kernel_size, *how, dtype=dtype)
         self.in_channels, self.out_channels = in_channels, out_channels
-        self.kernel_size, self.stride = whole.kernel_size, whole.stride
-        self.padding, self.dilation = whole.padding, whole.dilation
-        shape: tuple[int, ...] = whole.weight.shape
-        self.index = shares(shape[self.dim], self.comm)
-        self.parts = {"weight": Part(shape, self.dim, self.index, self.comm)}
-        self.weight = self._mine("weight", whole.weight)
-        self.bias: Tensor | None = whole.bias
-
-    def _mine(self, name: str, whole: Tensor) -> Parameter:
-        return Parameter(Tensor.of(self.parts[name].of(whole.data)))
+        self.kernel_size, self.stride = full.kernel_size, full.stride
+        self.padding, self.dilation = full.padding, full.dilation
+        self.index = shard_indices(full.weight.shape[self.dim], self.comm)
+        shard_parameter(self, "weight", full.weight, self.dim, self.index, self.comm)
+        self.bias: Tensor | None = full.bias
 
     def _convolve(self, x: Tensor, bias: Tensor | None) -> Tensor:
         return F.conv2d(x, self.weight, bias, self.stride, self.padding, self.dilation)
 
 
 class ColumnParallelConv2d(_ParallelConv2d):
-    """This rank's output channels of nn.Conv2d.
+    """This rank's output channels of nn.Conv2d: (n, c, h, w) -> (n, o/t, h', w').
 
-    The input (n, c, h, w) is whole on every rank; backward sums its gradient over them.
+    The input is replicated; backward adds up its partial gradients over the ranks.
     """
 
     dim = 0
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        if self.bias is not None:
-            self.parts["bias"] = Part((self.out_channels,), 0, self.index, self.comm)
-            self.bias = self._mine("bias", self.bias)
+        shard_parameter(self, "bias", self.bias, 0, self.index, self.comm)
 
     def forward(self, input: Tensor) -> Tensor:
         alone = self.comm.size == 1
@@ -78,9 +73,10 @@ class ColumnParallelConv2d(_ParallelConv2d):
 
 
 class RowParallelConv2d(_ParallelConv2d):
-    """nn.Conv2d of which this rank has its input channels: those a ColumnParallelConv2d leaves.
+    """nn.Conv2d of whose input channels this rank has a shard: (n, c/t, h, w) -> (n, o, h', w').
 
-    The bias is whole on every rank, and added once: after the sum.
+    A ColumnParallelConv2d computes these channels. The bias is replicated, and added once: after
+    the sum.
     """
 
     dim = 1
@@ -89,7 +85,8 @@ class RowParallelConv2d(_ParallelConv2d):
         self._check(input.shape)
         if self.comm.size == 1:  # the bias within the convolution
             return self._convolve(input, self.bias)
-        y = communication.reduce(self._convolve(input, None), self.comm)
+        partial = self._convolve(input, None)  # (n, o, h', w'), a sum over this rank's c/t channels
+        y = communication.reduce(partial, self.comm)
         return y if self.bias is None else y + self.bias.reshape(-1, 1, 1)
 
     def _check(self, shape: tuple[int, ...]) -> None:

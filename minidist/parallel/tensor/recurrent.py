@@ -1,9 +1,14 @@
 """Tensor-parallel LSTM and GRU: each rank has the gates of its hidden units.
 
-Hidden units meet in the product with W_hh alone. So a rank has the rows of its units in each gate
-of W_ih and W_hh, keeps its units of c to itself, and gathers h before every step: an all-gather of
-(b, h) a step and layer, and a reduce-scatter on the way back. Where a linear layer sends once a
-sequence, this sends at every step: it pays when the weights are large, or do not fit.
+How it works:
+1. Hidden units meet only in the product with W_hh. So a rank has the rows of its units in each gate
+   of W_ih and W_hh, and its units of the cell state c are used on this rank alone.
+2. Before every step the ranks gather h: an all-gather of (b, h) a step and layer in forward, and a
+   reduce-scatter in backward.
+3. A linear layer communicates once a sequence, and this layer at every step: it pays when the
+   weights are large, or do not fit on one rank.
+
+Shapes: s steps, b sequences, i input features, h hidden units, G gates (4 or 3), t ranks.
 """
 
 from __future__ import annotations
@@ -19,22 +24,23 @@ from ...nn.recurrent import WEIGHTS
 from ...ops import chunk, communication, stack
 from ...tensor.dtypes import DEFAULT, DTypeLike
 from ...tensor.tensor import Tensor
-from ..layout import Part, shares
+from ..layout import Shard, shard_indices, shard_parameter
 
 
 def _steps(x: Tensor) -> list[Tensor]:
-    """x[0], x[1], …, by halves: backward then fills log2(s) arrays as large as x, and not s."""
+    """x[0], x[1], …, cut in halves: backward then fills log2(s) arrays as large as x, not s."""
     half = len(x) // 2
     return [*_steps(x[:half]), *_steps(x[half:])] if half else [x[0]]
 
 
 class _TensorParallelRNN(nn.Module):
-    """Layers in one direction, with the parameters' names and first values of the whole `kind`.
+    """Layers in one direction, with the parameter names and initial weights of the full `kind`.
 
-    Input (s, b, in), or (b, s, in) with batch_first, and states (layers, b, h) are whole on every
-    rank, and so are the output (s, b, h) and the last states.
+    Input (s, b, i), or (b, s, i) with batch_first, and states (layers, b, h) are replicated, and so
+    are the output (s, b, h) and the last states.
     """
 
+    shards: dict[str, Shard]
     kind: type[nn.LSTM] | type[nn.GRU]
     gates: int
     shown = ("*input_size", "*hidden_size", "num_layers", "bias", "batch_first")
@@ -47,13 +53,11 @@ class _TensorParallelRNN(nn.Module):
         self.comm = comm or CommSelf()
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first = bias, batch_first
-        whole = self.kind(input_size, hidden_size, num_layers, bias, dtype=dtype)
-        index = shares(self.gates * hidden_size, self.comm, blocks=self.gates)
-        self.units = len(index) // self.gates  # this rank's
-        self.parts: dict[str, Part] = {}
-        for name, p in whole.named_parameters():
-            part = self.parts[name] = Part(p.shape, 0, index, self.comm)
-            setattr(self, name, nn.Parameter(Tensor.of(part.of(p.data))))
+        full = self.kind(input_size, hidden_size, num_layers, bias, dtype=dtype)
+        index = shard_indices(self.gates * hidden_size, self.comm, blocks=self.gates)
+        self.units = len(index) // self.gates  # this rank's, h/t
+        for name, p in full.named_parameters():
+            shard_parameter(self, name, p, 0, index, self.comm)  # (Gh/t, i), (Gh/t, h) or (Gh/t,)
 
     def forward(self, input: Tensor, hx: Any = None) -> Any:
         self._check(input)
@@ -90,20 +94,23 @@ class _TensorParallelRNN(nn.Module):
         return given or [None] * count
 
     def _layer(self, layer: int, x: Tensor, *states: Tensor | None) -> list[Tensor]:
-        """Whole x (s, b, in) -> the whole output (s, b, h) and the whole last states (b, h)."""
+        """x (s, b, i) -> the output (s, b, h) and the last states (b, h), all replicated."""
         w_ih, w_hh, b_ih, b_hh = (getattr(self, f"{n}_l{layer}", None) for n in WEIGHTS)
         zeros = Tensor.of(xp.zeros_like(x.data, shape=(x.shape[1], self.units)))
-        mine = [zeros if h is None else communication.scatter(h, self.comm, 1) for h in states]
+        # (b, h/t) each: h, and for an LSTM c
+        local = [zeros if h is None else communication.scatter(h, self.comm, 1) for h in states]
         outputs: list[Tensor] = []
-        for a in _steps(F.linear(communication.copy(x, self.comm), w_ih, b_ih)):
-            m = F.linear(communication.all_gather(mine[0], self.comm, -1), w_hh, b_hh)
-            mine = self._step(chunk(a, self.gates, -1), chunk(m, self.gates, -1), *mine)
-            outputs.append(mine[0])
-        y = communication.gather(stack(outputs), self.comm, -1)
-        return [y, y[-1], *(communication.gather(c, self.comm, -1) for c in mine[1:])]
+        gates = F.linear(communication.copy(x, self.comm), w_ih, b_ih)  # (s, b, Gh/t)
+        for a in _steps(gates):
+            h = communication.all_gather(local[0], self.comm, -1)  # (b, h)
+            m = F.linear(h, w_hh, b_hh)  # (b, Gh/t)
+            local = self._step(chunk(a, self.gates, -1), chunk(m, self.gates, -1), *local)
+            outputs.append(local[0])
+        y = communication.gather(stack(outputs), self.comm, -1)  # (s, b, h)
+        return [y, y[-1], *(communication.gather(c, self.comm, -1) for c in local[1:])]
 
-    def _step(self, a: Any, m: Any, *mine: Tensor) -> list[Tensor]:
-        """This rank's next states, of its gates' parts from x and from the whole h."""
+    def _step(self, a: Any, m: Any, *local: Tensor) -> list[Tensor]:
+        """This rank's next states (b, h/t), from its gates' terms in x (a) and in h (m)."""
         raise NotImplementedError
 
 
@@ -112,9 +119,9 @@ class TensorParallelLSTM(_TensorParallelRNN):
 
     kind, gates = nn.LSTM, 4
 
-    def _step(self, a: Any, m: Any, *mine: Tensor) -> list[Tensor]:
+    def _step(self, a: Any, m: Any, *local: Tensor) -> list[Tensor]:
         i, f, g, o = (p + q for p, q in zip(a, m))
-        c = F.sigmoid(f) * mine[1] + F.sigmoid(i) * F.tanh(g)
+        c = F.sigmoid(f) * local[1] + F.sigmoid(i) * F.tanh(g)
         return [F.sigmoid(o) * F.tanh(c), c]
 
 
@@ -123,7 +130,7 @@ class TensorParallelGRU(_TensorParallelRNN):
 
     kind, gates = nn.GRU, 3
 
-    def _step(self, a: Any, m: Any, *mine: Tensor) -> list[Tensor]:
+    def _step(self, a: Any, m: Any, *local: Tensor) -> list[Tensor]:
         r, z = F.sigmoid(a[0] + m[0]), F.sigmoid(a[1] + m[1])
         n = F.tanh(a[2] + r * m[2])
-        return [(1 - z) * n + z * mine[0]]
+        return [(1 - z) * n + z * local[0]]

@@ -1,14 +1,20 @@
 """ZeRO, stages 1 and 2: each rank keeps a shard of the optimiser's states, then of gradients too.
 
-Rajbhandari et al. 2020 (arXiv 1910.02054). The loss of a rank is its own sum divided by the global
-count, and gradients are summed, as in data.py.
+How it works (Rajbhandari et al. 2020, arXiv 1910.02054):
+1. The parameters are joined into flat buckets, and each rank owns one shard of each bucket. The
+   optimiser of a rank updates its shards only, and has states for them only.
+2. Gradients are reduce-scattered: each rank gets the sum over the ranks for its shard.
+3. After the update the shards are all-gathered, and every rank has the full parameters again.
+4. Stage 1 keeps the local gradients; stage 2 frees a bucket's gradients as soon as they are summed.
+
+A reduce-scatter and an all-gather send together as many bytes as one all-reduce. The loss of a rank
+is its own sum divided by the global count, as in data/sum_gradients.py.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -20,24 +26,26 @@ from ...nn import Module, Parameter
 from ...nn.utils import clip_grads_with_norm_
 from ...optim import Muon, Optimizer
 from ...tensor.tensor import Tensor
-from .flat import Flat, Piece, buckets, bytes_held, squares
+from ..buckets import MIB, GradientSync, fill_buckets, trainable
+from ..clip_grad import total_norm
+from .flat import FlatParameter, Piece, bytes_by_use
 
-MIB = 1 << 20
 
+class Zero(GradientSync):
+    """An optimiser whose states are sharded over the ranks of `comm`.
 
-class Zero:
-    """An optimiser of which each rank of `comm` holds the states of its shard alone.
+    It takes a model, a communicator, and an optimiser's class with its arguments; `params` may be
+    groups, as for any optimiser. Every rank must begin with the same parameters
+    (broadcast_parameters). A step is backward(), sum_gradients(), clip_grad_norm_(…) if wanted,
+    step(), zero_grad().
 
-    model, comm, and an optimiser's class with its arguments; `params` may be groups, as for any
-    optimiser. Every rank must begin with the same parameters (broadcast_parameters). A step is
-    backward(), sum_gradients(), clip_grad_norm_(…) if wanted, step(), zero_grad().
-
-    Stage 1 sums gradients in sum_gradients(), and leaves the sum in this rank's stretch of each
+    Stage 1 sums gradients in sum_gradients(), and writes the sums over this rank's elements of each
     .grad. Stage 2 sums a bucket as soon as backward has filled it, keeps the shard and frees the
     rest: after backward() no .grad is left, and a second backward() adds to the shard. Inside
-    no_sync() it keeps whole local gradients instead, which the next backward() sums.
+    no_sync() it keeps full local gradients instead, which the next backward() sums.
 
-    With `replicate_comm`, across which shards are alike, gradients are summed over it as well.
+    With `replicate_comm`, whose ranks have the same shards, gradients are summed over it as well
+    (hybrid sharding).
     """
 
     stages: tuple[int, ...] = (1, 2)
@@ -49,27 +57,28 @@ class Zero:
     ):  # fmt: skip
         if stage not in self.stages:
             raise ValueError(f"{type(self).__name__}: stage {stage}: want one of {self.stages} "
-                             "(stage 3 is Zero3, in zero3.py)")  # fmt: skip
+                             "(stage 3 is Zero3, in stage3.py)")  # fmt: skip
         self.model, self.comm, self.stage = model, comm, stage
         self.algorithm, self.replicate_comm = algorithm, replicate_comm
-        self.bucket_bytes, self.syncing = bucket_bytes, True
+        self.bucket_bytes = bucket_bytes
         groups = _groups(list(model.parameters()) if params is None else list(params))
         _check(model, optimizer_class, groups)
         self.flats = self._make_flats()
         own = [{**g, "params": self._own(g["params"])} for g in groups]
         self.optimizer = optimizer_class(own, **defaults)
-        self.next, self.ready = 0, set[Parameter]()  # the flat to be summed next; filled gradients
-        self.going: tuple[Flat, Request] | None = None
+        self.next, self.ready = 0, set[Parameter]()  # the flat that is summed next; full gradients
+        self.pending: tuple[FlatParameter, Request] | None = None
         self.summed = False
         self.handles = [] if stage == 1 else [
             p.register_post_accumulate_grad_hook(functools.partial(self._arrived, k))
             for k, flat in enumerate(self.flats) for p in flat.params
         ]  # fmt: skip
 
-    def _make_flats(self) -> list[Flat]:
+    def _make_flats(self) -> list[FlatParameter]:
         """Buckets, the last layers' first: theirs are the first gradients that are ready."""
-        found = buckets([p for p in self.model.parameters() if p.requires_grad], self.bucket_bytes)
-        return [Flat(f"bucket {k}", bucket, self.comm) for k, bucket in enumerate(found)]
+        params = trainable(self.model.parameters())
+        buckets = fill_buckets(params[::-1], self.bucket_bytes)
+        return [FlatParameter(f"bucket {k}", b, self.comm) for k, b in enumerate(buckets)]
 
     def _own(self, params: Iterable[Parameter]) -> list[Parameter]:
         """This rank's pieces of some parameters: a group's hyper-parameters stay with them."""
@@ -86,42 +95,33 @@ class Zero:
 
     # Gradients
 
-    @contextlib.contextmanager
-    def no_sync(self) -> Iterator[None]:
-        """Inside, backward() adds to whole local gradients; nothing is sent."""
-        before, self.syncing = self.syncing, False
-        try:
-            yield
-        finally:
-            self.syncing = before
-
     def _arrived(self, number: int, p: Parameter) -> None:
-        """A gradient is complete: sum the flats that are, in one order on all ranks."""
-        if number < self.next:  # a further backward(): end what the one before began
+        """The hook: a gradient is complete. Sum the complete flats, in one order on all ranks."""
+        if number < self.next:  # a further backward(): finish the sums of the one before
             self._flush()
-        if not self.syncing:
+        if not self.require_backward_grad_sync:
             return
         self.ready.add(p)
         while self.next < len(self.flats) and self.ready.issuperset(self.flats[self.next].params):
             self._start_next()
 
     def _start_next(self) -> None:
-        """Start to sum a flat; only one is under way at a time."""
+        """Start to sum a flat; only one sum is under way at a time."""
         self._finish()
         flat, self.next = self.flats[self.next], self.next + 1
-        self.going = flat, flat.start_reducing(self.algorithm)
+        self.pending = flat, flat.start_reducing(self.algorithm)
         if self.stage > 1:
             for p in flat.params:
                 p.grad = None
 
     def _finish(self) -> None:
-        if self.going is None:
+        if self.pending is None:
             return
-        (flat, request), self.going = self.going, None
-        mine = request.wait()
+        (flat, request), self.pending = self.pending, None
+        summed = request.wait()  # (n,), this rank's shard
         if self.replicate_comm is not None:
-            all_reduce(self.replicate_comm, mine, algorithm=self.algorithm, out=mine)
-        (flat.overwrite_gradient if self.stage == 1 else flat.add_gradient)(mine)
+            all_reduce(self.replicate_comm, summed, algorithm=self.algorithm, out=summed)
+        (flat.overwrite_gradient if self.stage == 1 else flat.add_gradient)(summed)
 
     def _flush(self) -> None:
         while self.next < len(self.flats):
@@ -132,32 +132,30 @@ class Zero:
 
     def sum_gradients(self) -> None:
         """Sum over the ranks what backward() has not summed yet; inside no_sync() nothing."""
-        if self.syncing:
+        if self.require_backward_grad_sync:
             self._flush()
             self.summed = True
 
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
         """g ← g · min(1, max_norm / (norm + 1e-6)), norm over the whole gradient; returns norm.
 
-        Every rank adds up its own squares in float64, and these sums are added in rank order: the
-        factor has the same bits on all ranks.
+        For parameters that are sharded by tensor parallelism too, see parallel/clip_grad.py.
         """
-        grads = [p.own.grad.data for p in self.pieces if p.own.grad is not None]
-        mine = xp.array([squares(grads)], xp.float64)
-        norm = math.sqrt(all_reduce(self.comm, mine, algorithm="ordered")[0])
-        clip_grads_with_norm_([p.own for p in self.pieces], max_norm, norm)
+        shards = [piece.own for piece in self.pieces]
+        norm = total_norm(shards, [self.comm])
+        clip_grads_with_norm_(shards, max_norm, norm)
         return Tensor.of(xp.array(norm, xp.float64))
 
     def step(self) -> None:
-        """Update this rank's shard, and share it."""
+        """Update this rank's shards, and gather the full parameters from all ranks'."""
         if not self.summed:
             raise RuntimeError("step() without gradients: call backward(), then sum_gradients()")
         self.optimizer.step()
-        self._share()
+        self._gather_updated()
 
-    def _share(self) -> None:
+    def _gather_updated(self) -> None:
         for flat in self.flats:
-            flat.whole[...] = flat.gather(flat.shard, "parameter")  # type: ignore[index]
+            flat.full[...] = flat.gather(flat.shard, "parameter")  # type: ignore[index]
             mark_changed(flat.shard, f"{type(self).__name__}.step")
 
     def zero_grad(self) -> None:
@@ -168,13 +166,13 @@ class Zero:
     # State, in the layout of a checkpoint of one process
 
     def gathered(self, write: bool = False) -> contextlib.AbstractContextManager:
-        """Inside, the model is whole; with `write`, changes to it are kept."""
+        """Inside, the parameters are full; with `write`, changes to them are kept."""
         return contextlib.nullcontext()
 
     def full_state_dict(self) -> dict[str, Any]:
         """{"model": arrays by name, "optimizer": {"exp_avg.<name>": …}, "step": …}, on every rank.
 
-        All ranks call it. It takes room for the whole model and the whole optimiser.
+        All ranks call it. It takes memory for the full model and the full optimiser.
         """
         with self.gathered():
             model = {k: v.copy() for k, v in self.model.state_dict().items()}
@@ -191,26 +189,26 @@ class Zero:
             for kind in kinds:
                 if all(f"{kind}.{names[p]}" not in keys for p in flat.params):
                     continue
-                mine = xp.zeros_like(flat.shard, sum_dtype(flat.shard.dtype))
+                local = xp.zeros_like(flat.shard, sum_dtype(flat.shard.dtype))  # (n,)
                 for piece in flat.pieces:
-                    mine[piece.at] = self.optimizer.state[piece.own].get(kind, 0)
-                for p, part in flat.parts(flat.gather(mine, kind)):
+                    local[piece.at] = self.optimizer.state[piece.own].get(kind, 0)
+                for p, array in flat.views(flat.gather(local, kind)):
                     if f"{kind}.{names[p]}" in keys:
-                        yield f"{kind}.{names[p]}", part
+                        yield f"{kind}.{names[p]}", array
 
     def _state_keys(self) -> set[str]:
-        """Of all ranks: one without a piece of a parameter cannot tell what states it has."""
+        """The states of all ranks: a rank without a piece of a parameter has no state of it."""
         names, states = self._names(), self.optimizer.state
-        mine = [f"{kind}.{names[piece.param]}" for piece in self.pieces
-                for kind in states[piece.own] if kind != "step"]  # fmt: skip
-        texts = all_gather_bytes(self.comm, "\n".join(mine).encode())
+        local = [f"{kind}.{names[piece.param]}" for piece in self.pieces
+                 for kind in states[piece.own] if kind != "step"]  # fmt: skip
+        texts = all_gather_bytes(self.comm, "\n".join(local).encode())
         return {key for text in texts for key in text.decode().split("\n") if key}
 
     def _names(self) -> dict[Parameter, str]:
         return {p: name for name, p in self.model.named_parameters()}
 
     def load_full_state_dict(self, state: dict[str, Any]) -> None:
-        """Take this rank's part of what full_state_dict of any layout returned."""
+        """Take this rank's shards of a full_state_dict(), which any layout may have made."""
         with self.gathered(write=True):
             self.model.load_state_dict(state["model"])
         by_name: dict[str, dict[str, xp.ndarray]] = {}
@@ -222,15 +220,15 @@ class Zero:
             arrays, own = by_name.get(names[piece.param], {}), self.optimizer.state[piece.own]
             own.clear()
             for kind, array in arrays.items():
-                mine = xp.at_home_of(piece.own.data, array.reshape(-1)[piece.part].copy())
-                own[kind] = as_dtype(mine, sum_dtype(piece.own.dtype))
+                local = xp.at_home_of(piece.own.data, array.reshape(-1)[piece.part].copy())
+                own[kind] = as_dtype(local, sum_dtype(piece.own.dtype))
             if arrays:
                 own["step"] = state["step"]
 
     def nbytes(self) -> dict[str, int]:
-        """Bytes that this rank holds now, by what they are for."""
+        """Bytes of parameters, gradients and optimiser on this rank now."""
         tensors = [*self.model.parameters(), *(p.own for p in self.pieces)]
-        return bytes_held(tensors, self.optimizer.state, self._shards())
+        return bytes_by_use(tensors, self.optimizer.state, self._shards())
 
     def _shards(self) -> list[xp.ndarray]:
         return [flat.shard for flat in self.flats]
@@ -248,7 +246,7 @@ def _groups(params: list[Any]) -> list[dict[str, Any]]:
 
 
 def _check(model: Module, optimizer_class: type, groups: list[dict[str, Any]]) -> None:
-    """Refuse what would be wrong in silence."""
+    """Refuse arguments that would silently train a wrong model."""
     if issubclass(optimizer_class, Muon):
         raise TypeError(
             "ZeRO updates stretches of parameters, and Muon needs whole matrices: use an "

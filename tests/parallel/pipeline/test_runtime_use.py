@@ -126,12 +126,14 @@ def test_hooks_of_gradients_see_them_whole():
     def main(comm):
         pipeline = make_pipeline(comm, "lstm", make("1f1b", 2, 4))
         from minidist.comm.comm_self import CommSelf
-        from minidist.parallel.data.synchronize import Naive
+        from minidist.parallel.data.sum_gradients import Naive
 
         pipeline.gradients = Naive(pipeline.module.parameters(), CommSelf())
         seen = []
         for p in pipeline.module.parameters():
-            p.register_post_accumulate_grad_hook(lambda p: seen.append(pipeline.gradients.paused))
+            p.register_post_accumulate_grad_hook(
+                lambda p: seen.append(not pipeline.gradients.require_backward_grad_sync)
+            )
         xs, ys, _ = batches("lstm", 8, 4)
         pipeline.step(xs, ys)
         n = len(list(pipeline.module.parameters()))

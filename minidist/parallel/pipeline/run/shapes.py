@@ -71,7 +71,7 @@ def _encoded(stage: int, y: Tensor) -> xp.ndarray:
             f"stage {stage} makes a {type(y).__name__}: a stage makes one Tensor, which is sent to "
             "the next (wrap a layer that returns more, such as an LSTM, in a module that picks)"
         )
-    text = json.dumps([y.shape, y.dtype.str]).encode()
+    text = json.dumps([y.shape, y.dtype.name]).encode()
     return xp.frombuffer(text.ljust(ROOM, b"\0"), xp.uint8)
 
 

@@ -12,7 +12,7 @@ from ....comm import Communicator, all_gather_bytes, all_reduce
 from ....kernels import arrays as xp
 from ....kernels.halves import summable
 from ....nn import Module, Parameter
-from ...data.synchronize import gradient, unpack
+from ...buckets import gradient, unpack
 
 
 class Tied:
