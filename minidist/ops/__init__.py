@@ -3,7 +3,7 @@
 # ruff: noqa: F401, I001
 # fmt: off
 from .activation import (
-    elu, leaky_relu, log_softmax, logsigmoid, prelu, relu, sigmoid, silu, softmax, softplus, swiglu,
+    elu, leaky_relu, logsigmoid, prelu, relu, sigmoid, silu, softplus, swiglu,
 )
 from .attention import packed_attention, scaled_dot_product_attention
 from .conv import conv1d, conv2d, conv_transpose2d
@@ -45,5 +45,6 @@ from .shape import (
     reshape, roll, select, split, squeeze, stack, swapaxes, swapdims, t, tile, transpose, tril,
     triu, unbind, unflatten, unsqueeze, view, vstack,
 )
+from .softmax import log_softmax, softmax
 from .sort import argmax, argmin, argsort, max, median, min, sort, topk, unique
 from .transfer import cast

@@ -2,11 +2,10 @@
 
 from ..kernels import arrays as xp
 from ..kernels import pointwise as k
-from ..kernels import softmax as rows
 from ..kernels import swiglu as swiglu_kernel
 from ..kernels.pointwise import tiled
 from ..tensor.dtypes import is_floating
-from .op import axes_of, differentiable, elementwise, with_axis
+from .op import differentiable, elementwise
 
 
 @differentiable(autocast="fallthrough")
@@ -83,34 +82,3 @@ def prelu(input, weight):
     if weight.ndim > 1 or weight.numel() not in (1, channels):
         raise RuntimeError(f"prelu: weight {weight.shape} for input {input.shape}: one a channel")
     return _prelu(input, weight.reshape((-1,) + (1,) * (input.ndim - 2) if input.ndim else ()))
-
-
-@differentiable(autocast="fp32", native_on_gpu=True)
-def _softmax(x, axis):
-    y = rows.forward(x, axis)
-    return y, lambda g: rows.backward(g, y, axis)
-
-
-@differentiable(autocast="fp32", native_on_gpu=True)
-def _log_softmax(x, axis):
-    y = rows.log_forward(x, axis)
-    return y, lambda g: rows.log_backward(g, y, axis)
-
-
-def _along(function, x, dim, dtype):
-    x = x if dtype is None else x.to(dtype)
-    if not is_floating(x.data):
-        raise NotImplementedError(f"softmax of {x.dtype.name}: convert with .float() first")
-    return function(x, axes_of((dim,), max(x.ndim, 1))[0])
-
-
-@with_axis
-def softmax(input, dim, dtype=None):
-    """exp(x) / sum(exp(x)) along dim, with the maximum taken off first."""
-    return _along(_softmax, input, dim, dtype)
-
-
-@with_axis
-def log_softmax(input, dim, dtype=None):
-    """x - log(sum(exp(x))) along dim."""
-    return _along(_log_softmax, input, dim, dtype)
