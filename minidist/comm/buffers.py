@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..kernels import arrays as xp
 
 
-def send_buffer(array: xp.ndarray, cuda_aware: bool) -> xp.ndarray:
+def send_buffer(array: Any, cuda_aware: bool) -> xp.ndarray:
     """A contiguous buffer with the array's values, which a transport may read at once."""
+    # The bytes of a strided array do not lie side by side: MPI would send the wrong ones.
+    contiguous: Any = xp.ascontiguousarray(array)
     if not xp.on_gpu(array):
-        # A strided array would send the wrong bytes.
-        return xp.ascontiguousarray(array)
+        return contiguous
     if not cuda_aware:
-        return xp.ascontiguousarray(array).get()  # waits for the stream
-    return _synchronized(xp.ascontiguousarray(array))
+        return contiguous.get()  # waits for the stream
+    return _synchronized(contiguous)
 
 
 def receive_buffer(out: xp.ndarray, cuda_aware: bool) -> xp.ndarray:
@@ -24,7 +27,7 @@ def receive_buffer(out: xp.ndarray, cuda_aware: bool) -> xp.ndarray:
     return out
 
 
-def fill(out: xp.ndarray, message: xp.ndarray) -> None:
+def fill(out: Any, message: Any) -> None:
     """Copy a message into `out`, which has as many numbers; each may be on the host or the GPU."""
     message = message.reshape(out.shape)
     if xp.on_gpu(out) == xp.on_gpu(message):

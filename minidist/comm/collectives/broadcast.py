@@ -6,6 +6,8 @@ The algorithms, n ranks and S bytes: `linear` (n-1 messages from the root), `tre
 
 from __future__ import annotations
 
+from typing import Any
+
 from ...kernels import arrays as xp
 from ..buffers import fill
 from ..communicator import Communicator, check_array, wait_all
@@ -81,7 +83,8 @@ def broadcast(
         raise ValueError(f"{where}: the array is read-only, broadcast into a copy")
     with comm.collective("broadcast", array, label, root=root, algorithm=algorithm):
         by_host = xp.on_gpu(array) and not comm.cuda_aware and comm.size > 1
-        work = array.get() if by_host else xp.ascontiguousarray(array)
+        work: Any = array
+        work = work.get() if by_host else xp.ascontiguousarray(work)
         run = ALGORITHMS[choose("broadcast", algorithm, comm.size, array.nbytes)]
         run(comm, work.reshape(-1), root)
     if comm.rank != root and work is not array:

@@ -30,7 +30,7 @@ def mpi_world() -> Communicator:
     With more than one rank, BLAS gets one thread, and an uncaught exception ends every rank.
     MINIDIST_DEBUG=1, MINIDIST_TIMEOUT and MINIDIST_CUDA_AWARE=1 are read at the first call.
     """
-    # Open MPI's one-sided component ucx cannot work here and prints a warning at every start.
+    # Open MPI would try its one-sided component ucx, fail, and print that at every start.
     os.environ.setdefault("OMPI_MCA_osc", "^ucx")
     try:
         from mpi4py import MPI

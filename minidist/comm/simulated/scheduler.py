@@ -1,8 +1,8 @@
 """The scheduler of simulated ranks: runs them one at a time and joins sends with receives.
 
 1. Every rank's program is a task, a greenlet. One task runs at a time, until it must wait.
-2. A send or a receive is posted to its channel (communicator, source, dest, tag). If its partner is
-   there, the message is copied at once; otherwise it stands in line until the partner comes.
+2. A send or a receive is posted to its channel (communicator, source, dest, tag). If its partner
+   has come, the message is copied at once; otherwise it stands in line until the partner comes.
 3. A task that waits for something unfinished is `blocked`. Control returns to `run`, which takes
    the next ready task, or the next message if a virtual clock carries messages.
 4. `_complete` finishes a request and makes the task that waits for it ready again.
@@ -84,7 +84,7 @@ class Scheduler:
         return task
 
     def post(self, request: MessageEnd) -> MessageEnd:
-        """Join with the partner if it is there already, else wait in line for it."""
+        """Join the request with its partner; put it in line if the partner has not come yet."""
         request.number, self.posted = self.posted, self.posted + 1
         task = self.running(request.rank)
         # Without this a seed would reorder only the ranks that block: a buffer that is touched
@@ -199,7 +199,7 @@ class Scheduler:
         send.travels, send.arrives = False, end
         if not send.done:
             self._complete(send, end)
-        # Without None here a sender that keeps its request would keep the receiver's array.
+        # A sender that keeps its request must not keep the receiver's array alive.
         receive, send.partner = send.partner, None
         if receive is not None:
             self._complete(receive, max(end, receive.time))
