@@ -51,7 +51,8 @@ def show(comm: Communicator, name: str, pipeline: Pipeline) -> None:
     predicted, how = simulate(pipeline.schedule), "in turns" if comm.native is None else "once"
     if comm.rank == 0:
         print(f"{name} predicted, F 1 and B 2 long: idle {predicted.idle_fraction:.1%} "
-              f"of all time, {predicted.bubble_ratio:.1%} over the ideal\n{timeline(predicted.times)}\n"
+              f"of all time, {predicted.bubble_ratio:.1%} over the ideal\n"
+              f"{timeline(predicted.times)}\n"
               f"{name} executed {how}: idle {1 - busy:.1%}\n{timeline(lanes)}")  # fmt: skip
 
 
