@@ -159,13 +159,18 @@ class Schedule:
         """This rank's stages (chunks of the model), ascending."""
         return [stage for stage, owner in self.rank_of.items() if owner == rank]
 
-    def crosses(self, boundary: int) -> bool:
-        """Whether stages `boundary` and `boundary + 1` exist and are on different ranks.
+    @cached_property
+    def crossings(self) -> frozenset[int]:
+        """The boundaries between stages on different ranks: only these are crossed by messages.
 
-        Only then are there messages between the two stages.
+        Boundary s is between stages s and s + 1.
         """
-        ranks = self.rank_of.get(boundary), self.rank_of.get(boundary + 1)
-        return None not in ranks and ranks[0] != ranks[1]
+        ranks = self.rank_of
+        return frozenset(s for s, rank in ranks.items() if ranks.get(s + 1, rank) != rank)
+
+    def crosses(self, boundary: int) -> bool:
+        """Whether messages cross a boundary: the two stages exist and are on different ranks."""
+        return boundary in self.crossings
 
 
 # The text of an action

@@ -12,7 +12,7 @@ Every rule concerns one micro-batch: an action needs only actions of its own mic
     RECV_F   -                        -                                 -
     RECV_B   -                        -                                 -
 
-1. B is I and W in one action. So an action that needs I is content with B.
+1. B is I and W in one action, so its result counts as I: SEND_B and the stage before take either.
 2. The first stage reads the batch: its F receives nothing. The last stage computes the loss: its I
    and B receive nothing.
 3. Two neighbouring stages on the same rank send nothing. Then F needs the F of the stage before,
@@ -84,14 +84,19 @@ def send_of(action: Action) -> Action | None:
     return None if send is None else Action(stage, send, i)
 
 
+def _kinds_in_list(kind: str) -> tuple[str, ...]:
+    own, receive, _ = TABLE[kind]
+    full = (BACKWARD,) if kind == SEND_B else ()  # rule 1
+    return (*own, *full) if receive is None else (*own, receive)
+
+
+_IN_LIST = {kind: _kinds_in_list(kind) for kind in TABLE}  # once: it is read often
+
+
 def needs_in_list(action: Action) -> list[Action]:
     """The actions that stand before an action in the list of its own rank, if they exist at all."""
     stage, kind, i = action
-    rule = TABLE[kind]
-    kinds = rule.own if rule.receive is None else (*rule.own, rule.receive)
-    # Rule 1: of I and B a list has one
-    kinds += (BACKWARD,) if INPUT in kinds else ()
-    return [Action(stage, k, i) for k in kinds]
+    return [Action(stage, k, i) for k in _IN_LIST[kind]]
 
 
 class Needs:
@@ -101,12 +106,16 @@ class Needs:
         self.schedule = schedule
         self.known: dict[tuple[int, str], list[tuple[int, str]]] = {}
 
-    def of(self, action: Action) -> list[Action]:
-        """All results, of any rank, without which an action cannot be done."""
-        stage, kind, i = action
-        if (stage, kind) not in self.known:  # the micro-batch changes nothing: worked out once
-            self.known[stage, kind] = self._find(action)
-        return [Action(s, k, i) for s, k in self.known[stage, kind]]
+    def of(self, action: Action) -> list[tuple[int, str]]:
+        """The (stage, kind) of all results, of any rank, without which an action cannot be done.
+
+        They are of the action's own micro-batch. So they are worked out once for all micro-batches.
+        """
+        place = action[:2]
+        found = self.known.get(place)
+        if found is None:
+            found = self.known[place] = self._find(action)
+        return found
 
     def _find(self, action: Action) -> list[tuple[int, str]]:
         stage, kind, _ = action

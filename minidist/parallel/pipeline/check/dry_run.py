@@ -86,7 +86,8 @@ class DryRun:
             return
         start = self.now[rank]
         for part in self.orders[rank][self.at[rank]].parts:
-            for need in self.needs.of(part):
+            for stage, kind in self.needs.of(part):
+                need = Action(stage, kind, part.microbatch)
                 done = self.done.get(need)
                 if done is None:
                     self.waiting[need].append(rank)

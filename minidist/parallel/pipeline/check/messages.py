@@ -62,8 +62,10 @@ def _add_messages(schedule: Schedule, done: Done, lists: list[list[Step]]) -> No
 def message(schedule: Schedule, action: Action) -> Iterator[tuple[Action, Action]]:
     """The send and the receive of an action's result; nothing if the result stays on its rank."""
     send = send_of(action)
-    if send is not None and schedule.crosses(send.received.boundary):
-        yield send, send.received
+    if send is not None:
+        receive = send.received
+        if schedule.crosses(receive.boundary):
+            yield send, receive
 
 
 def _receive_early(steps: Iterable[Step]) -> tuple[Step, ...]:

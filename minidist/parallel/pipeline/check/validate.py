@@ -209,10 +209,11 @@ class _Rules:
         An action that is in no list is skipped: check_each_once and check_messages have found
         whatever is missing.
         """
+        absent = (0, -1)
         for action, (_, number) in self.where.items():
             for need in needs_in_list(action):
-                if self.where.get(need, (0, -1))[1] >= number:
-                    after = self.where[need][1]
+                after = self.where.get(need, absent)[1]
+                if after >= number:
                     how = "in the same step" if after == number else f"only at step {after}"
                     raise ScheduleError(
                         f"{self._place(action)} needs {need}, which comes {how}: want it before"

@@ -182,7 +182,7 @@ class _Run:
         ranks = range(schedule.ranks)
         self.costs, self.clock, self.nbytes = costs, clock, nbytes
         self.rank_of = schedule.rank_of
-        self.crosses = {-1: False} | {s: schedule.crosses(s) for s in self.rank_of}
+        self.crossings = schedule.crossings
         self.left = [deque(order) for order in schedule.orders]
         self.now: list[float] = [0 for _ in ranks]
         self.sending_until: list[float] = [0 for _ in ranks]
@@ -224,7 +224,7 @@ class _Run:
     def _needed(self, part: Action) -> Action | None:
         """The message without which an action cannot start."""
         receive = receive_for(part)
-        return receive if receive is not None and self.crosses[receive.boundary] else None
+        return receive if receive is not None and receive.boundary in self.crossings else None
 
     def _cost(self, step: Step) -> float:
         if isinstance(step, Overlap):
