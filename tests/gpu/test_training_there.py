@@ -91,9 +91,10 @@ def curve(tmp_path, name, **changes):
 
 @pytest.mark.parametrize("dp", [2, *proofs(1)])
 def test_a_whole_run_there(tmp_path, dp, short, capsys):
-    here = curve(tmp_path, "here", dp=dp)
+    short_run = {"dp": dp, "steps": 2, "eval_every": 2}
+    here = curve(tmp_path, "here", **short_run)
     with gpu():
-        there = curve(tmp_path, "there", dp=dp, device="cuda")
+        there = curve(tmp_path, "there", **short_run, device="cuda")
     np.testing.assert_allclose(there, here, rtol=1e-5)
     assert "float32 on a GPU" in capsys.readouterr().out
 
