@@ -3,9 +3,9 @@ PYTHON ?= python3
 RANKS ?= 4
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadgroup
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadscope --no-loadscope-reorder
 
-.PHONY: env train test test-openmpi proofs lint bench gpu doctor clean
+.PHONY: env train test test-openmpi test-haswell proofs lint bench gpu doctor clean
 
 train: .venv/mpi.ok          ## Train a GPT on four ranks (RANKS=n, ARGS="--model gpt-mini …")
 	@$(BIN)/mpirun -n $(RANKS) $(BIN)/minidist train $(ARGS)
@@ -16,8 +16,21 @@ test: .venv/test.ok          ## Run the tests (ARGS="-k ring")
 test-openmpi: .venv-openmpi/test.ok  ## The tests on real ranks, on Open MPI in place of MPICH
 	@.venv-openmpi/bin/python -m pytest -m "mpi and not proof" $(ARGS)
 
-proofs: .venv/test.ok        ## The tests that take minutes
-	@$(PYTEST) -m proof $(ARGS)
+# The kernels in Triton's interpreter are left out: they compute the same on every processor.
+NUMERIC := tests/optim tests/ops tests/nn tests/kernels tests/regressions tests/train/test_layouts.py \
+	$(addprefix tests/parallel/,test_all_layouts.py test_data.py test_overlap.py test_tensor.py \
+	test_zero.py test_zero3.py)
+AVX512 := from numpy._core._multiarray_umath import __cpu_dispatch__ as names, __cpu_features__ as has; \
+	print(*(n for n in names if has.get(n) and ("AVX512" in n or n == "X86_V4")), sep=",")
+
+test-haswell: .venv/test.ok  ## The numeric tests as a processor without AVX-512 computes them
+	@off=$$($(BIN)/python -c '$(AVX512)') && if [ -z "$$off" ]; \
+	then echo "this processor has no AVX-512: make test computes as test-haswell would"; \
+	else OPENBLAS_CORETYPE=Haswell NPY_DISABLE_CPU_FEATURES="$$off" \
+		$(PYTEST) --ignore-glob='*test_triton_*' $(NUMERIC) $(ARGS); fi
+
+proofs: .venv/test.ok        ## What takes long: every layout and example, many more drawn cases
+	@$(PYTEST) -m proof --hypothesis-profile=proofs $(ARGS)
 
 lint: .venv/test.ok          ## Style and types
 	@$(BIN)/ruff check .
@@ -26,7 +39,7 @@ lint: .venv/test.ok          ## Style and types
 
 bench: .venv/test.ok         ## Speed beside PyTorch, which must be in .venv
 	@$(BIN)/python -c "import torch" || { echo "make bench compares with PyTorch: $(BIN)/pip install torch"; exit 2; }
-	@for file in $(filter-out benchmarks/pipeline_%.py benchmarks/torch_%.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$file || exit 1; done
+	@for file in $(filter-out benchmarks/pipeline_%.py benchmarks/torch_%.py benchmarks/sizes.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$file || exit 1; done
 
 GPU := build/gpu
 gpu:                         ## Is a GPU right, and how fast? PYTHON has CuPy, Triton, PyTorch

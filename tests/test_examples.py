@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.proofs import keeping, proofs
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed: it carries the digits")
 
@@ -37,7 +38,7 @@ def test_all_six_are_here_and_short():
     assert all(len(p.read_text().splitlines()) < 80 for p in FOLDER.glob("*.py"))
 
 
-@each_example
+@pytest.mark.parametrize("path", keeping(EXAMPLES[:3], EXAMPLES), ids=lambda p: p.stem)
 def test_it_learns_and_draws_its_confusion_matrix(path, tmp_path):
     done = run_alone(path, "--seeds", 1, "--epochs", 6, "--out", tmp_path)
     assert "Traceback" not in done.stderr, done.stderr
@@ -47,7 +48,7 @@ def test_it_learns_and_draws_its_confusion_matrix(path, tmp_path):
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("name", ["mlp", "gru"])
+@pytest.mark.parametrize("name", ["mlp", *proofs("gru")])
 def test_four_ranks_learn_the_same(mpirun, tmp_path, name):
     path = FOLDER / f"{name}_digits.py"
     args = ["--seeds", 1, "--epochs", 3, "--out", tmp_path]

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.proofs import keeping
 
 FOLDER = Path(__file__).resolve().parent.parent / "tutorials" / "examples"
 SAID = {
@@ -48,7 +49,7 @@ def test_alone(name):
 
 
 @pytest.mark.mpi
-@each_example
+@pytest.mark.parametrize("name", keeping(["tensor_parallel"], SAID))
 def test_four_real_ranks_say_the_same_as_simulated_ones(mpirun, name):
     done = mpirun(4, FOLDER / f"{name}.py")
     check(done, name, 4)
@@ -56,7 +57,7 @@ def test_four_real_ranks_say_the_same_as_simulated_ones(mpirun, name):
 
 
 @pytest.mark.mpi
-@each_example
+@pytest.mark.parametrize("name", keeping(["sequence_parallel"], SAID))
 def test_three_real_ranks(mpirun, name):
     check(mpirun(3, FOLDER / f"{name}.py"), name, 3)
 
@@ -83,7 +84,7 @@ def test_more_of_them_without_mpi(name):
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("name", MORE)
+@pytest.mark.parametrize("name", keeping(["zero", "mesh"], MORE))
 def test_more_of_them_on_four_real_ranks(mpirun, name):
     done = mpirun(4, FOLDER / f"{name}.py")
     assert done.returncode == 0 and all(text in done.stdout for text in MORE[name]), done.stderr

@@ -35,9 +35,19 @@ def _named(name, autocast, function, decorator=elementwise, **precision):
 
 # Of two arguments
 
-_add = _named("add", "fallthrough", lambda a, b: (a + b, lambda g: g, lambda g: g))
-_sub = _named("sub", "fallthrough", lambda a, b: (a - b, lambda g: g, lambda g: -g))
-mul = _named("mul", "fallthrough", lambda a, b: (a * b, lambda g: g * b, lambda g: g * a))
+@elementwise(autocast="fallthrough")
+def _add(a, b):
+    return a + b, lambda g: g, lambda g: g
+
+
+@elementwise(autocast="fallthrough")
+def _sub(a, b):
+    return a - b, lambda g: g, lambda g: -g
+
+
+@elementwise(autocast="fallthrough")
+def mul(a, b):
+    return a * b, lambda g: g * b, lambda g: g * a
 
 
 def add(input, other, *, alpha=1):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from support.double import gpu
+from support.proofs import proofs
 
 from minidist import nn, random
 from minidist.autograd.split import backward_input
@@ -39,7 +40,7 @@ def step(comm, kind, chunks, device):
     return loss, total, norm.item(), [p.grad.cpu().data for p in model.parameters()]
 
 
-@pytest.mark.parametrize("kind, chunks", [("1f1b", 1), ("zb-h1", 1), ("zbv", 2)])
+@pytest.mark.parametrize("kind, chunks", [("zbv", 2), *proofs(("1f1b", 1), ("zb-h1", 1))])
 def test_two_stages_there_are_two_stages_here(kind, chunks):
     here = simulate(lambda comm: step(comm, kind, chunks, "cpu"), 2)
     with gpu():

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from support.double import copies, gpu
+from support.proofs import keeping, proofs
 
 import minidist as md
 from minidist import Tensor, optim, random
@@ -20,7 +21,7 @@ SIZES = GPTConfig(layers=2, hidden=32, heads=2, positions=12, vocab=40, dropout=
 NEAR = {None: 1e-5, "float16": 2e-3, "bfloat16": 2e-2}
 
 
-def losses(device, precision=None, steps=4):
+def losses(device, precision=None, steps=3):
     """Of steps of training, and the copies to the host that the last one took."""
     model = GPT(SIZES, seed=1).to(device)
     optimizer = optim.AdamW(model.parameters(), lr=1e-2)
@@ -44,7 +45,7 @@ def losses(device, precision=None, steps=4):
     return np.array(found), asked
 
 
-@pytest.mark.parametrize("precision", NEAR)
+@pytest.mark.parametrize("precision", keeping([None, "float16"], NEAR))
 def test_the_losses_are_those_of_the_cpu(precision):
     exact, _ = losses("cpu")
     here, _ = losses("cpu", precision)
@@ -88,11 +89,12 @@ def curve(tmp_path, name, **changes):
     return [float(row.split('"loss": ')[1].split(",")[0]) for row in rows]
 
 
-@pytest.mark.parametrize("dp", [1, 2])
+@pytest.mark.parametrize("dp", [2, *proofs(1)])
 def test_a_whole_run_there(tmp_path, dp, short, capsys):
-    here = curve(tmp_path, "here", dp=dp)
+    short_run = {"dp": dp, "steps": 2, "eval_every": 2}
+    here = curve(tmp_path, "here", **short_run)
     with gpu():
-        there = curve(tmp_path, "there", dp=dp, device="cuda")
+        there = curve(tmp_path, "there", **short_run, device="cuda")
     np.testing.assert_allclose(there, here, rtol=1e-5)
     assert "float32 on a GPU" in capsys.readouterr().out
 

@@ -5,6 +5,7 @@ import runpy
 from pathlib import Path
 
 import pytest
+from support.proofs import proofs
 
 from minidist.comm import simulate
 
@@ -19,7 +20,7 @@ def on_real_ranks(mpirun, folder, n):
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(n)]
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4])
+@pytest.mark.parametrize("n", [1, 3, *proofs(2, 4)])
 def test_training_on_real_ranks_has_the_bits_of_simulated_ones(mpirun, tmp_path, n):
     real = on_real_ranks(mpirun, tmp_path, n)
     assert simulate(RESULTS, n, seed=n) == real

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.pipeline_cases import accumulated, evaluated
+from support.proofs import keeping, proofs
 
 from minidist.comm import simulate
 from minidist.parallel.pipeline.schedules import make
@@ -25,7 +26,7 @@ def start(mpirun, folder, n, *args):
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(n)]
 
 
-@pytest.fixture(scope="module", params=[2, 4])
+@pytest.fixture(scope="module", params=[2, *proofs(4)])
 def real(request, mpirun, tmp_path_factory):
     """What each rank found, all cases in one job."""
     return start(mpirun, tmp_path_factory.mktemp("ranks"), request.param)
@@ -130,7 +131,7 @@ def files(folder):
     return [(last / f"{name}.safetensors").read_bytes() for name in ("model", "optimizer")]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", keeping(LAYOUTS[1:], LAYOUTS))
 def test_the_command_writes_the_bits_of_simulated_ranks(mpirun, tmp_path, layout):
     real, simulated = tmp_path / "real", tmp_path / "simulated"
     command = ["-m", "minidist.cli", "train", *FLAGS.split(), *layout.split(), "--out"]

@@ -5,6 +5,7 @@ import runpy
 from pathlib import Path
 
 import pytest
+from support.proofs import proofs
 
 from minidist.comm import simulate
 
@@ -19,7 +20,7 @@ def on_real_ranks(mpirun, folder, n, *args):
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(n)]
 
 
-@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize("n", [3, *proofs(2)])
 def test_stages_agree_with_simulated_ranks_and_weights_are_freed(mpirun, tmp_path, n):
     real = on_real_ranks(mpirun, tmp_path, n)
     for left in (rank.pop("left") for rank in real):
@@ -36,6 +37,7 @@ def test_a_gather_left_out_on_real_ranks_is_seen(mpirun, tmp_path):
     assert simulated[0]["stage 1"][1] != real[0]["stage 1"][1]
 
 
+@pytest.mark.proof  # test_examples_parallel starts it in every run
 def test_the_example_on_four_real_ranks(mpirun):
     done = mpirun(4, Path(__file__).parents[2] / "tutorials" / "examples" / "zero.py")
     assert done.returncode == 0, done.stderr

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.double import gpu
+from support.proofs import proofs
 from support.zero_cases import (  # fmt: skip
     OPTIMIZERS,
     Block,
@@ -347,7 +348,7 @@ def test_it_trains_the_gpt():
     assert_same(simulate(lambda comm: main(comm, 3), 2), plain)
 
 
-@pytest.mark.parametrize("layout", [1, 2, 3])
+@pytest.mark.parametrize("layout", [3, *proofs(1, 2)])
 def test_on_a_gpu(layout):
     """On CuPy's double: what data parallelism gives there."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from support.proofs import keeping
 
 from minidist.comm import simulate
 from minidist.errors import UserError
@@ -26,6 +27,7 @@ LAYOUTS = [
     {"dp": 2, "tp": 2, "sync": "overlapped"}, {"dp": 3, "tp": 1, "sync": "naive"},
     *({"dp": 2, "tp": 3, "zero": stage} for stage in (1, 2, 3)),
 ]  # fmt: skip
+KEPT = [LAYOUTS[i] for i in (0, 2, 5, 8, 9, 10, 13)]  # each axis, stage 3 and way to sum
 BOUND = 1e-9  # Adam's divisions widen the rounding of the smallest gradients
 
 
@@ -60,7 +62,9 @@ def far(ours, alone):
 
 
 @pytest.mark.parametrize("sp", [False, True])
-@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda d: "x".join(map(str, d.values())))
+@pytest.mark.parametrize(
+    "layout", keeping(KEPT, LAYOUTS), ids=lambda d: "x".join(map(str, d.values()))
+)
 def test_a_layout_trains_as_one_process(layout, sp, alone, tmp_path):
     if sp and layout["tp"] == 1:
         pytest.skip("sequence parallelism is for tensor-parallel ranks")

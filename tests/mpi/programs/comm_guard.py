@@ -1,4 +1,7 @@
-"""Ranks that do not do the same: each writes what the guard told it to FOLDER/RANK.txt."""
+"""Ranks that do not do the same: each writes what the guard told it to FOLDER/RANK.txt.
+
+With several ways, `shape,dtype`, they follow each other, and each writes to FOLDER/WAY/RANK.txt.
+"""
 
 import os
 import signal
@@ -11,7 +14,7 @@ import numpy as np
 from minidist import comm as c
 from minidist.comm import CommError, mpi_world
 
-how, folder = sys.argv[1], Path(sys.argv[2])
+ways, folder = sys.argv[1].split(","), Path(sys.argv[2])
 comm = mpi_world()
 rank, odd, x = comm.rank, comm.rank == 2, np.ones(4)
 pair = comm.split(rank // 2)
@@ -69,11 +72,13 @@ DIFFERENT = {
     "killed": lambda: ends(lambda: os.kill(os.getpid(), signal.SIGKILL)),
 }
 
-try:
-    DIFFERENT[how]()
-except CommError as error:
-    (folder / f"{rank}.txt").write_text(f"{type(error).__name__}: {error}")
-    if how in ("stopped", "killed", "exits", "fails", "stays_away", "group"):
-        time.sleep(0.5)  # the others are told too before the first error ends them all
-        raise
-c.barrier(comm, label="end")
+for how in ways:
+    try:
+        DIFFERENT[how]()
+    except CommError as error:
+        own = folder / how if len(ways) > 1 else folder
+        (own / f"{rank}.txt").write_text(f"{type(error).__name__}: {error}")
+        if how in ("stopped", "killed", "exits", "fails", "stays_away", "group"):
+            time.sleep(0.5)  # the others are told too before the first error ends them all
+            raise
+    c.barrier(comm, label="end")
