@@ -84,6 +84,10 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # or libraries report at the end that they leak what was frozen
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """A file's tests run in one process, so that it makes its fixtures once; tests/mpi in one, too.
 

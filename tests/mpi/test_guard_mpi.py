@@ -47,7 +47,8 @@ def mismatches(mpirun, tmp_path_factory):
     folder = tmp_path_factory.mktemp("guard")
     for how in SAID:
         (folder / how).mkdir()
-    _, done, _ = told(mpirun, folder, ",".join(SAID))
+    ways = ["number", *(how for how in SAID if how != "number")]  # its text has the calls so far
+    _, done, _ = told(mpirun, folder, ",".join(ways))
     assert done.returncode == 0, "nothing was sent: ranks can go on after it\n" + done.stderr
     return {how: {int(p.stem): p.read_text() for p in (folder / how).glob("*.txt")} for how in SAID}
 
