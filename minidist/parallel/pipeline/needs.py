@@ -1,4 +1,4 @@
-"""What each action needs before it may run: the one table of rules for all of this package.
+"""The needs of an action, which must be done before it: one table for all of this package.
 
 Every rule concerns one micro-batch: an action needs only actions of its own micro-batch.
 

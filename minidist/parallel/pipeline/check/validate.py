@@ -204,7 +204,7 @@ class _Rules:
                     )
 
     def check_needs(self) -> None:
-        """What an action needs from its own rank comes in an earlier step.
+        """An action comes after everything that it needs from its own rank.
 
         An action that is in no list is skipped: check_each_once and check_messages have found
         whatever is missing.
