@@ -81,7 +81,7 @@ def joined_stages(arrays: dict[str, xp.ndarray], comm: Communicator) -> dict[str
 
     Of a name that several have, rank 0 takes the first's: tied copies are equal.
     """
-    told = json.dumps([[name, a.shape, a.dtype.str] for name, a in arrays.items()])
+    told = json.dumps([[name, a.shape, a.dtype.name] for name, a in arrays.items()])
     texts, found = share(comm, told.encode()), dict(arrays)
     if comm.rank:
         for array in arrays.values():
