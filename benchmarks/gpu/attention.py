@@ -55,8 +55,8 @@ def _attend(causal: bool, scale: float):
     from minidist.kernels import flash
 
     def attend(q, k, v, g, mask=None):
-        out, dq, dk, dv = (flash.np.empty_like(x) for x in (g, q, k, v))
-        dmask = None if mask is None else flash.np.empty_like(mask)
+        out, dq, dk, dv = (flash.xp.empty_like(x) for x in (g, q, k, v))
+        dmask = None if mask is None else flash.xp.empty_like(mask)
         lse = flash.forward(q, k, v, out, causal, scale, mask)
         flash.backward(g, q, k, v, out, lse, dq, dk, dv, causal, scale, mask, dmask)
         return [out, lse, dq, dk, dv, *([] if mask is None else [dmask])]

@@ -48,7 +48,7 @@ def _finished(tiny: bool) -> Iterator[Case]:
     a, b, bias = normal(m, depth), normal(depth, n) / depth**0.5, normal(n)
 
     def both(a, b, bias, activation):
-        pre = k.np.empty_like(a, shape=(len(a), b.shape[1]))
+        pre = k.xp.empty_like(a, shape=(len(a), b.shape[1]))
         return k.matmul(a, b, bias, activation, pre=pre), pre
 
     for name in ("relu", "gelu", "gelu_tanh", "silu"):

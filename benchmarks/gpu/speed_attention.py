@@ -44,9 +44,9 @@ def ours(bench: Bench, q, k, v, g, causal: bool, back: bool):
     from minidist.kernels import flash
 
     q, k, v, g = map(bench.array, (q, k, v, g))
-    out, scale = flash.np.empty_like(q), q.shape[-1] ** -0.5
+    out, scale = flash.xp.empty_like(q), q.shape[-1] ** -0.5
     lse = flash.forward(q, k, v, out, causal, scale)
-    grads = [flash.np.empty_like(x) for x in (q, k, v)]
+    grads = [flash.xp.empty_like(x) for x in (q, k, v)]
 
     def forward():
         flash.forward(q, k, v, out, causal, scale)

@@ -221,7 +221,7 @@ def axes_of(dim: Any, ndim: int) -> tuple[int, ...]:
 
 def is_integer(x: Tensor) -> bool:
     """Whether the tensor holds integers (bools are none)."""
-    return x.dtype.kind in "iu" and not is_floating(x.data)
+    return x.dtype.kind in "iu"
 
 
 OTHER_NAMES = {"axis": "dim", "keepdims": "keepdim"}

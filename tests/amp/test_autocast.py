@@ -178,6 +178,8 @@ DTYPES = {
     "exp of a product": lambda m, x, w: (x @ w.T).exp(),
     "norm of a product": lambda m, x, w: m.nn.functional.layer_norm(x @ w.T, (4,)),
     "loss of a product": lambda m, x, w: m.nn.functional.mse_loss(x @ w.T, x[:, :4]),
+    "one over a product": lambda m, x, w: 1 / (x @ w.T),
+    "prelu": lambda m, x, w: m.nn.functional.prelu(x, w[0, :1]),
     "float64": lambda m, x, w: x.double() @ w.double().T,
 }
 
@@ -185,13 +187,33 @@ DTYPES = {
 @pytest.mark.parametrize("name", DTYPES)
 def test_dtypes_are_those_of_pytorch_on_a_gpu(name):
     """PyTorch's rule for CUDA; on its CPU exp and sums of halves stay in them, which is coarser."""
-    wanted = {"linear": "h", "matmul": "h", "gelu of a product": "h", "float64": "d"}
+    wanted = {"linear": "h", "matmul": "h", "gelu of a product": "h", "prelu": "h", "float64": "d"}
     x, w = md.tensor(numbers(3, 6)), md.tensor(numbers(4, 6))
     for dtype in HALVES:
         with md.autocast("cpu", dtype):
             y = DTYPES[name](md, x, w)
         names = {"h": dtype, "d": "float64"}
         assert y.dtype == dtypes.DTYPES[names.get(wanted.get(name, ""), "float32")]
+
+
+LOSSES = {
+    "mse_loss": lambda x, t: F.mse_loss(x, t),
+    "l1_loss": lambda x, t: F.l1_loss(x, t),
+    "huber_loss": lambda x, t: F.huber_loss(x, target=t),
+    "kl_div": lambda x, t: F.kl_div(x, t.abs()),
+    "binary_cross_entropy_with_logits": F.binary_cross_entropy_with_logits,
+    "cosine_similarity": F.cosine_similarity,
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_of_16_bits_is_computed_in_float32_throughout(name):
+    """PyTorch lists the whole loss: a difference in 16 bits before it would be rounded."""
+    x, t = (md.tensor(numbers(8, 6, seed=i)).bfloat16() for i in (1, 2))
+    with md.autocast("cpu"):
+        found = LOSSES[name](x, t)
+    assert found.tolist() == LOSSES[name](x.float(), t.float()).tolist()
+    assert found.tolist() != LOSSES[name](x, t).tolist(), "the control: outside of autocast"
 
 
 def test_pytorch_takes_the_same_products_in_halves():

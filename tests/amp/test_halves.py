@@ -12,9 +12,10 @@ from safetensors.numpy import load_file, save_file
 import minidist as md
 from minidist import Tensor, nn, optim
 from minidist.amp import GradScaler
-from minidist.comm import simulate
+from minidist.comm import Ledger, all_gather, scatter, simulate
 from minidist.nn import functional as F
 from minidist.parallel.data.sum_gradients import Bucketed, sum_gradients_naive
+from minidist.parallel.layout import gather_stages
 from minidist.tensor import dtypes
 from minidist.testing import gradcheck
 from minidist.train import checkpoint
@@ -153,6 +154,22 @@ def test_gradients_are_summed_over_ranks(add_up, dtype):
     for weight, bias in simulate(program, 3):
         assert np.abs(np.array(weight) - exact).max() <= eps * np.abs(exact).max()
         assert bias == [0, 0], "a parameter without a gradient"
+
+
+@pytest.mark.parametrize("dtype", [*HALVES, "float32"])
+def test_ranks_tell_each_other_the_dtype(dtype):
+    """bfloat16 is known by its name: its str, "<V2", means two bytes of anything."""
+    numbers = np.arange(6.0).astype(dtypes.DTYPES[dtype])
+
+    def program(comm):
+        joined = gather_stages({f"rank {comm.rank}": numbers}, comm)
+        part = scatter(comm, None if comm.rank else numbers)
+        with Ledger(comm, log=True) as ledger:
+            everything = all_gather(comm, part, [3, 3])
+        assert [np.dtype(m.dtype) for m in ledger.messages_sent] == [numbers.dtype]
+        return {a.dtype for a in (*joined.values(), part, everything)}, everything.tolist()
+
+    assert simulate(program, 2) == [({numbers.dtype}, numbers.tolist())] * 2
 
 
 # Tensors

@@ -82,7 +82,7 @@ def test_a_block_that_no_program_writes_is_seen(axis, monkeypatch):
 
 
 def test_a_run_cut_short_is_seen(monkeypatch):
-    search = embedding.np.searchsorted
-    monkeypatch.setattr(embedding.np, "searchsorted", lambda *a: search(*a) // 2)
+    search = embedding.xp.searchsorted
+    monkeypatch.setattr(embedding.xp, "searchsorted", lambda *a: search(*a) // 2)
     with pytest.raises(AssertionError):
         check(*inputs((40, 5, 3)))
