@@ -99,11 +99,11 @@ def at(seed: int, step: int, first_sample: int) -> Iterator[None]:
 
 
 def stream(name: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Philox's key, its first count, and the number of samples: every dropout mask follows from them.
+    """What every dropout mask follows from: Philox's key, its first count, the number of samples.
 
-    Inside `at` the key is (seed, step, name), and the count starts at the global number of the first
-    sample of shape (samples, ...), so each sample has counts of its own. Outside `at` the key is the
-    default stream's next, and the whole shape is one sample.
+    Inside `at` the key is (seed, step, name), and the count starts at the global number of the
+    first sample of shape (samples, ...), so each sample has counts of its own. Outside `at` the key
+    is the default stream's next, and the whole shape is one sample.
 
     Two functions draw the mask from these three numbers, with the same bits: kernels/dropout.py
     (F.dropout) tile by tile while it multiplies, and keep_mask as one array.
