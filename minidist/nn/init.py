@@ -1,4 +1,8 @@
-"""Filling tensors with first values, in place, from the default stream: PyTorch's nn.init."""
+"""Initial values of tensors, drawn in place from the default stream: PyTorch's nn.init.
+
+A tensor-parallel layer draws the full weights with these functions and keeps its shard of them
+(parallel/layout.py: shard_parameter).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "se
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
-    """What keeps the variance after a nonlinearity; param is leaky_relu's slope."""
+    """The factor that keeps the variance after a nonlinearity; param is leaky_relu's slope."""
     if nonlinearity == "leaky_relu":
         return math.sqrt(2 / (1 + (0.01 if param is None else param) ** 2))
     if nonlinearity not in GAINS:
@@ -40,10 +44,10 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
 def trunc_normal_(
     tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0
 ) -> Tensor:
-    """Normal numbers, each drawn again until it lies in [a, b]."""
+    """Normal numbers. Each is drawn again until it lies in [a, b]."""
     low, high = (0.5 * math.erf((x - mean) / std / math.sqrt(2)) for x in (a, b))
     if high - low < 1e-3:
-        raise ValueError(f"trunc_normal_: of N({mean}, {std}) next to nothing lies in [{a}, {b}]")
+        raise ValueError(f"trunc_normal_: almost no number of N({mean}, {std}) lies in [{a}, {b}]")
     draws, values = default_generator(), xp.full(tensor.shape, xp.nan)
     while len(missing := xp.argwhere(~((values >= a) & (values <= b)))):
         values[tuple(missing.T)] = draws.standard_normal(len(missing)) * std + mean
@@ -69,7 +73,7 @@ def eye_(tensor: Tensor) -> Tensor:
 
 
 def _fans(tensor: Tensor) -> tuple[int, int]:
-    """How many inputs an output sums, and the reverse: weight (out, in, *kernel)."""
+    """Fan in and fan out of a weight (out, in, *kernel): the terms of an output's sum, and back."""
     if tensor.ndim < 2:
         raise ValueError(f"fan in and fan out of a tensor {tensor.shape}: want 2 dimensions")
     kernel = math.prod(tensor.shape[2:])
@@ -113,12 +117,12 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
         raise ValueError(f"orthogonal_ of a tensor {tensor.shape}: want 2 dimensions or more")
     rows, columns = tensor.shape[0], math.prod(tensor.shape[1:])
     q, r = xp.linalg.qr(default_generator().standard_normal(sorted((rows, columns))[::-1]))
-    q *= xp.sign(xp.diag(r))  # else not uniform over all of them
+    q *= xp.sign(xp.diag(r))  # without this the matrices are not uniformly distributed
     return _fill(tensor, gain * (q if rows >= columns else q.T).reshape(tensor.shape))
 
 
 def default_(weight: Tensor, bias: Tensor | None) -> None:
-    """PyTorch's for linear and convolution layers: uniform in ±1/sqrt(fan_in), both."""
+    """Weight and bias of linear and convolution layers, as PyTorch: uniform in ±1/sqrt(fan_in)."""
     bound = 1 / math.sqrt(max(_fans(weight)[0], 1))
     uniform_(weight, -bound, bound)
     if bias is not None:

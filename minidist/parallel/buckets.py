@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate, pairwise
+from typing import Any
 
 from ..kernels import arrays as xp
 from ..kernels.halves import as_dtype
@@ -79,7 +80,8 @@ def views_of(flat: xp.ndarray, shapes: Sequence[tuple[int, ...]]) -> list[xp.nda
 def pack(grads: Sequence[xp.ndarray], flat: xp.ndarray) -> None:
     """Copy gradients into a flat array of the host; from a GPU in one copy."""
     if xp.on_gpu(grads[0]):
-        xp.concatenate([as_dtype(g, flat.dtype).reshape(-1) for g in grads]).get(out=flat)
+        joined: Any = xp.concatenate([as_dtype(g, flat.dtype).reshape(-1) for g in grads])
+        joined.get(out=flat)
         return
     for view, g in zip(views_of(flat, [g.shape for g in grads]), grads):
         view[...] = as_dtype(g, view.dtype)

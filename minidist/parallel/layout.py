@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from ..comm import Communicator, all_gather, all_gather_bytes, shard_range
 from ..kernels import arrays as xp
@@ -74,17 +75,16 @@ def shard_indices(n: int, comm: Communicator, unit: int = 1, blocks: int = 1) ->
 def shard_parameter(
     module: Module, name: str, full: Tensor | None, dim: int, index: xp.ndarray,
     comm: Communicator,
-) -> None:  # fmt: skip
-    """Give `module` its shard of the full parameter under `name`, and note it in module.shards.
+) -> Any:  # fmt: skip
+    """This rank's shard of a full parameter, described in module.shards[name].
 
-    A parameter that the layer does not have (a bias that was turned off) stays None.
+    `full` is None for a parameter that the layer does not have (a bias), and so is the result.
     """
     if full is None:
-        setattr(module, name, None)
-        return
+        return None
     shard = Shard(full.shape, dim, index, comm)
     vars(module).setdefault("shards", {})[name] = shard
-    setattr(module, name, Parameter(Tensor.of(shard.take(full.data))))
+    return Parameter(Tensor.of(shard.take(full.data)))
 
 
 def init_shard_(

@@ -1,4 +1,4 @@
-"""Mesh: which rank stands where on the axes of parallelism."""
+"""Mesh: which rank has which coordinates on the axes of parallelism."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Mesh:
         return math.prod(astuple(self))
 
     def coordinates(self, rank: int) -> dict[str, int]:
-        """Where a rank stands: {"pp": …, "dp": …, "cp": …, "ep": …, "tp": …}."""
+        """The coordinates of a rank: {"pp": …, "dp": …, "cp": …, "ep": …, "tp": …}."""
         place = {}
         for axis in reversed(fields(self)):
             rank, place[axis.name] = divmod(rank, getattr(self, axis.name))
@@ -48,9 +48,9 @@ class Mesh:
         return rank
 
     def group(self, comm: Communicator, *axes: str) -> Communicator:
-        """The ranks that differ from this one on these axes alone; every rank calls it.
+        """The ranks that differ from this one on these axes only; every rank calls it.
 
-        group(comm, "dp", "cp") are those over which gradients are summed.
+        Gradients are summed over group(comm, "dp", "cp").
         """
         self._check(comm, axes)
         if math.prod(getattr(self, axis) for axis in axes) == 1:

@@ -49,6 +49,17 @@ def test_by_norm(scale, most, norm_type, layout):
     check(ours, theirs, 1e-12)
 
 
+@pytest.mark.parametrize("norm_type", [0.5, 1, 2, 3, math.inf])
+def test_the_norm_alone(norm_type):
+    ours, theirs = pair(norm_type=norm_type)
+    grads = [p.grad for p in ours if p.grad is not None]
+    norm = nn.utils.get_total_norm(grads, norm_type)
+    expected = [p.grad for p in theirs if p.grad is not None]
+    assert_close("norm", norm.data, torch.nn.utils.get_total_norm(expected, norm_type), 1e-12)
+    assert norm.item() == nn.utils.clip_grad_norm_(ours, 1e9, norm_type).item()
+    assert norm.item() != nn.utils.get_total_norm(grads[1:], norm_type).item() or norm_type > 3
+
+
 def test_in_float32_and_of_one_tensor():
     ours, theirs = pair(dtype="float32")
     norm = optim.clip_grad_norm_(ours, 0.5)

@@ -18,6 +18,7 @@ from minidist.parallel import sequence
 from minidist.parallel.layout import (
     Shard,
     full_state_dict,
+    init_shard_,
     load_full_state_dict,
     shard_indices,
     shards_of,
@@ -83,6 +84,22 @@ def test_a_gpt_is_one_process_in_every_layout(ranks, sp):
 def test_float32_fails_that_bound():
     ours = simulate(lambda comm: train(comm, False, "float32"), 2)[0]
     assert far(ours, ALONE) > 100 * BOUND
+
+
+@pytest.mark.parametrize("by_layout", [True, False])
+def test_weights_drawn_by_name_are_cut_from_the_full_draw(by_layout):
+    """The mutant draws as many numbers as this rank has: other weights than one process's."""
+    draw = lambda shape: np.random.default_rng(0).standard_normal(shape)
+
+    def main(comm):
+        layer = tensor.RowParallelLinear(7, 3, comm=comm, dtype="float64")
+        for name, p in layer.named_parameters():
+            init_shard_(p, shards_of(layer).get(name) if by_layout else None, draw)
+        return full_state_dict(layer)
+
+    for state in simulate(main, 3):
+        np.testing.assert_array_equal(state["bias"], draw(3))
+        assert (state["weight"] == draw((3, 7))).all() == by_layout
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])

@@ -210,8 +210,8 @@ def test_own_first_values_are_seen(monkeypatch):
     """A rank that draws as many numbers as it holds has others than the whole's."""
 
     def drawn(module, name, full, *layout):
-        shard_parameter(module, name, full, *layout)
-        setattr(module, name, nn.Parameter(md.randn(*getattr(module, name).shape) * 0.1))
+        shard = shard_parameter(module, name, full, *layout)
+        return nn.Parameter(md.randn(*shard.shape) * 0.1)
 
     monkeypatch.setattr(conv, "shard_parameter", drawn)
     check_mutant(Net, IMAGES, LABELS)

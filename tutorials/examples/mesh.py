@@ -11,7 +11,7 @@ from minidist.models.gpt import GPT, GPTConfig
 from minidist.optim import SGD
 from minidist.parallel.layout import full_state_dict
 from minidist.parallel.mesh import Mesh
-from minidist.parallel.zero.optimizer import Zero
+from minidist.parallel.zero import Zero
 from minidist.tensor.tensor import Tensor
 
 CONFIG = GPTConfig(layers=2, hidden=32, heads=4, positions=16, vocab=64)

@@ -10,8 +10,7 @@ from minidist import Tensor, nn, optim
 from minidist.comm import Communicator, Ledger, all_reduce, launch, print_in_order, shard_range
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.parallel.data import Bucketed
-from minidist.parallel.zero.optimizer import Zero
-from minidist.parallel.zero.stage3 import Zero3
+from minidist.parallel.zero import Zero, Zero3
 
 CONFIG = GPTConfig(layers=3, hidden=35, heads=5, positions=16, vocab=97)
 BATCH, STEPS = 10, 3  # four ranks get 3, 3, 2 and 2 rows

@@ -1,4 +1,11 @@
-"""Batch norm over the rows of all ranks: the statistics, and the gradients, of one process."""
+"""Batch norm over the rows of all ranks: the statistics, and the gradients, of one process.
+
+How it works: each rank computes count, mean and variance of its rows. One all-gather brings those
+of all ranks, and every rank merges them in the same way. In backward, mean and variance depend on
+the rows of all ranks: one all-reduce adds up the two sums that went through them.
+
+Shapes: n rows, c channels, l positions, t ranks.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +26,17 @@ SHARED = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"
 
 
 def moments(x: xp.ndarray, comm: Communicator) -> tuple[int, xp.ndarray, xp.ndarray]:
-    """Count, mean and variance of each channel of all ranks' x (n, c, l), of which n may differ.
+    """Count, mean and variance of each channel over all ranks' x (n, c, l); n may differ by rank.
 
-    Each rank's count, mean and sum of squared deviations, merged (Chan, Golub & LeVeque 1983) in
-    the order of ranks: sums of x² would lose what a large mean leaves of them.
+    Each rank's count, mean and sum of squared deviations are merged in the order of ranks (Chan,
+    Golub & LeVeque 1983). Sums of x² would lose digits where the mean is large.
     """
     count = x.shape[0] * x.shape[2]
-    zeros = xp.zeros_like(x, xp.float64, shape=x.shape[1])
+    zeros = xp.zeros_like(x, xp.float64, shape=x.shape[1])  # (c,)
     mean, var = batch.moments(x) if count else (zeros, zeros)
-    mine = xp.stack([xp.full_like(zeros, count), mean, var * xp.float64(count)])
-    counts, means, squares = (
-        all_gather(comm, mine[None], [1] * comm.size).swapaxes(0, 1).astype(xp.float64)
+    local = xp.stack([xp.full_like(zeros, count), mean, var * xp.float64(count)])  # (3, c)
+    counts, means, squares = (  # (t, c) each
+        all_gather(comm, local[None], [1] * comm.size).swapaxes(0, 1).astype(xp.float64)
     )
     total = int(counts[:, :1].sum())
     mean = (counts * means).sum(0) / max(total, 1)
@@ -43,7 +50,7 @@ def _batch_norm(x, weight, bias, *, mean, var, eps, total, comm):
     rstd = (1 / xp.sqrt(var + eps)).astype(x.dtype)
 
     def vjp(g):
-        # As if mean and rstd were constants; then what of all ranks went through them.
+        # First as if mean and rstd were constants, then the terms that went through them.
         dx, dw, db = batch.backward(g.reshape(size), rows, mean, rstd, weight, False)
         through_rstd, through_mean = all_reduce(comm, xp.stack([dw, db]))
         scale = (rstd if weight is None else rstd * weight) / total
@@ -55,10 +62,11 @@ def _batch_norm(x, weight, bias, *, mean, var, eps, total, comm):
 
 
 class SyncBatchNorm(_BatchNorm):
-    """BatchNorm1d or 2d whose statistics, while training, are of the rows of all ranks of `comm`.
+    """BatchNorm1d or 2d that in training uses the statistics of the rows of all ranks of `comm`.
 
-    Every rank calls forward and backward, one without rows too. The gradients of weight and bias
-    are those of this rank's rows, to be summed like all others. Evaluation sends nothing.
+    Every rank calls forward and backward, also a rank without rows. The gradients of weight and
+    bias are those of this rank's rows, and are summed over the ranks like all others. Evaluation
+    sends nothing.
     """
 
     dims = (2, 3, 4, 5)
@@ -96,7 +104,7 @@ class SyncBatchNorm(_BatchNorm):
         )  # fmt: skip
 
     def _follow(self, mean: xp.ndarray, unbiased: xp.ndarray) -> None:
-        """Running statistics, if there are any, move towards those of this batch."""
+        """Move the running statistics, if there are any, towards those of this batch."""
         momentum, tracked = self.momentum, self.num_batches_tracked
         if tracked is None:
             return
@@ -109,9 +117,10 @@ class SyncBatchNorm(_BatchNorm):
 
 
 def convert_sync_batchnorm(module: Module, comm: Communicator) -> Module:
-    """The module with a SyncBatchNorm in place of every batch norm, of the same parameters.
+    """Replace every batch norm of the module by a SyncBatchNorm with the same parameters.
 
-    Changed in place; only where the module itself is a batch norm, what is returned is another.
+    The module is changed in place and returned. If the module itself is a batch norm, a new one is
+    returned.
     """
     return _converted(module, comm, {})
 

@@ -13,12 +13,12 @@ from typing import Any
 
 from ...comm import Communicator
 from ...comm.comm_self import CommSelf
-from ...nn import Conv2d, Module
+from ...nn import Conv2d, Module, Parameter
 from ...nn import functional as F
 from ...ops import communication
 from ...tensor.dtypes import DEFAULT, DTypeLike
 from ...tensor.tensor import Tensor
-from ..layout import shard_indices, shard_parameter
+from ..layout import Shard, shard_indices, shard_parameter
 
 
 class _ParallelConv2d(Module):
@@ -28,6 +28,7 @@ class _ParallelConv2d(Module):
     """
 
     dim: int
+    shards: dict[str, Shard]
     shown = ("*in_channels", "*out_channels", "kernel_size", "stride", "padding", "bias?")
 
     def __init__(
@@ -48,7 +49,9 @@ class _ParallelConv2d(Module):
         self.kernel_size, self.stride = full.kernel_size, full.stride
         self.padding, self.dilation = full.padding, full.dilation
         self.index = shard_indices(full.weight.shape[self.dim], self.comm)
-        shard_parameter(self, "weight", full.weight, self.dim, self.index, self.comm)
+        self.weight: Parameter = shard_parameter(
+            self, "weight", full.weight, self.dim, self.index, self.comm
+        )
         self.bias: Tensor | None = full.bias
 
     def _convolve(self, x: Tensor, bias: Tensor | None) -> Tensor:
@@ -65,7 +68,7 @@ class ColumnParallelConv2d(_ParallelConv2d):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        shard_parameter(self, "bias", self.bias, 0, self.index, self.comm)
+        self.bias = shard_parameter(self, "bias", self.bias, 0, self.index, self.comm)
 
     def forward(self, input: Tensor) -> Tensor:
         alone = self.comm.size == 1

@@ -22,13 +22,13 @@ from ...comm import Communicator, iall_gather, iall_reduce, ireduce_scatter
 from ...comm.comm_self import CommSelf
 from ...kernels import arrays as xp
 from ...kernels import linear as kernel
-from ...nn import Embedding, Linear, Module
+from ...nn import Embedding, Linear, Module, Parameter
 from ...nn import functional as F
 from ...ops import communication
 from ...ops.op import differentiable
 from ...tensor.dtypes import DEFAULT, DTypeLike
 from ...tensor.tensor import Tensor
-from ..layout import shard_indices, shard_parameter
+from ..layout import Shard, shard_indices, shard_parameter
 from ..sequence import Tokens
 
 
@@ -104,7 +104,10 @@ class ColumnParallelLinear(Module):
     """This rank's outputs of Linear(in_features, out_features), with nn.Linear's initial weights.
 
     A rank gets whole `unit`s of each of `blocks` equal blocks of the outputs, or those of `index`.
+    Shapes: weight (o/t, i), bias (o/t,).
     """
+
+    shards: dict[str, Shard]
 
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, *,
@@ -114,8 +117,8 @@ class ColumnParallelLinear(Module):
         self.comm, self.tokens = comm or CommSelf(), tokens
         full = Linear(in_features, out_features, bias, dtype=dtype)
         index = shard_indices(out_features, self.comm, unit, blocks) if index is None else index
-        shard_parameter(self, "weight", full.weight, 0, index, self.comm)  # (o/t, i)
-        shard_parameter(self, "bias", full.bias, 0, index, self.comm)  # (o/t,)
+        self.weight: Parameter = shard_parameter(self, "weight", full.weight, 0, index, self.comm)
+        self.bias: Parameter | None = shard_parameter(self, "bias", full.bias, 0, index, self.comm)
 
     def forward(self, input: Tensor) -> Tensor:
         return column_linear(input, self.weight, self.bias, self.comm, self.tokens)  # (b, s, o/t)
@@ -124,8 +127,10 @@ class ColumnParallelLinear(Module):
 class RowParallelLinear(Module):
     """Linear(in_features, out_features) of whose inputs this rank has the units of its shard.
 
-    The bias is replicated, and added once: after the sum.
+    The bias is replicated, and added once: after the sum. Shapes: weight (o, i/t), bias (o,).
     """
+
+    shards: dict[str, Shard]
 
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, *,
@@ -135,8 +140,8 @@ class RowParallelLinear(Module):
         self.comm, self.tokens = comm or CommSelf(), tokens
         full = Linear(in_features, out_features, bias, dtype=dtype)
         index = shard_indices(in_features, self.comm, unit)
-        shard_parameter(self, "weight", full.weight, 1, index, self.comm)  # (o, i/t)
-        self.bias = full.bias  # (o,)
+        self.weight: Parameter = shard_parameter(self, "weight", full.weight, 1, index, self.comm)
+        self.bias = full.bias
 
     def forward(self, input: Tensor) -> Tensor:
         if self.comm.size == 1 and self.tokens is None:  # the bias within the product
@@ -157,7 +162,10 @@ class VocabParallelEmbedding(Module):
     """Embedding(num_embeddings, embedding_dim) of which this rank has some rows.
 
     The rank that has a token's row contributes its vector, and the others zeros: the sum is exact.
+    Shapes: V words of the vocabulary, h numbers in a vector; weight (V/t, h).
     """
+
+    shards: dict[str, Shard]
 
     def __init__(
         self, num_embeddings: int, embedding_dim: int, *, comm: Communicator | None = None,
@@ -168,7 +176,7 @@ class VocabParallelEmbedding(Module):
         index = shard_indices(num_embeddings, self.comm)
         self.first, self.last = int(index[0]), int(index[-1]) + 1
         full = Embedding(num_embeddings, embedding_dim, dtype=dtype)
-        shard_parameter(self, "weight", full.weight, 0, index, self.comm)  # (V/t, h)
+        self.weight: Parameter = shard_parameter(self, "weight", full.weight, 0, index, self.comm)
 
     def forward(self, input: Tensor) -> Tensor:
         if self.comm.size == 1 and self.tokens is None:

@@ -57,7 +57,8 @@ class _TensorParallelRNN(nn.Module):
         index = shard_indices(self.gates * hidden_size, self.comm, blocks=self.gates)
         self.units = len(index) // self.gates  # this rank's, h/t
         for name, p in full.named_parameters():
-            shard_parameter(self, name, p, 0, index, self.comm)  # (Gh/t, i), (Gh/t, h) or (Gh/t,)
+            # (Gh/t, i), (Gh/t, h) or (Gh/t,)
+            setattr(self, name, shard_parameter(self, name, p, 0, index, self.comm))
 
     def forward(self, input: Tensor, hx: Any = None) -> Any:
         self._check(input)

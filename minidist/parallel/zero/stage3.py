@@ -109,7 +109,7 @@ class FreedWeight(Packed):
         raise RuntimeError(f"a weight of shape {self.shape} is used, but it was freed: gather it")
 
 
-def _address(array: xp.ndarray) -> int:
+def _address(array: Any) -> int:
     return array.data.ptr if xp.on_gpu(array) else array.__array_interface__["data"][0]
 
 
