@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from minidist import data, random
 from minidist.comm import simulate
 from minidist.parallel.data import synchronize as data_parallel
-from minidist.train import loop
+from minidist.train import loop, step
 from minidist.train.config import TrainConfig
 from minidist.train.loop import Trainer
 
@@ -116,7 +116,7 @@ def test_a_dropped_all_reduce_is_caught(monkeypatch, mutant):
 
 def test_dropout_by_local_row_is_caught(monkeypatch, alone):
     place = random.at
-    monkeypatch.setattr(loop.random, "at", lambda seed, step, first: place(seed, step, 0))
+    monkeypatch.setattr(step.random, "at", lambda seed, step, first: place(seed, step, 0))
     assert excess(alone, trained(CONFIG, 3)) > 1
 
 
