@@ -283,7 +283,7 @@ class GPT(nn.Module):
     def generate(
         self, prompt: xp.ndarray, tokens: int, temperature: float, top_k: int, seed: int
     ) -> xp.ndarray:
-        """Continue the prompt (s,) by `tokens` more, each drawn from the softmax of the last logits.
+        """Continue the prompt (s,) by `tokens` more: each is drawn from the softmax of the logits.
 
         Temperature 0 takes the likeliest token; top_k > 0 draws among the k likeliest only.
         """

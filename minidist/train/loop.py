@@ -68,6 +68,8 @@ class Trainer:
         # These hooks come first: those of ZeRO and Overlapped take the gradients away.
         if c.sequence_parallel and sums_partial_early(c):
             sum_partial_early(partial_parameters(self.model), self.tp)
+        self.optimizer: Any  # AdamW, or Zero, which is used in the same way
+        self.reducer: Any  # sums gradients over the replicas
         self.optimizer, self.reducer = self._zero() if c.zero else self._replicated()
         self.scaler = GradScaler(enabled=c.precision == "float16", comm=self.comm)
         self.train_step = TrainStep(
@@ -111,10 +113,9 @@ class Trainer:
 
     def step(self, step: int) -> dict[str, float]:
         """One optimizer step (numbered from 0): {"loss": global mean, "grad_norm", "lr"}."""
-        c, first = self.config, self.counted_bytes is None
-        batch = self.batch(step)
+        c, batch = self.config, self.batch(step)
         lr = warmup_cosine(step, c.steps, c.warmup, c.lr, c.lr * c.final_lr)
-        self.passes.peak = Peak() if first else None
+        self.passes.peak = Peak() if self.counted_bytes is None else None
         loss_sum, norm = self.train_step(batch, lr)
         if self.passes.peak is not None:  # while the gradients are there
             held = counted(self.model, self.optimizer)

@@ -41,11 +41,9 @@ def run(config: TrainConfig, comm: Communicator) -> dict[str, Any]:
 
 def _take_part(trainer: Trainer, state: dict[str, Any]) -> dict[str, Any]:
     """The run of a rank other than 0: the same steps, and nothing is printed or written."""
-    record: dict[str, Any] = {}
-    for record in _records(trainer, state):
-        pass
+    *_, last = _records(trainer, state)
     _sample(trainer)
-    return record
+    return last
 
 
 def _lead(trainer: Trainer, state: dict[str, Any], out: Path) -> dict[str, Any]:

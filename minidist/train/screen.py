@@ -1,4 +1,4 @@
-"""What rank 0 prints of a run: the start, a live bar or lines, each rank's memory, the end, a sample.
+"""The screen of rank 0: start table, live bar or lines, memory table, end and sample of a run.
 
 Training does not depend on this file.
 """
@@ -18,7 +18,7 @@ from rich.table import Table
 
 from .. import data
 from ..comm import Ledger
-from ..plan.memory import gpt_parameters
+from ..plan.gpt import gpt_parameters
 from . import memory
 from .config import TrainConfig
 from .loop import Trainer

@@ -163,7 +163,7 @@ class Pipelined:
 
         self.model.set_length(self.config.seq)
         self.pipeline.gradients = None if isinstance(reducer, Zero) else reducer
-        self.pipeline.watch = self.peak and self.peak.watch
+        self.pipeline.watch = None if self.peak is None else self.peak.watch
         scale = scaler.get_scale() / batch.count
         total = self.pipeline.step(batch.tokens, batch.targets, around, scale)
         self.pipeline.watch = None

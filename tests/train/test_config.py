@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from minidist.errors import UserError
-from minidist.plan.memory import gpt_parameters
+from minidist.plan.gpt import gpt_parameters
 from minidist.train.config import PRESETS, TrainConfig, check, read_toml, resumed, write_toml
 
 
