@@ -138,7 +138,7 @@ def timed(bench: Bench, sizes: Sizes, name: str, step: Step) -> Entry:
 
 def parameters(sizes: Sizes) -> int:
     from minidist.models.gpt import GPTConfig
-    from minidist.plan.memory import gpt_parameters
+    from minidist.plan.gpt import gpt_parameters
 
     return gpt_parameters(GPTConfig(*sizes[:5]))
 

@@ -54,9 +54,10 @@ class GPTConfig:
 
 @dataclass(frozen=True)
 class Shares:
-    """What a rank has: heads of attention, units of the MLP, words of the vocabulary, tokens.
+    """The sizes of one rank's part: attention heads, MLP units, words of the vocabulary, tokens.
 
-    `ways`: tensor-parallel ranks; with `sequence_parallel` its tokens are its own, else all s.
+    `ways` is the number of tensor-parallel ranks. `tokens` is all s of them, unless
+    `sequence_parallel` splits them.
     """
 
     heads: int
@@ -74,7 +75,7 @@ class Block(nn.Module):
         self, c: GPTConfig, comm: Communicator | None = None, tokens: Tokens | None = None
     ):
         rows: dict[str, Any] = {"comm": comm, "tokens": tokens}
-        head = c.hidden // c.heads
+        head = c.hidden // c.heads  # the width of one head
         self.ln_1 = LayerNorm(c.hidden)
         self.c_attn = ColumnParallelLinear(c.hidden, 3 * c.hidden, **rows, unit=head, blocks=3)
         self.c_proj = RowParallelLinear(c.hidden, c.hidden, **rows, unit=head)
@@ -86,23 +87,44 @@ class Block(nn.Module):
         self.heads = len(self.c_attn.weight) // (3 * head)  # this rank's
 
     def forward(self, x: Tensor) -> Tensor:
-        qkv = self.c_attn(self.ln_1(x))  # (b, s, 3h), of h and of 4h this rank's heads and units
-        heads = F.packed_attention(qkv, self.heads, is_causal=True)  # (b, s, h)
-        x = x + self.drop_1(self.c_proj(heads))
-        wide = F.gelu(self.c_fc(self.ln_2(x)), "tanh")  # (b, s, 4h)
-        return x + self.drop_2(self.mlp_proj(wide))
+        qkv = self.c_attn(self.ln_1(x))  # (b, s, 3h/t): this rank's heads
+        heads = F.packed_attention(qkv, self.heads, is_causal=True)  # (b, s, h/t)
+        x = x + self.drop_1(self.c_proj(heads))  # (b, s, h), summed over the ranks
+        wide = F.gelu(self.c_fc(self.ln_2(x)), "tanh")  # (b, s, 4h/t): this rank's units
+        return x + self.drop_2(self.mlp_proj(wide))  # (b, s, h), summed over the ranks
+
+
+class HeadGradient:
+    """A second leaf of the tape with the embedding's numbers, so that its gradient stays apart.
+
+    It is no Parameter of the model: it has no name, and neither optimisers nor checkpoints see it.
+    """
+
+    def __init__(self, shared: Parameter):
+        self.shared, self.leaf = shared, Parameter(shared)
+
+    def weight(self) -> Tensor:
+        self.leaf.data = self.shared.data  # the shared weight may have been moved or replaced
+        return self.leaf
+
+    def join(self) -> None:
+        if self.leaf.grad is not None:
+            self.shared.accumulate_grad(self.leaf.grad.data, owned=True)
+            self.leaf.grad = None
 
 
 class GPT(nn.Module):
-    """Token numbers (b, s) -> logits (b, s, V).
+    """A GPT-2: token numbers (b, s) -> logits (b, s, V).
 
-    Initial weights (normal of deviation 0.02·sqrt(768/h), which is GPT-2's at its own width;
-    residual projections divided by sqrt(2L)) depend on the seed and the parameter's name alone.
+    The same text serves every layout, and every layout has the same parameter names, starts from
+    the same weights and drops the same units:
 
-    `tp` are the ranks that share out heads, units and vocabulary; with sequence_parallel also the
-    tokens between them. `layers` are those that a pipeline's rank has: with the first comes the
-    embedding, with the last the norm and the head. Every layout has the same names, starts from the
-    same weights and drops the same units.
+    - `tp`: the ranks of this communicator split the heads, the MLP's units and the vocabulary.
+      With `sequence_parallel` they also split the tokens between the tensor-parallel layers.
+    - `layers`: the layers that this rank of a pipeline has; by default all of them.
+
+    Read it in this order: forward and loss, the steps between tokens and loss, the initial weights,
+    and last the two parts that only a pipeline or sampling needs.
     """
 
     def __init__(
@@ -113,37 +135,102 @@ class GPT(nn.Module):
         self.tp = tp or CommSelf()
         self.tokens = Tokens(self.tp) if sequence_parallel else None
         self.layers = tuple(range(config.layers) if layers is None else sorted(layers))
+        # The first layer brings the embedding along; the last one brings the norm and the head,
+        # whose weight is the token embedding's (they are tied).
         self.is_first, self.is_last = 0 in self.layers, config.layers - 1 in self.layers
-        rows: dict[str, Any] = {"comm": self.tp, "tokens": self.tokens}
+        cut: dict[str, Any] = {"comm": self.tp, "tokens": self.tokens}
         if self.is_first or self.is_last:
-            self.wte = VocabParallelEmbedding(config.vocab, config.hidden, **rows)
+            self.wte = VocabParallelEmbedding(config.vocab, config.hidden, **cut)
         if self.is_first:
             self.wpe = Embedding(config.positions, config.hidden)
             self.drop = SequenceParallelDropout(config.dropout, self.tokens)
         self.h = nn.ModuleList()
         for i in self.layers:
-            setattr(self.h, str(i), Block(config, **rows))
+            setattr(self.h, str(i), Block(config, **cut))
         if self.is_last:
             self.ln_f = LayerNorm(config.hidden)
-        self.head: list[Parameter] = []  # a leaf in place of wte.weight; not one more parameter
+        self.head: HeadGradient | None = None  # see part_head()
         for name, module in self.named_modules():
             if isinstance(module, SequenceParallelDropout):
                 module.name = name
         self.reset_parameters(seed)
 
-    def shares(self, length: int) -> Shares:
-        """What this rank has of the model and of `length` tokens."""
-        block, tokens = self.h[0], length
+    # From tokens to loss. t is the number of tensor-parallel ranks; with sequence parallelism the
+    # states between the layers are (b, s/t, h).
+
+    def forward(self, index: Tensor) -> Tensor:
+        """The logits of every next token, of the whole vocabulary on every rank."""
+        states = self.stage(index, self.layers)  # (b, s, h)
+        logits = self.logits(states)  # (b, s, V/t)
+        return communication.gather(logits, self.tp, -1)  # (b, s, V)
+
+    def loss(self, index: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+        """Cross-entropy in nats of the targets (b, s) that follow the tokens (b, s)."""
+        states = self.stage(index, self.layers)  # (b, s, h)
+        return self.loss_of(states, target, reduction)
+
+    def stage(self, x: Tensor, layers: Sequence[int]) -> Tensor:
+        """Apply consecutive layers: all of them, or those of one stage of a pipeline.
+
+        The first layer is preceded by the embedding, so x is then tokens (b, s) instead of states
+        (b, s, h). The last layer is followed by the final norm.
+        """
+        if layers[0] == 0:
+            x = self.embed(x)  # (b, s, h)
+        for i in layers:
+            x = getattr(self.h, str(i))(x)  # (b, s, h)
+        return self.ln_f(x) if layers[-1] == self.config.layers - 1 else x
+
+    def embed(self, index: Tensor) -> Tensor:
+        """Token and position embeddings, added and dropped out: (b, s) -> (b, s, h)."""
+        self.set_length(index.shape[1])
+        # With sequence parallelism wte returns this rank's tokens only, at these positions.
+        positions = slice(index.shape[1]) if self.tokens is None else self.tokens.local
+        return self.drop(self.wte(index) + self.wpe.weight[positions])
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Logits of this rank's part of the vocabulary: (b, s, h) -> (b, s, V/t)."""
+        return column_linear(states, self.head_weight(), None, self.tp, self.tokens)
+
+    def loss_of(self, states: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+        """The loss of the states (b, s, h) after the final norm."""
+        target = target.reshape(-1)  # (b*s,)
+        large = self.config.vocab >= LARGE_VOCABULARY and self.tp.size == 1
+        if is_grad_enabled() and large and self.tokens is None:
+            # The logits would be the largest array by far, so they are computed in chunks.
+            rows = states.reshape(-1, self.config.hidden)  # (b*s, h)
+            return F.linear_cross_entropy(rows, self.head_weight(), target, reduction=reduction)
+        logits = self.logits(states)  # (b, s, V/t)
+        rows = logits.reshape(-1, logits.shape[-1])  # (b*s, V/t)
+        part = self.wte.shards["weight"]
+        return vocab_parallel_cross_entropy(rows, target, part, reduction=reduction)
+
+    def set_length(self, length: int) -> None:
+        """Announce the number of tokens s; ValueError if the model has fewer positions.
+
+        `embed` does so itself. Under sequence parallelism the later stages of a pipeline see only
+        this rank's tokens, so there the caller announces s before every pass.
+        """
+        if length > self.config.positions:
+            raise ValueError(
+                f"GPT: {length} tokens, but it has {self.config.positions} positions: "
+                "shorten the input or raise positions"
+            )
         if self.tokens is not None:
-            first, last = shard_range(length, self.tp.size, self.tp.rank)
-            tokens = last - first
-        count = lambda module: len(module.shards["weight"].index)
-        words = count(self.wte) if self.is_last else 0
-        return Shares(
-            block.heads, count(block.c_fc), words, tokens, self.tp.size, self.tokens is not None
-        )
+            self.tokens.length = length
+
+    # Initial weights
 
     def reset_parameters(self, seed: int) -> None:
+        """Draw the initial weights: GPT-2's rule, whatever the layers' constructors drew.
+
+        Matrices are normal with deviation 0.02 (at GPT-2's width 768; 0.02 * sqrt(768/h) at width
+        h). The two projections that end in the residual sum are divided by sqrt(2L), because 2L
+        of them are added up. Biases are 0 and norm scales 1.
+
+        Every matrix has a Philox generator of its own, keyed by the seed and the parameter's name.
+        It is drawn whole and then cut to this rank's part, so the layout does not change it.
+        """
         deviation, parts = 0.02 * math.sqrt(768 / self.config.hidden), shards_of(self)
         for name, p in self.named_parameters():
             if name.endswith(".bias"):
@@ -157,90 +244,48 @@ class GPT(nn.Module):
                 normal = parts[name].take(normal) if name in parts else normal
                 p.data[...] = deviation * scale * normal
 
-    def forward(self, index: Tensor) -> Tensor:
-        return communication.gather(self._logits(index), self.tp, -1)  # (b, s, V)
-
-    def _logits(self, index: Tensor) -> Tensor:
-        return self.part_of_logits(self.hidden(index))
-
-    def part_of_logits(self, states: Tensor) -> Tensor:
-        """Of this rank's part of the vocabulary, by the tied embedding: (b, s, V of this rank)."""
-        return column_linear(states, self._tied(), None, self.tp, self.tokens)
-
-    def hidden(self, index: Tensor) -> Tensor:
-        """Tokens (b, s) -> the last layer's normalised states (b, s, h), or this rank's of them."""
-        self.expect(index.shape[1])
-        return self.stage(index, self.layers)
-
-    def expect(self, length: int) -> None:
-        """Be ready for so many tokens; ValueError for more than there are positions."""
-        if length > self.config.positions:
-            raise ValueError(
-                f"GPT: {length} tokens, but it has {self.config.positions} positions: "
-                "shorten the input or raise positions"
-            )
-        if self.tokens is not None:
-            self.tokens.length = length
-
-    def stage(self, x: Tensor, layers: Sequence[int]) -> Tensor:
-        """What some of its layers make of tokens (b, s), if the first is there, or states."""
-        if layers[0] == 0:
-            mine = slice(x.shape[1]) if self.tokens is None else self.tokens.local
-            x = self.drop(self.wte(x) + self.wpe.weight[mine])  # (b, s, h)
-        for i in layers:
-            x = getattr(self.h, str(i))(x)
-        return self.ln_f(x) if layers[-1] == self.config.layers - 1 else x
-
-    def loss(self, index: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-        """Cross-entropy in nats of targets (b, s) after tokens (b, s)."""
-        return self.loss_of(self.hidden(index), target, reduction)
-
-    def loss_of(self, states: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-        """The loss of the last layer's normalised states.
-
-        With a large vocabulary the logits, the largest array by far, are made in chunks.
-        """
-        large = self.config.vocab >= LARGE_VOCABULARY and self.tp.size == 1
-        if is_grad_enabled() and large and self.tokens is None:
-            rows = states.reshape(-1, self.config.hidden)
-            return F.linear_cross_entropy(
-                rows, self._tied(), target.reshape(-1), reduction=reduction
-            )
-        logits = self.part_of_logits(states)
-        part = self.wte.shards["weight"]
-        return vocab_parallel_cross_entropy(
-            logits.reshape(-1, logits.shape[-1]), target.reshape(-1), part, reduction=reduction
-        )
+    # For a pipeline, and for formulas of memory
 
     def part_head(self) -> None:
         """Let the head's gradient have a sum of its own, until join_head().
 
-        So a rank that has both ends of a pipeline adds up over micro-batches in the order of ranks
-        that have one each.
+        The embedding and the head share one weight, so its gradient has two terms from every
+        micro-batch. Two ranks that have one end of a pipeline each add up their terms apart, and
+        then the two sums. A rank that has both ends must add in the same order: otherwise the last
+        bits differ, for addition of floating-point numbers is not associative.
         """
         if self.is_first and self.is_last:
-            self.head = [Parameter(self.wte.weight)]
+            self.head = HeadGradient(self.wte.weight)
 
     def join_head(self) -> None:
-        """Add the head's gradient to its weight's."""
-        for head in self.head:
-            if head.grad is not None:
-                self.wte.weight.accumulate_grad(head.grad.data, owned=True)
-                head.grad = None
+        """After the last micro-batch: add the head's gradient to the shared weight's."""
+        if self.head is not None:
+            self.head.join()
 
-    def _tied(self) -> Tensor:
-        for head in self.head:
-            head.data = self.wte.weight.data  # where it is now: it may have been moved
-            return head
-        return self.wte.weight
+    def head_weight(self) -> Tensor:
+        return self.wte.weight if self.head is None else self.head.weight()
+
+    def shares(self, length: int) -> Shares:
+        """This rank's part of the model and of `length` tokens."""
+        block, tokens = self.h[0], length
+        if self.tokens is not None:
+            first, last = shard_range(length, self.tp.size, self.tp.rank)
+            tokens = last - first
+        count = lambda module: len(module.shards["weight"].index)
+        words = count(self.wte) if self.is_last else 0
+        return Shares(
+            block.heads, count(block.c_fc), words, tokens, self.tp.size, self.tokens is not None
+        )
+
+    # Sampling
 
     @no_grad()
     def generate(
         self, prompt: xp.ndarray, tokens: int, temperature: float, top_k: int, seed: int
     ) -> xp.ndarray:
-        """Continue prompt (s,) by `tokens` more, each drawn from the softmax of the last logits.
+        """Continue the prompt (s,) by `tokens` more: each is drawn from the softmax of the logits.
 
-        Temperature 0 takes the likeliest; top_k > 0 draws among the k likeliest only.
+        Temperature 0 takes the likeliest token; top_k > 0 draws among the k likeliest only.
         """
         follow = lambda window: self(Tensor(window).to(self.wte.weight.device))[0, -1]
         return continued(follow, prompt, tokens, self.config.positions, temperature, top_k, seed)
@@ -250,7 +295,7 @@ def continued(
     follow: Callable[[xp.ndarray], Tensor], prompt: xp.ndarray, tokens: int, positions: int,
     temperature: float, top_k: int, seed: int,
 ) -> xp.ndarray:  # fmt: skip
-    """`generate` of any model: follow(window (1, s)) gives the logits (V,) of what comes next."""
+    """Sampling with any model: follow(window (1, s)) returns the logits (V,) of the next token."""
     generator, out = random.generator(seed, "generate"), xp.asarray(prompt, xp.int64)
     for _ in range(tokens):
         logits = follow(out[-positions:][None]).cpu().double().data

@@ -35,6 +35,7 @@ def _named(name, autocast, function, decorator=elementwise, **precision):
 
 # Of two arguments
 
+
 @elementwise(autocast="fallthrough")
 def _add(a, b):
     return a + b, lambda g: g, lambda g: g

@@ -1,4 +1,7 @@
-"""Learning rates over time: PyTorch's schedulers, and warmup_cosine, a function of the step."""
+"""Learning rates over time: the cosine schedule with warmup, and PyTorch's schedulers.
+
+`warmup_cosine` is the one that `minidist train` uses: a plain function of the step.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +32,10 @@ __all__ = [
 
 
 def warmup_cosine(step: int, steps: int, warmup: int, lr: float, final: float) -> float:
-    """Linear from lr/warmup at step 0 to lr, then half a cosine down to `final` at the last step.
+    """The cosine schedule with warmup: the learning rate of a step, numbered from 0.
 
-    Loshchilov & Hutter 2017 (SGDR), one cycle.
+    It rises in a line from lr/warmup at step 0 to lr, and then falls along half a cosine to `final`
+    at the last step (Loshchilov & Hutter 2017, SGDR, one cycle).
     """
     if step < warmup:
         return lr * (step + 1) / warmup

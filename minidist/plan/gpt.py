@@ -1,4 +1,7 @@
-"""What a forward pass of our GPT keeps for backward, exactly, on a rank of any layout."""
+"""Formulas of our GPT: its parameters, and the bytes that a forward pass keeps for backward.
+
+Both are exact. The bytes are those of one rank in any layout.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,21 @@ from ..kernels.attention import KEPT
 from ..models.gpt import GPTConfig, Shares
 
 
+def gpt_parameters(c: GPTConfig) -> int:
+    """(V + s)h + L(12h² + 13h) + 2h (Narayanan et al. 2021, 5.1, with the final norm exact).
+
+    A layer: QKV 3h² + 3h, projection h² + h, MLP 8h² + 5h, two norms 4h.
+    """
+    h = c.hidden
+    return (c.vocab + c.positions) * h + c.layers * (12 * h * h + 13 * h) + 2 * h
+
+
 def activation_bytes(
     c: GPTConfig, b: int, s: int, e: int, has: Shares, part: Sequence[int] | None = None
 ) -> int:
-    """b rows of s tokens, e bytes a number; a layer's share is 32·s·b·h and its core at e = 2.
+    """Bytes kept for b rows of s tokens, at e bytes a number (`has`: this rank's part).
+
+    For e = 2 and a whole layer this is 32·s·b·h and the attention's core.
 
     Norms keep their input and four numbers a row; linear layers what they multiply, but for the
     projection after attention, whose input attention keeps; GELU its slope. Under sequence
@@ -39,7 +53,7 @@ def _mask(numbers: int, e: int, has: Shares) -> int:
 
 
 def _embedding(rows: int, e: int, has: Shares) -> int:
-    """Token numbers of 8 bytes; of a part of the vocabulary also whether the token is here."""
+    """Token numbers of 8 bytes; a part of the vocabulary also keeps which tokens lie in it."""
     return 8 * rows if has.ways == 1 and not has.sequence_parallel else (8 + e) * rows
 
 

@@ -19,7 +19,7 @@ from ..optim import AdamW, warmup_cosine
 from ..parallel.data import Bucketed, broadcast_parameters
 from ..tensor import random
 from ..tensor.tensor import Tensor
-from .progress import console
+from .screen import console
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
-"""The training loop: the same text on one rank or many, simulated or MPI."""
+"""The training loop: builds a rank's model and its step, and yields one record per step.
+
+The text is the same on one rank or many, simulated or MPI.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Iterator
@@ -12,43 +14,32 @@ from typing import Any
 import numpy as np
 
 from .. import data
-from ..amp import GradScaler, autocast
-from ..autograd.modes import no_grad
+from ..amp import GradScaler
 from ..comm import Communicator, all_reduce, local_rank, shard_bounds, shard_range
 from ..errors import UserError
 from ..models.gpt import GPT
-from ..nn import Parameter
 from ..optim import AdamW, warmup_cosine
-from ..parallel.clip_grad import clip_grad_norm_
 from ..parallel.data import Bucketed, Naive, Overlapped, Synchronizer, broadcast_parameters
-from ..parallel.layout import sharded_parameters
-from ..parallel.pipeline.run.runtime import Pipeline
-from ..parallel.sequence import partial_parameters, sum_partial, sum_partial_early
+from ..parallel.pipeline.actions import Schedule
+from ..parallel.pipeline.cut import balance, ranges
+from ..parallel.sequence import partial_parameters, sum_partial_early
 from ..parallel.zero.optimizer import Zero
 from ..parallel.zero.stage3 import Zero3
-from ..tensor import cuda, random
+from ..plan.flops import layer_costs
+from ..tensor import cuda
 from ..tensor.dtypes import keep_heap
 from ..tensor.tensor import Tensor
 from .config import TrainConfig
 from .memory import Peak, counted
-from .stages import generate, layers_of, make_model, make_pipeline, microbatches, rows_of
+from .step import Accumulation, Batch, Pipelined, TrainStep, sums_partial_early
 
 EVAL_WINDOWS = 256  # of the held-out text, evenly spread
 EVAL_ROWS = 16  # windows in one forward pass
 
 
-def decay_groups(model: GPT, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices are decayed; biases and norm scales are not."""
-    params = list(model.parameters())
-    return [
-        {"params": [p for p in params if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
-    ]
-
-
 @dataclass
 class Trainer:
-    """What a rank holds: the model, its optimiser, and its rows of every global batch."""
+    """A rank's model, optimizer and step, and its rows of every global batch."""
 
     config: TrainConfig
     comm: Communicator
@@ -61,133 +52,92 @@ class Trainer:
             cuda.set_device(local_rank() % cuda.device_count())
         mesh = c.mesh(self.comm.size)
         self.pp, self.dp, self.tp = (mesh.group(self.comm, axis) for axis in ("pp", "dp", "tp"))
-        self.model, self.pipeline = self._stages()
+        self.schedule = c.pipeline()
+        self.layers = stage_layers(c, data.VOCAB, self.schedule)
+        own = [i for s in self.schedule.stages_of(self.pp.rank) for i in self.layers[s]]
+        self.model = make_model(c, data.VOCAB, self.tp, own)
+        if self.schedule.microbatches > 1 and c.zero < 2:
+            self.model.part_head()  # so that one stage and many add up in the same order
+        self.passes: Accumulation | Pipelined = (
+            Accumulation(c, self.model)
+            if self.schedule.stages == 1
+            else Pipelined(c, self.model, self.layers, self.pp, self.schedule)
+        )
         broadcast_parameters(self.model, self.dp)
-        self.shared_out = {id(p) for p in sharded_parameters(self.model)}
-        self.early = c.zero > 1 or (c.zero == 0 and c.sync == "overlapped")
-        if c.sequence_parallel and self.early:  # before the hooks that take gradients away
+        # These hooks come first: those of ZeRO and Overlapped take the gradients away.
+        if c.sequence_parallel and sums_partial_early(c):
             sum_partial_early(partial_parameters(self.model), self.tp)
-        self.held: dict[str, int] | None = None  # bytes, counted in the first step
-        self.gradients: Any = self._shared_states() if c.zero else self._own_states()
-        self.pipeline.gradients = None if c.zero else self.gradients
+        self.optimizer: Any  # AdamW, or Zero, which is used in the same way
+        self.reducer: Any  # sums gradients over the replicas
+        self.optimizer, self.reducer = self._zero() if c.zero else self._replicated()
         self.scaler = GradScaler(enabled=c.precision == "float16", comm=self.comm)
-        self.halves = autocast(c.device, c.precision, True) if c.precision != "full" else None
+        self.train_step = TrainStep(
+            c, self.model, self.passes, self.optimizer, self.reducer, self.scaler,
+            (self.pp, self.dp, self.tp),
+        )  # fmt: skip
+        self.counted_bytes: dict[str, int] | None = None  # of this rank, counted in the first step
 
-    def _stages(self) -> tuple[GPT, Pipeline]:
-        """This rank's stages; without pipeline parallelism one stage, which is the model."""
-        schedule = self.config.pipeline()
-        self.layers = layers_of(self.config, data.VOCAB, schedule)
-        mine = [self.layers[stage] for stage in schedule.stages_of(self.pp.rank)]
-        model = make_model(self.config, data.VOCAB, self.tp, mine)
-        if schedule.microbatches > 1 and self.config.zero < 2:
-            model.part_head()
-        return model, make_pipeline(model, self.layers, self.pp, schedule)
-
-    def _own_states(self) -> Synchronizer:
-        """Every rank has all of the optimiser's states."""
+    def _replicated(self) -> tuple[AdamW, Synchronizer]:
+        """Every replica has the whole optimizer, and sums its gradients with the others."""
         c, params = self.config, list(self.model.parameters())
-        groups = decay_groups(self.model, c.weight_decay)
-        self.optimizer: Any = AdamW(groups, **self._adam())  # or Zero, which is used alike
+        optimizer = AdamW(decay_groups(self.model, c.weight_decay), **adam_options(c))
         if c.sync == "naive":
-            return Naive(params, self.dp, c.allreduce)
+            return optimizer, Naive(params, self.dp, c.allreduce)
         size = int(c.bucket_mib * 2**20)
         if c.sync == "bucketed":
-            return Bucketed(params, self.dp, size, c.allreduce)
-        return Overlapped(params, self.dp, size, c.allreduce, late=self._completed_late())
+            return optimizer, Bucketed(params, self.dp, size, c.allreduce)
+        # These gradients are not complete when backward ends, so they are sent later.
+        late = [*([self.model.wte.weight] if self.model.head else []), *self.passes.late]
+        return optimizer, Overlapped(params, self.dp, size, c.allreduce, late=late)
 
-    def _completed_late(self) -> list[Parameter]:
-        """Parameters whose gradient is not whole after a backward: other stages have a part."""
-        head = [self.model.wte.weight] if self.model.head else []
-        return [*head, *(p for _, params in self.pipeline.tied.groups for p in params)]
-
-    def _shared_states(self) -> Zero:
-        """ZeRO is the optimiser, and sums the gradients."""
-        c, groups = self.config, decay_groups(self.model, self.config.weight_decay)
-        args: Any = (self.model, self.dp, AdamW, groups)
-        options: dict[str, Any] = {"algorithm": c.allreduce, **self._adam()}
+    def _zero(self) -> tuple[Zero, Zero]:
+        """ZeRO is both: an optimizer that is split over the replicas, and their reducer."""
+        c = self.config
+        options: dict[str, Any] = {"algorithm": c.allreduce, **adam_options(c)}
         if c.zero < 3:
             options |= {"stage": c.zero, "bucket_bytes": int(c.bucket_mib * 2**20)}
-        self.optimizer = (Zero if c.zero < 3 else Zero3)(*args, **options)
-        return self.optimizer
+        groups = decay_groups(self.model, c.weight_decay)
+        zero = (Zero if c.zero < 3 else Zero3)(self.model, self.dp, AdamW, groups, **options)
+        return zero, zero
 
-    def _adam(self) -> dict[str, Any]:
-        return {"lr": self.config.lr, "betas": (0.9, 0.95)}
-
-    def _clip(self) -> Tensor:
-        """Clip by the norm of the whole gradient, of which this rank may have pieces of parts."""
-        if not isinstance(self.optimizer, Zero):
-            pairs, shards = [(p, p) for p in self.model.parameters()], None
-        else:
-            pairs, shards = [(piece.own, piece.param) for piece in self.optimizer.pieces], self.dp
-        twice = {id(p) for p in self.pipeline.tied.counted}
-        return clip_grad_norm_(
-            [own for own, _ in pairs], self.config.clip, self.tp,
-            [own for own, p in pairs if id(p) in self.shared_out], shards,
-            self.pp, [own for own, p in pairs if id(p) in twice],
-        )  # fmt: skip
-
-    def rows(self, step: int) -> tuple[np.ndarray, np.ndarray, int]:
-        """This rank's inputs and targets of a global batch, and the number of its first row."""
+    def batch(self, step: int) -> Batch:
+        """This rank's rows of the global batch of a step (numbered from 0), as micro-batches."""
         c = self.config
         starts = data.training_starts(self.corpus, c.seq, c.batch, c.seed, step)
         first, last = shard_range(c.batch, self.dp.size, self.dp.rank)
-        return *data.windows(self.corpus.train, starts[first:last], c.seq), first
+        x, y = data.windows(self.corpus.train, starts[first:last], c.seq)  # (rows, s) each
+        bounds = shard_bounds(len(x), self.schedule.microbatches)
+        tokens, targets = (microbatches(a, bounds, c.device) for a in (x, y))
+        return Batch(tokens, targets, c.batch * c.seq, step, [first + at for at, _ in bounds])
 
     def step(self, step: int) -> dict[str, float]:
-        """One optimiser step (numbered from 0): {"loss": global mean, "grad_norm", "lr"}."""
-        c = self.config
-        x, y, first = self.rows(step)
-        bounds = shard_bounds(len(x), self.pipeline.schedule.microbatches)
-        peak = Peak(self.pipeline) if self.held is None else None
-
-        @contextlib.contextmanager
-        def around(i: int) -> Iterator[None]:
-            with self._halves(), random.at(c.seed, step, first + bounds[i][0]):
-                yield
-
-        # Divided by the global count: the sum over ranks is the global mean, rows uneven or not.
-        count = c.batch * c.seq
-        self.model.expect(c.seq)
-        inputs, targets = (microbatches(a, bounds, c.device) for a in (x, y))
-        total = self.pipeline.step(inputs, targets, around, self.scaler.get_scale() / count)
-        self.model.join_head()
-        if c.sequence_parallel and not self.early:
-            sum_partial(partial_parameters(self.model), self.tp)
-        self.gradients.sum_gradients()
-        self.scaler.unscale_(self.optimizer)
-        norm = self._clip()
+        """One optimizer step (numbered from 0): {"loss": global mean, "grad_norm", "lr"}."""
+        c, batch = self.config, self.batch(step)
         lr = warmup_cosine(step, c.steps, c.warmup, c.lr, c.lr * c.final_lr)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if peak is not None:
-            self.held = {**counted(self), "activations": peak.end()}
+        self.passes.peak = Peak() if self.counted_bytes is None else None
+        loss_sum, norm = self.train_step(batch, lr)
+        if self.passes.peak is not None:  # while the gradients are there
+            held = counted(self.model, self.optimizer)
+            self.counted_bytes = {**held, "activations": self.passes.peak.most}
         self.optimizer.zero_grad()
         scale = {"scale": self.scaler.get_scale()} if self.scaler.is_enabled() else {}
-        return {
-            "loss": self._sum(total / count)[0], "grad_norm": norm.item(), "lr": lr, **scale
-        }  # fmt: skip
-
-    def _halves(self, _: int = 0) -> Any:
-        return self.halves or contextlib.nullcontext()
+        loss = self._sum(loss_sum / batch.count)[0]
+        return {"loss": loss, "grad_norm": norm.item(), "lr": lr, **scale}
 
     def _sum(self, *numbers: float) -> list[float]:
-        """Sums over the data-parallel ranks; what tensor-parallel ones have is whole already."""
+        """Sums over the replicas; the ranks of one replica have the same numbers already."""
         return all_reduce(self.dp, np.array(numbers, np.float64), algorithm="ring").tolist()
 
-    @no_grad()
     def evaluate(self) -> float:
-        """Mean loss on held-out windows in nats a byte; each rank takes its share of them."""
+        """Mean loss on held-out windows in nats a byte; each replica takes its share of them."""
         seq = self.config.seq
         starts = data.held_out_starts(self.corpus, seq, EVAL_WINDOWS)
         first, last = shard_range(len(starts), self.dp.size, self.dp.rank)
-        windows = data.windows(self.corpus.held_out, starts[first:last], seq)
-        bounds = rows_of(last - first, EVAL_ROWS)
-        inputs, targets = (microbatches(a, bounds, self.config.device) for a in windows)
+        x, y = data.windows(self.corpus.held_out, starts[first:last], seq)  # (rows, s) each
+        bounds = [(at, min(at + EVAL_ROWS, len(x))) for at in range(0, len(x), EVAL_ROWS)]
+        tokens, targets = (microbatches(a, bounds, self.config.device) for a in (x, y))
         self.model.eval()
-        self.model.expect(seq)
-        total = self.pipeline.evaluate(inputs, targets, self._halves) if bounds else 0.0
+        total = self.passes.evaluate(Batch(tokens, targets))
         self.model.train()
         loss, count = self._sum(total, (last - first) * seq)
         return loss / count
@@ -197,7 +147,7 @@ class Trainer:
         if self.dp.rank and self.config.zero < 3:
             return None
         self.model.eval()
-        text = generate(self.pipeline, self.model, prompt, self.config.device, *how)
+        text = self.passes.generate(prompt, *how)
         self.model.train()
         return text
 
@@ -215,3 +165,38 @@ class Trainer:
             tokens += c.batch * c.seq
             rate = c.batch * c.seq / (time.perf_counter() - start)
             yield {"step": step + 1, **measured, "tokens": tokens, "tokens_per_s": round(rate, 1)}
+
+
+def stage_layers(c: TrainConfig, vocab: int, schedule: Schedule) -> list[range]:
+    """The layers of each stage: as --split says, or balanced by FLOPs."""
+    config, stages = c.gpt(vocab), schedule.stages
+    split = c.split or balance(layer_costs(config, c.seq), stages, schedule.rank_of)
+    return ranges(config.layers, stages, split)
+
+
+def make_model(c: TrainConfig, vocab: int, tp: Communicator, layers: list[int]) -> GPT:
+    """The GPT with these layers, whose weights depend on the seed and their names alone."""
+    model = GPT(c.gpt(vocab), c.seed, tp, c.sequence_parallel, layers)
+    if c.dtype != "float32":
+        model.to(c.dtype)
+        model.reset_parameters(c.seed)  # drawn again, with all digits of this dtype
+    model.to(c.device)
+    return model
+
+
+def decay_groups(model: GPT, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups of AdamW: matrices are decayed; biases and norm scales are not."""
+    params = list(model.parameters())
+    return [
+        {"params": [p for p in params if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def adam_options(c: TrainConfig) -> dict[str, Any]:
+    return {"lr": c.lr, "betas": (0.9, 0.95)}
+
+
+def microbatches(x: np.ndarray, bounds: list[tuple[int, int]], device: str) -> list[Tensor]:
+    """Rows of x as Tensors on the device, each with memory of its own: none keeps the whole x."""
+    return [Tensor(x[first:last].copy()).to(device) for first, last in bounds]

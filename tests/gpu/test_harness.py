@@ -99,7 +99,7 @@ import sys
 sys.path.insert(0, {str(FOLDER.parent)!r})
 sys.modules.update(dict.fromkeys({COMMAND_LINE!r}))
 import importlib
-for name in {modules!r} + ["minidist.models.gpt", "minidist.optim", "minidist.plan.memory"]:
+for name in {modules!r} + ["minidist.models.gpt", "minidist.optim", "minidist.plan.gpt"]:
     importlib.import_module(name)
 try:
     import tqdm

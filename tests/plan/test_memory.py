@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.optim import AdamW
-from minidist.plan.memory import gpt_parameters
+from minidist.plan.gpt import gpt_parameters
 from minidist.plan.zero import FLOAT32, zero_bytes
 from minidist.tensor.tensor import Tensor
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.plan import flops
-from minidist.plan.memory import gpt_parameters
+from minidist.plan.gpt import gpt_parameters
 from minidist.plan.traffic import (
     Call,
     replicated_parameters,

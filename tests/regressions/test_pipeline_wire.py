@@ -132,7 +132,7 @@ def trained(folder, pp, steps):
     def main(comm):
         trainer = Trainer(replace(RUN, pp=pp), comm, CORPUS)
         if steps.start:
-            names = trainer.pipeline.tied.names
+            names = trainer.passes.names
             checkpoint.load(checkpoint.last(folder), trainer.model, trainer.optimizer, names)
         found = [trainer.step(k) for k in steps]
         given = folder, steps.stop, trainer.model, trainer.optimizer, 0

@@ -191,6 +191,6 @@ def untied_backward(self, states):
 
 
 def test_half_of_a_tied_gradient_is_seen(monkeypatch):
-    monkeypatch.setattr(GPT, "part_of_logits", untied_backward)
+    monkeypatch.setattr(GPT, "logits", untied_backward)
     with pytest.raises(AssertionError):
         a_tied_embedding_gets_both_gradients(2, False)

@@ -5,9 +5,8 @@ from dataclasses import replace
 import pytest
 
 from minidist.errors import UserError
-from minidist.plan.memory import gpt_parameters
-from minidist.train.check import check
-from minidist.train.config import PRESETS, TrainConfig, read_toml, resumed, write_toml
+from minidist.plan.gpt import gpt_parameters
+from minidist.train.config import PRESETS, TrainConfig, check, read_toml, resumed, write_toml
 
 
 def test_toml_there_and_back(tmp_path):

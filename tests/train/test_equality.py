@@ -11,7 +11,7 @@ from minidist import data, random
 from minidist.comm import simulate
 from minidist.parallel.buckets import gradient
 from minidist.parallel.data import sum_gradients as data_parallel
-from minidist.train import loop
+from minidist.train import loop, step
 from minidist.train.config import TrainConfig
 from minidist.train.loop import Trainer
 
@@ -117,7 +117,7 @@ def test_a_dropped_all_reduce_is_caught(monkeypatch, mutant):
 
 def test_dropout_by_local_row_is_caught(monkeypatch, alone):
     place = random.at
-    monkeypatch.setattr(loop.random, "at", lambda seed, step, first: place(seed, step, 0))
+    monkeypatch.setattr(step.random, "at", lambda seed, step, first: place(seed, step, 0))
     assert excess(alone, trained(CONFIG, 3)) > 1
 
 

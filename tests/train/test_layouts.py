@@ -12,9 +12,8 @@ from minidist.comm import simulate
 from minidist.errors import UserError
 from minidist.parallel import clip_grad as clip
 from minidist.parallel import sequence
-from minidist.train import loop
-from minidist.train.check import check
-from minidist.train.config import TrainConfig, resumed
+from minidist.train import step
+from minidist.train.config import TrainConfig, check, resumed
 from minidist.train.run import run
 
 SIZES = {"model": "gpt-tiny", "steps": 3, "batch": 5, "seq": 10, "dropout": 0.2,
@@ -106,7 +105,7 @@ CONTROLS = {
 @pytest.mark.parametrize("name", CONTROLS)
 def test_a_planted_fault_is_seen(name, alone, tmp_path, monkeypatch):
     target, mutant = CONTROLS[name]
-    monkeypatch.setattr(loop, target, mutant)
+    monkeypatch.setattr(step, target, mutant)
     ours = train(tmp_path / "run", dp=1, tp=2, sequence_parallel=True)
     assert far(ours, alone) > 100 * BOUND
 

@@ -11,9 +11,8 @@ from minidist.comm import simulate
 from minidist.errors import UserError
 from minidist.parallel import clip_grad as clip
 from minidist.parallel.pipeline.run import tied
-from minidist.train import loop
-from minidist.train.check import check
-from minidist.train.config import TrainConfig, read_toml, resumed, write_toml
+from minidist.train import step
+from minidist.train.config import TrainConfig, check, read_toml, resumed, write_toml
 from minidist.train.run import run
 
 
@@ -72,19 +71,12 @@ def counted_twice(params, max_norm, *groups):
 
 CONTROLS = {
     "the tied embedding's gradient stays apart": (tied.Tied, "sum_gradients", lambda self: None),
-    "the tied embedding is counted twice": (loop, "clip_grad_norm_", counted_twice),
+    "the tied embedding is counted twice": (step, "clip_grad_norm_", counted_twice),
     "a norm of each stage": (
-        loop, "clip_grad_norm_", lambda params, most, *groups: clip.clip_one_process(params, most)),
+        step, "clip_grad_norm_", lambda params, most, *groups: clip.clip_one_process(params, most)),
     "one mask for all micro-batches": (
-        loop, "shard_bounds", lambda n, m, real=loop.shard_bounds: Repeated(real(n, m))),
+        step, "place", lambda c, batch, i, real=step.place: real(c, batch, 0)),
 }  # fmt: skip
-
-
-class Repeated(list):
-    """Bounds of which the random numbers see the first alone."""
-
-    def __getitem__(self, i):
-        return super().__getitem__(0)
 
 
 @pytest.mark.parametrize("name", CONTROLS)
