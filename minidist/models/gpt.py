@@ -15,7 +15,7 @@ from ..kernels import arrays as xp
 from ..nn import Embedding, LayerNorm, Parameter
 from ..nn import functional as F
 from ..ops import communication
-from ..parallel.layout import shards_of
+from ..parallel.layout import init_shard_, shards_of
 from ..parallel.sequence import SequenceParallelDropout, Tokens
 from ..parallel.tensor.cross_entropy import vocab_parallel_cross_entropy
 from ..parallel.tensor.linear import (
@@ -231,7 +231,7 @@ class GPT(nn.Module):
         Every matrix has a Philox generator of its own, keyed by the seed and the parameter's name.
         It is drawn whole and then cut to this rank's part, so the layout does not change it.
         """
-        deviation, parts = 0.02 * math.sqrt(768 / self.config.hidden), shards_of(self)
+        shards, deviation = shards_of(self), 0.02 * math.sqrt(768 / self.config.hidden)
         for name, p in self.named_parameters():
             if name.endswith(".bias"):
                 p.data[...] = 0
@@ -239,10 +239,9 @@ class GPT(nn.Module):
                 p.data[...] = 1
             else:
                 scale = 1 / math.sqrt(2 * self.config.layers) if "proj" in name else 1
-                shape = parts[name].shape if name in parts else p.shape
-                normal = random.generator(seed, name).standard_normal(shape)
-                normal = parts[name].take(normal) if name in parts else normal
-                p.data[...] = deviation * scale * normal
+                normal = random.generator(seed, name).standard_normal
+                std = deviation * scale
+                init_shard_(p, shards.get(name), lambda shape: std * normal(shape))  # noqa: B023
 
     # For a pipeline, and for formulas of memory
 
