@@ -21,7 +21,7 @@ from typing import Any
 from ..autograd.modes import Mode, current
 from ..autograd.tape import Joint
 from ..kernels import arrays as xp
-from ..kernels.halves import as_dtype, is_floating, is_half, wide
+from ..kernels.halves import as_dtype, is_half, wide
 from ..tensor.dtypes import DTYPES, dtype_of
 
 POLICIES = ("lower_precision_fp", "fp32", "promote", "fallthrough")
@@ -114,7 +114,9 @@ def in_float32(
 
 def _rounded(value: xp.ndarray, arrays: list) -> xp.ndarray:
     """A value in float32, rounded to the dtype in which the arrays meet (see result_dtype)."""
-    floats = [a for a in arrays if isinstance(a, xp.ndarray) and is_floating(a)]
+    floats = [
+        a for a in arrays if isinstance(a, xp.ndarray) and (a.dtype.kind == "f" or is_half(a))
+    ]
     dtypes = {a.dtype for a in floats if a.ndim} or {a.dtype for a in floats}
     dtype = dtypes.pop()
     narrow = not dtypes and dtype.itemsize == 2 and value.dtype == xp.float32

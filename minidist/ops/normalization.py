@@ -88,7 +88,7 @@ def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5):
 
 
 @differentiable(autocast="fp32")
-def _batch_norm(x, weight, bias, mean, var, eps, size, of_batch):
+def _batch_norm(x, weight, bias, *, mean, var, eps, size, of_batch):
     rows, rstd = xp.ascontiguousarray(x).reshape(size), (1 / xp.sqrt(var + eps)).astype(x.dtype)
     shape, mean = x.shape, mean.astype(x.dtype)  # a copy: running statistics move
 
@@ -114,7 +114,8 @@ def batch_norm(
         if running_mean is None or running_var is None:
             raise RuntimeError("batch_norm: without training it needs running_mean and running_var")
         mean, var = wide(running_mean.data), wide(running_var.data)
-        return _batch_norm(input, weight, bias, mean, var, eps, size, False)
+        how = {"mean": mean, "var": var, "eps": eps, "size": size, "of_batch": False}
+        return _batch_norm(input, weight, bias, **how)
     count = size[0] * size[2]
     if count <= 1:
         raise ValueError(f"batch_norm: {count} values a channel in {input.shape}: want 2 or more")
@@ -123,7 +124,8 @@ def batch_norm(
     for running, new in ((running_mean, mean), (running_var, unbiased)):
         if running is not None:
             batch.follow(running.data, new, momentum)
-    return _batch_norm(input, weight, bias, mean, var, eps, size, True)
+    how = {"mean": mean, "var": var, "eps": eps, "size": size, "of_batch": True}
+    return _batch_norm(input, weight, bias, **how)
 
 
 def normalize(input, p=2.0, dim=1, eps=1e-12):

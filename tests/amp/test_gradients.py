@@ -10,11 +10,17 @@ import minidist as md
 from minidist import Tensor, nn, ops
 from minidist.kernels.halves import BFLOAT16
 from minidist.ops.op import differentiable
+from minidist.tensor.dtypes import DTYPES
 
 EPS = {"float16": 2.0**-11, "bfloat16": 2.0**-8}  # half of a unit in the last place, relative
 few = settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 # Rounding in between moves these over a jump, so that a number differs by as much as there is
 JUMPS = {"floor_divide", "remainder"}
+
+
+def cast_to_float32(x):
+    """The one case that returns float32 on purpose."""
+    return CASES["cast"].call(OURS, x)
 
 
 def rounded(array, dtype):
@@ -30,6 +36,8 @@ def computed(call, arrays, dtype):
     xs = [x.to(dtype).requires_grad_() if x.is_floating_point() else x for x in xs]
     ys = [y for y in outputs(call(*xs)) if isinstance(y, Tensor)]
     tracked = [y for y in ys if y.requires_grad]
+    if call is not cast_to_float32:
+        assert {y.dtype for y in tracked} <= {np.dtype(DTYPES[dtype])}, "a result of another dtype"
     rng = np.random.default_rng(7)
     upstream = [rng.integers(1, 5, y.shape) / 4 for y in tracked]  # exact in all of the dtypes
     md.autograd.backward(tracked, [md.tensor(g).to(y.dtype) for g, y in zip(upstream, tracked)])
@@ -54,7 +62,7 @@ def excess(found, exact, eps, steps=16):
 
 
 def of_case(case, arrays, options, dtype):
-    call = lambda *xs: case.call(OURS, *xs, **options)
+    call = cast_to_float32 if case is CASES["cast"] else lambda *xs: case.call(OURS, *xs, **options)
     low = [rounded(a, dtype) for a in arrays]
     return computed(call, low, dtype), computed(call, low, "float32")
 
@@ -144,7 +152,9 @@ def test_float16s_bound_fails_bfloat16():
 
 @pytest.mark.parametrize("dtype", EPS)
 def test_a_cotangent_whose_bits_are_taken_for_a_number_is_seen(dtype):
-    bits = lambda g: g.astype(np.uint16).view(BFLOAT16 if dtype == "bfloat16" else np.float16)
+    bits = lambda g: g.astype(np.uint16).view(
+        BFLOAT16 if dtype == "bfloat16" else np.float16
+    )
     broken = differentiable(autocast="fallthrough")(lambda x: (x.copy(), bits))
     x = np.ones((2, 3))
     assert excess(computed(broken, [x], dtype), computed(ops.clone, [x], "float32"), EPS[dtype]) > 1
