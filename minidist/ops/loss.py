@@ -143,6 +143,13 @@ def _soft_cross_entropy(logits, q):
 
 
 @differentiable(autocast="fp32")
+def _smoothed_cross_entropy(logits, *, q):
+    """With q (n, C) in float32 as an option: logits alone decide the dtype of the result."""
+    losses, lse = kernel.soft_forward(logits, q)
+    return losses, lambda g: kernel.soft_backward(g, logits, q, lse)
+
+
+@differentiable(autocast="fp32")
 def _picked(rows, target):
     y, classes = rows[xp.arange(len(target)), target], rows.shape[1]
     return y, lambda g: kernel.one_hot(target, g, classes)
@@ -193,7 +200,8 @@ def cross_entropy(
     if not label_smoothing:
         return _weighed(_cross_entropy(rows, classes), given, classes, keep, weight, reduction)
     scale = xp.ones_like(wide(rows.data[:0]), shape=rows.shape[1]) if scale is None else scale
-    losses = _soft_cross_entropy(rows, kernel.smoothed(classes, keep, scale, label_smoothing))
+    q = kernel.smoothed(classes, keep, scale, label_smoothing)
+    losses = _smoothed_cross_entropy(rows, q=q)
     return _reduced(losses.reshape(given.shape), reduction, (scale[classes] * keep).sum())
 
 

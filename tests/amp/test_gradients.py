@@ -152,9 +152,7 @@ def test_float16s_bound_fails_bfloat16():
 
 @pytest.mark.parametrize("dtype", EPS)
 def test_a_cotangent_whose_bits_are_taken_for_a_number_is_seen(dtype):
-    bits = lambda g: g.astype(np.uint16).view(
-        BFLOAT16 if dtype == "bfloat16" else np.float16
-    )
+    bits = lambda g: g.astype(np.uint16).view(BFLOAT16 if dtype == "bfloat16" else np.float16)
     broken = differentiable(autocast="fallthrough")(lambda x: (x.copy(), bits))
     x = np.ones((2, 3))
     assert excess(computed(broken, [x], dtype), computed(ops.clone, [x], "float32"), EPS[dtype]) > 1

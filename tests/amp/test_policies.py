@@ -208,6 +208,7 @@ OTHERS = {
     "put_rows": (lambda x: put_rows(x, np.array([2, 0]), 3, 0.5), X),
     "placed": (on_gpu, X),
     "cross_entropy": (lambda x: F.cross_entropy(x, md.tensor([0, 3])), X),
+    "probabilities": (lambda x: F.cross_entropy(x, x.softmax(1)), X),
     "dropout": (lambda x: F.dropout(x, 0.5), X),
     "a difference": (lambda x: x - 1.5, X),
 }  # fmt: skip
