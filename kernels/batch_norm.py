@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from . import arrays as xp
 from .dispatch import dispatched
-from .halves import wide
+from .half_precision import wide
 from .tiles import row_tiles, spreading
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from . import arrays as xp
 from .dispatch import dispatched
-from .halves import wide
+from .half_precision import wide
 from .launch import contiguous, next_power_of_2, triton_kernel
 from .softmax import exponentials
 from .tiles import row_tiles, spreading

@@ -22,7 +22,7 @@ from typing import Any
 from . import arrays as xp
 from .capture import refuse
 from .dispatch import dispatched
-from .halves import is_half
+from .half_precision import is_half
 from .launch import contiguous, triton_kernel
 from .tiles import ELEMENTS
 

@@ -11,7 +11,7 @@ from numpy.lib import introspect
 
 from . import arrays as xp
 from .arrays import on_gpu
-from .halves import wide
+from .half_precision import wide
 
 Array = xp.ndarray
 

@@ -2,7 +2,7 @@
 
 from . import arrays as xp
 from .dispatch import dispatched
-from .halves import is_half
+from .half_precision import is_half
 from .matmul import column_sums, matmul
 from .product import MULTIPLICATIONS, product, turned
 

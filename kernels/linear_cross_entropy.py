@@ -21,7 +21,7 @@ from typing import NamedTuple
 from . import arrays as xp
 from . import cross_entropy
 from .dispatch import dispatched
-from .halves import cast, is_half, wide
+from .half_precision import cast, is_half, wide
 from .matmul import matmul
 
 LEAST = 512  # rows of a chunk: fewer would make poor products

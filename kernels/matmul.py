@@ -22,7 +22,7 @@ from . import gelu, matmul_tma, pointwise
 from . import matmul_plan as plan
 from .dispatch import dispatched
 from .erf import erf
-from .halves import wide
+from .half_precision import wide
 from .launch import next_power_of_2, triton_kernel
 from .matmul_tiles import GROUP, activate, biased, parted, place, put
 from .tiles import ELEMENTS, row_tiles

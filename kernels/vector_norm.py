@@ -14,7 +14,7 @@ from typing import Any
 
 from . import arrays as xp
 from .dispatch import dispatched
-from .halves import wide
+from .half_precision import wide
 from .launch import triton_kernel
 
 tl: Any = None  # Triton's language, once a kernel is launched

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidist.kernels.halves import BFLOAT16
+from minidist.kernels.half_precision import BFLOAT16
 
 from .checks import BOUNDS, Entry, check, told
 from .machine import Machine

@@ -68,7 +68,7 @@ def error(machine: Machine, case: Case, dtype: str) -> float:
 
 def stored(array: np.ndarray, dtype: str) -> np.ndarray:
     """A copy in that dtype; integers stay."""
-    from minidist.kernels.halves import BFLOAT16
+    from minidist.kernels.half_precision import BFLOAT16
 
     if array.dtype.kind == "c":
         return array.astype(np.complex128 if dtype == "float64" else np.complex64)
@@ -79,7 +79,7 @@ def stored(array: np.ndarray, dtype: str) -> np.ndarray:
 
 def exact(array: np.ndarray) -> np.ndarray:
     """The same numbers in float64 (complex128)."""
-    from minidist.kernels.halves import wide
+    from minidist.kernels.half_precision import wide
 
     if array.dtype.kind in "iub":
         return array

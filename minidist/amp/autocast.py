@@ -21,7 +21,7 @@ from typing import Any
 from ..autograd.modes import Mode, current
 from ..autograd.tape import Joint
 from ..kernels import arrays as xp
-from ..kernels.halves import as_dtype, is_half, wide
+from ..kernels.half_precision import as_dtype, is_half, wide
 from ..tensor.dtypes import DTYPES, dtype_of
 
 POLICIES = ("lower_precision_fp", "fp32", "promote", "fallthrough")

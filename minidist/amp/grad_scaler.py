@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..comm import Communicator, all_reduce
 from ..kernels import arrays as xp
-from ..kernels.halves import BFLOAT16, wide
+from ..kernels.half_precision import BFLOAT16, wide
 from ..kernels.vector_norm import vector_norm
 
 if TYPE_CHECKING:

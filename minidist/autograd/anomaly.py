@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..kernels import arrays as xp
-from ..kernels.halves import is_floating
+from ..kernels.half_precision import is_floating
 from . import modes
 
 if TYPE_CHECKING:

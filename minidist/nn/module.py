@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ..autograd.hooks import RemovableHandle
 from ..kernels import arrays as xp
-from ..kernels.halves import as_dtype
+from ..kernels.half_precision import as_dtype
 from ..tensor.device import meant, moved
 from ..tensor.dtypes import dtype_of, is_floating
 from ..tensor.tensor import Tensor

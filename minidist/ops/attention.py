@@ -5,7 +5,7 @@ import math
 from ..autograd.tape import Joint
 from ..kernels import arrays as xp
 from ..kernels import attention as kernel
-from ..kernels.halves import cast, sum_dtype
+from ..kernels.half_precision import cast, sum_dtype
 from .dropout import keep_mask
 from .op import differentiable, unbroadcast, want_one_dtype
 from .shape import expand

@@ -5,7 +5,7 @@ import math
 
 from ..kernels import arrays as xp
 from ..kernels import gelu as gelu_kernel
-from ..kernels import halves
+from ..kernels import half_precision
 from ..kernels.erf import erf as erf_kernel
 from ..kernels.pointwise import tiled
 from ..tensor.device import want_one_place
@@ -160,7 +160,7 @@ def masked_fill(input, mask, value):
     if mask.dtype != bool or getattr(value, "ndim", 0):
         raise RuntimeError(f"masked_fill: mask of {mask.dtype.name} (want bool), value {value!r}")
     if not isinstance(value, Tensor):
-        value = Tensor(xp.full_like(halves.wide(input.data), value, shape=()))
+        value = Tensor(xp.full_like(half_precision.wide(input.data), value, shape=()))
     return where(mask, value.to(input.dtype), input)
 
 

@@ -2,7 +2,7 @@
 
 from ..kernels import arrays as xp
 from ..kernels.embedding import put_back
-from ..kernels.halves import wide
+from ..kernels.half_precision import wide
 from ..tensor.tensor import Tensor
 from .elementwise import logical_and
 from .op import axes_of, differentiable, is_integer, want_one_dtype

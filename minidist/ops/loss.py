@@ -9,7 +9,7 @@ from ..kernels import arrays as xp
 from ..kernels import cross_entropy as kernel
 from ..kernels import ctc
 from ..kernels import linear_cross_entropy as fused
-from ..kernels.halves import wide
+from ..kernels.half_precision import wide
 from ..tensor.device import moved, want_one_place
 from ..tensor.dtypes import is_floating
 from ..tensor.tensor import Tensor

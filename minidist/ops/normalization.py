@@ -7,7 +7,7 @@ from ..kernels import arrays as xp
 from ..kernels import batch_norm as batch
 from ..kernels import layer_norm as kernel
 from ..kernels import rms_norm as rms
-from ..kernels.halves import wide
+from ..kernels.half_precision import wide
 from ..tensor.device import want_one_place
 from .op import composite, differentiable, want_one_dtype
 

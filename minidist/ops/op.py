@@ -20,7 +20,7 @@ from ..autograd import anomaly
 from ..autograd.modes import current
 from ..autograd.tape import VJP, record
 from ..kernels import arrays as xp
-from ..kernels.halves import is_half
+from ..kernels.half_precision import is_half
 from ..tensor.device import in_one_place
 from ..tensor.dtypes import (
     BFLOAT16,

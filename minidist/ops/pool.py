@@ -2,7 +2,7 @@
 
 from ..kernels import arrays as xp
 from ..kernels import pool as kernel
-from ..kernels.halves import sum_dtype
+from ..kernels.half_precision import sum_dtype
 from ..kernels.windows import adaptive_sizes, pool_windows
 from .conv import on_planes
 from .op import differentiable

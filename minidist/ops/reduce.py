@@ -3,7 +3,7 @@
 import math
 
 from ..kernels import arrays as xp
-from ..kernels.halves import wide
+from ..kernels.half_precision import wide
 from ..tensor.dtypes import dtype_of, int64, is_floating
 from ..tensor.tensor import Tensor
 from .elementwise import where

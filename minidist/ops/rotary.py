@@ -2,7 +2,7 @@
 
 from ..kernels import arrays as xp
 from ..kernels import rotary as kernel
-from ..kernels.halves import wide
+from ..kernels.half_precision import wide
 from ..tensor.dtypes import is_floating
 from ..tensor.tensor import Tensor
 from .op import differentiable

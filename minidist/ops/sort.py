@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from ..kernels import arrays as xp
-from ..kernels.halves import wide
+from ..kernels.half_precision import wide
 from ..tensor.tensor import Tensor
 from .elementwise import maximum, minimum
 from .index import pick

@@ -1,6 +1,6 @@
 """Tensors in another dtype or on another device, with the way back."""
 
-from ..kernels import halves
+from ..kernels import half_precision
 from ..tensor.device import device_of, meant, moved
 from ..tensor.dtypes import dtype_of
 from .op import differentiable
@@ -10,7 +10,7 @@ from .op import differentiable
 def cast(x, dtype):
     """Another dtype; the cotangent is cast back."""
     before = x.dtype
-    return halves.cast(x, dtype), lambda g: halves.as_dtype(g, before)
+    return half_precision.cast(x, dtype), lambda g: half_precision.as_dtype(g, before)
 
 
 @differentiable(autocast="fallthrough", moves_only=True)

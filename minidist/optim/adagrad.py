@@ -5,7 +5,7 @@ from typing import Any
 
 from ..kernels import arrays as xp
 from ..kernels import descent
-from ..kernels.halves import sum_dtype
+from ..kernels.half_precision import sum_dtype
 from .optimizer import Optimizer, count_step, require_nonnegative
 
 

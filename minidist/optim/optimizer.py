@@ -9,7 +9,7 @@ from typing import Any
 from ..autograd.modes import enable_grad
 from ..autograd.versions import mark_changed
 from ..kernels import arrays as xp
-from ..kernels.halves import as_dtype, sum_dtype, summable
+from ..kernels.half_precision import as_dtype, sum_dtype, summable
 from ..tensor.device import moved
 from ..tensor.tensor import Tensor
 

@@ -13,7 +13,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from ..kernels import arrays as xp
-from ..kernels.halves import as_dtype
+from ..kernels.half_precision import as_dtype
 from ..nn import Parameter
 from ..tensor.tensor import Tensor
 

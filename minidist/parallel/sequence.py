@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 from ..comm import Communicator, all_reduce, shard_bounds
 from ..kernels import arrays as xp
-from ..kernels.halves import summable
+from ..kernels.half_precision import summable
 from ..nn import Dropout, Module, Parameter
 from ..ops.dropout import keep_mask
 from ..tensor.tensor import Tensor

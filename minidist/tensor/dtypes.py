@@ -10,8 +10,8 @@ import ml_dtypes
 
 from ..autograd.modes import current
 from ..kernels import arrays as xp
-from ..kernels.halves import BFLOAT16, as_dtype
-from ..kernels.halves import is_floating as is_floating
+from ..kernels.half_precision import BFLOAT16, as_dtype
+from ..kernels.half_precision import is_floating as is_floating
 
 DTypeLike = Any  # a dtype, a NumPy scalar type or one of the names below
 

@@ -4,7 +4,7 @@ from ..autograd.modes import is_grad_enabled
 from ..autograd.tape import new_node, source
 from ..autograd.versions import mark_changed, owner
 from ..kernels import arrays as xp
-from ..kernels.halves import as_dtype, wide
+from ..kernels.half_precision import as_dtype, wide
 from ..ops.index import steps
 from ..ops.op import unbroadcast
 from . import random, views

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels.halves import wide
+from ..kernels.half_precision import wide
 
 EDGE, MOST, DIGITS, COLUMNS, START = 3, 1000, 4, 80, "tensor("
 IMPLIED = ("float32", "int64", "bool")  # dtypes that need not be told

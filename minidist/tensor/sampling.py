@@ -1,7 +1,7 @@
 """Draws from the default stream by given probabilities, as PyTorch's of these names."""
 
 from ..kernels import arrays as xp
-from ..kernels.halves import wide
+from ..kernels.half_precision import wide
 from . import creation
 from .device import moved
 from .dtypes import is_floating

@@ -18,7 +18,7 @@ from ..autograd.hooks import RemovableHandle, hooks_of
 from ..autograd.tape import Leaf, Node, source
 from ..autograd.versions import last_change_of
 from ..kernels import arrays as xp
-from ..kernels.halves import BFLOAT16, as_dtype
+from ..kernels.half_precision import BFLOAT16, as_dtype
 from . import printing
 from .device import device as place
 from .device import device_of, moved

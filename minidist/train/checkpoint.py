@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from ..comm import Communicator
 from ..errors import UserError
 from ..kernels import arrays as xp
-from ..kernels.halves import BFLOAT16
+from ..kernels.half_precision import BFLOAT16
 from ..nn import Module
 from ..optim import Optimizer
 from ..parallel.layout import full_state_dict, gather_stages, load_full_state_dict, shards_of

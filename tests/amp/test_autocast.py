@@ -8,7 +8,7 @@ from support.double import gpu
 
 import minidist as md
 from minidist import Tensor, nn, optim
-from minidist.kernels.halves import wide
+from minidist.kernels.half_precision import wide
 from minidist.nn import functional as F
 from minidist.tensor import dtypes
 
@@ -97,7 +97,7 @@ def test_gradients_of_halves_are_clipped():
     np.testing.assert_allclose(p.grad.tolist(), [1.5, 0, 2])
 
 
-# Operations on halves
+# Operations on 16-bit numbers
 
 
 A, B, ROWS = numbers(4, 6), numbers(6, 5), numbers(3, 5, 8)
@@ -186,7 +186,7 @@ DTYPES = {
 
 @pytest.mark.parametrize("name", DTYPES)
 def test_dtypes_are_those_of_pytorch_on_a_gpu(name):
-    """PyTorch's rule for CUDA; on its CPU exp and sums of halves stay in them, which is coarser."""
+    """PyTorch's rule for CUDA; on its CPU exp and sums of 16-bit numbers stay in 16 bits, which is coarser."""
     wanted = {"linear": "h", "matmul": "h", "gelu of a product": "h", "prelu": "h", "float64": "d"}
     x, w = md.tensor(numbers(3, 6)), md.tensor(numbers(4, 6))
     for dtype in HALVES:

@@ -8,7 +8,7 @@ from support.catalogue_layers import LAYERS, RUNS
 
 import minidist as md
 from minidist import Tensor, nn, ops
-from minidist.kernels.halves import BFLOAT16
+from minidist.kernels.half_precision import BFLOAT16
 from minidist.ops.op import differentiable
 from minidist.tensor.dtypes import DTYPES
 

@@ -17,7 +17,7 @@ import minidist as md
 from minidist import Tensor, nn
 from minidist.amp.autocast import POLICIES, Precision
 from minidist.comm import simulate
-from minidist.kernels.halves import as_dtype, is_half, wide
+from minidist.kernels.half_precision import as_dtype, is_half, wide
 from minidist.nn import functional as F
 from minidist.ops import communication
 from minidist.ops.op import composite, differentiable, elementwise

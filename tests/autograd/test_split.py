@@ -1,4 +1,4 @@
-"""Backward in two halves: the bits of one backward, and arrays that go when they are not needed."""
+"""Backward in two parts: the bits of one backward, and arrays that go when they are not needed."""
 
 import weakref
 
@@ -20,7 +20,7 @@ from minidist.tensor.tensor import Tensor
 
 
 def swept(name, make, inputs, first, halved):
-    """The gradients of inputs and parameters: after one backward, or after two halves."""
+    """The gradients of inputs and parameters: after one backward, or after two parts."""
     md.manual_seed(1)
     module = make(nn).double()
     xs = [Tensor(x.copy(), requires_grad=x.dtype.kind == "f" and not first) for x in inputs]

@@ -10,7 +10,7 @@ from support.cases import LAYOUTS, SEEDS, laid_out, tiny_tiles
 from support.peak import peak
 
 from minidist.kernels import attention, flash, flash_tiles
-from minidist.kernels.halves import BFLOAT16, wide
+from minidist.kernels.half_precision import BFLOAT16, wide
 
 BOUNDS = {"float32": 1e-5, "float64": 3e-14}  # of results beside numbers of at least 1
 DTYPES = pytest.mark.parametrize("dtype", BOUNDS)

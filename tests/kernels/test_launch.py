@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minidist.kernels.halves import BFLOAT16
+from minidist.kernels.half_precision import BFLOAT16
 from minidist.kernels.launch import Pointer, interpreted, pointer, triton_kernel
 
 

@@ -10,7 +10,7 @@ from support.tritons import poisoned
 
 from minidist.kernels import linear_cross_entropy as kernel
 from minidist.kernels.dispatch import using
-from minidist.kernels.halves import wide
+from minidist.kernels.half_precision import wide
 from minidist.kernels.tiles import ROW_ELEMENTS
 
 SHAPES = [(0, 3, 4), (1, 1, 1), (7, 5, 11), (20, 8, 9), (9, 16, 40)]

@@ -18,7 +18,7 @@ from support.tritons import poisoned, traffic
 from minidist.kernels import attention, flash, flash_backward, flash_plan, flash_triton
 from minidist.kernels.dispatch import using
 from minidist.kernels.flash_plan import Tile
-from minidist.kernels.halves import BFLOAT16, wide
+from minidist.kernels.half_precision import BFLOAT16, wide
 from minidist.kernels.launch import Kernel, triton_kernel
 
 tl: Any = None  # Triton's language, once a kernel is launched

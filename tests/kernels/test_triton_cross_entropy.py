@@ -10,7 +10,7 @@ from support.tritons import poisoned, traffic
 
 from minidist.kernels import cross_entropy
 from minidist.kernels.dispatch import using
-from minidist.kernels.halves import wide
+from minidist.kernels.half_precision import wide
 from minidist.kernels.tiles import ROW_ELEMENTS
 
 DTYPES = pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])

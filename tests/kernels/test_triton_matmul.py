@@ -16,7 +16,7 @@ from minidist.kernels import matmul as k
 from minidist.kernels import matmul_plan as plan
 from minidist.kernels import matmul_tma
 from minidist.kernels.dispatch import using
-from minidist.kernels.halves import BFLOAT16, wide
+from minidist.kernels.half_precision import BFLOAT16, wide
 
 AMPERE, HOPPER, WIDE_HOPPER = (80, 2), (90, 2), (90, 132)  # compute capability, SMs
 DTYPES = ("float32", "float16", "bfloat16", "float64")

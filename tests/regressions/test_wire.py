@@ -5,7 +5,7 @@ import pytest
 
 from minidist import nn
 from minidist.comm import all_gather, simulate
-from minidist.kernels.halves import BFLOAT16, cast, wide
+from minidist.kernels.half_precision import BFLOAT16, cast, wide
 from minidist.ops import communication
 from minidist.parallel.data import sum_gradients as data
 from minidist.parallel.data.sum_gradients import Bucketed, Naive

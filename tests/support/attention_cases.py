@@ -3,7 +3,7 @@
 import numpy as np
 
 from minidist.kernels import flash
-from minidist.kernels.halves import wide
+from minidist.kernels.half_precision import wide
 
 
 def formulas(q, k, v, g, causal, scale, mask=None):

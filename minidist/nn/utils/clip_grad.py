@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ...kernels import arrays as xp
-from ...kernels.halves import BFLOAT16, is_half, wide
+from ...kernels.half_precision import BFLOAT16, is_half, wide
 from ...kernels.vector_norm import vector_norm
 from ...tensor.tensor import Tensor
 

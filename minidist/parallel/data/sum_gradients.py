@@ -22,7 +22,7 @@ from functools import partial
 
 from ...comm import Communicator, Request, all_reduce, broadcast, iall_reduce
 from ...kernels import arrays as xp
-from ...kernels.halves import sum_dtype, summable
+from ...kernels.half_precision import sum_dtype, summable
 from ...nn import Module, Parameter
 from ...tensor.tensor import Tensor
 from ..buckets import MIB, GradientSync, fill_buckets, gradient, pack, trainable, unpack, views_of

@@ -15,7 +15,7 @@ from ...autograd.tape import Joint
 from ...comm import Communicator, all_gather, all_reduce
 from ...kernels import arrays as xp
 from ...kernels import batch_norm as batch
-from ...kernels.halves import wide
+from ...kernels.half_precision import wide
 from ...nn import Module
 from ...nn.norm import _BatchNorm
 from ...ops.op import differentiable, want_one_dtype

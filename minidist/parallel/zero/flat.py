@@ -13,7 +13,7 @@ from typing import Any
 from ...autograd.versions import owner
 from ...comm import Communicator, Request, all_gather, ireduce_scatter, shard_bounds
 from ...kernels import arrays as xp
-from ...kernels.halves import as_dtype, sum_dtype
+from ...kernels.half_precision import as_dtype, sum_dtype
 from ...nn import Parameter
 from ...tensor.tensor import Tensor
 from ..buckets import views_of

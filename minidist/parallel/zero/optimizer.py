@@ -21,7 +21,7 @@ from typing import Any
 from ...autograd.versions import mark_changed
 from ...comm import Communicator, Request, all_gather_bytes, all_reduce
 from ...kernels import arrays as xp
-from ...kernels.halves import as_dtype, sum_dtype
+from ...kernels.half_precision import as_dtype, sum_dtype
 from ...nn import Module, Parameter
 from ...nn.utils import clip_grads_with_norm_
 from ...optim import Muon, Optimizer

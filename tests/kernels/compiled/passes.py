@@ -1,12 +1,12 @@
 """How the kernels of one pass over memory are compiled in tests: casts, and sums of squares."""
 
-from minidist.kernels import halves, vector_norm
+from minidist.kernels import half_precision, vector_norm
 
 CASES = {
     f"cast {a} to {b}": {
-        "kernel": halves._cast_kernel,
+        "kernel": half_precision._cast_kernel,
         "signature": {"x_ptr": f"*{a}", "y_ptr": f"*{b}", "n": "i32"},
-        "constants": {"BLOCK": halves.BLOCK},
+        "constants": {"BLOCK": half_precision.BLOCK},
     }
     for a, b in (("fp32", "bf16"), ("bf16", "fp32"))
 } | {

@@ -10,7 +10,7 @@ import json
 
 from ....comm import Communicator, all_gather_bytes, all_reduce
 from ....kernels import arrays as xp
-from ....kernels.halves import summable
+from ....kernels.half_precision import summable
 from ....nn import Module, Parameter
 from ...buckets import gradient, unpack
 

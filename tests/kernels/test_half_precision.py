@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from support.cases import SEEDS
 
-from minidist.kernels.halves import BFLOAT16, wide
+from minidist.kernels.half_precision import BFLOAT16, wide
 
 
 def test_bfloat16_and_back():
