@@ -186,7 +186,7 @@ DTYPES = {
 
 @pytest.mark.parametrize("name", DTYPES)
 def test_dtypes_are_those_of_pytorch_on_a_gpu(name):
-    """PyTorch's rule for CUDA; on its CPU exp and sums of 16-bit numbers stay in 16 bits, which is coarser."""
+    """PyTorch's rule for CUDA. On its CPU, exp and sums of 16 bits stay in 16 bits: coarser."""
     wanted = {"linear": "h", "matmul": "h", "gelu of a product": "h", "prelu": "h", "float64": "d"}
     x, w = md.tensor(numbers(3, 6)), md.tensor(numbers(4, 6))
     for dtype in HALVES:

@@ -23,7 +23,7 @@ from minidist.ops import communication
 from minidist.ops.op import composite, differentiable, elementwise
 from minidist.ops.recurrent import put_rows
 from minidist.parallel.data.sync_batch_norm import SyncBatchNorm
-from minidist.parallel.layout import Part
+from minidist.parallel.layout import Shard
 from minidist.parallel.tensor.cross_entropy import vocab_parallel_cross_entropy
 from minidist.parallel.tensor.linear import ColumnParallelLinear
 
@@ -174,7 +174,7 @@ def ranks(job):
 
 
 def vocabulary(comm, x):
-    part = Part((6,), 0, np.arange(6).reshape(2, 3)[comm.rank], comm)
+    part = Shard((6,), 0, np.arange(6).reshape(2, 3)[comm.rank], comm)
     vocab_parallel_cross_entropy(x[:, :3], md.tensor([0, 5]), part)
 
 
