@@ -14,8 +14,8 @@ from measure import in_turns, machine, rates, seconds  # first: it sets the numb
 import numpy as np  # isort: skip
 import torch
 from kernel_cases import passes, products
-
 from minidist.kernels.dispatch import using
+
 from minidist.tensor.dtypes import keep_heap
 
 GOAL = 1.3

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-
 from minidist.kernels.half_precision import BFLOAT16
 
 from .checks import BOUNDS, Entry, check, told

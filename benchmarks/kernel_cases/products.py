@@ -4,8 +4,6 @@ import numpy as np
 import torch
 from kernel_cases.case import Case, H, N, V, numbers, pytorch
 from measure import RNG
-from torch.nn import functional as F
-
 from minidist.kernels import (
     attention,
     conv,
@@ -17,6 +15,7 @@ from minidist.kernels import (
     matmul,
 )
 from minidist.kernels.windows import Windows
+from torch.nn import functional as F
 
 
 def product():

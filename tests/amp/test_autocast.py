@@ -4,11 +4,11 @@ import copy
 
 import numpy as np
 import pytest
+from minidist.kernels.half_precision import wide
 from support.double import gpu
 
 import minidist as md
 from minidist import Tensor, nn, optim
-from minidist.kernels.half_precision import wide
 from minidist.nn import functional as F
 from minidist.tensor import dtypes
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+from minidist.kernels.half_precision import BFLOAT16
 from support.catalogue import CASES, OURS, outputs
 from support.catalogue_layers import LAYERS, RUNS
 
 import minidist as md
 from minidist import Tensor, nn, ops
-from minidist.kernels.half_precision import BFLOAT16
 from minidist.ops.op import differentiable
 from minidist.tensor.dtypes import DTYPES
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from minidist.kernels.half_precision import as_dtype, is_half, wide
 from support.catalogue import EVERY, OURS, Case
 from support.double import gpu
 
@@ -17,7 +18,6 @@ import minidist as md
 from minidist import Tensor, nn
 from minidist.amp.autocast import POLICIES, Precision
 from minidist.comm import simulate
-from minidist.kernels.half_precision import as_dtype, is_half, wide
 from minidist.nn import functional as F
 from minidist.ops import communication
 from minidist.ops.op import composite, differentiable, elementwise

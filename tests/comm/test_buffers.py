@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from minidist.kernels import arrays
 from support.double import copies, gpu
 
 from minidist import comm as c
 from minidist.comm import CommSelf, buffers, simulate
 from minidist.comm.communicator import Communicator
-from minidist.kernels import arrays
 
 CALLS = {
     "all_reduce": lambda comm, x: c.all_reduce(comm, x, "mean"),

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-from support.double import copies, gpu
-
 from minidist.kernels import arrays
+from support.double import copies, gpu
 
 
 def there(x):

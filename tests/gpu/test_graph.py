@@ -5,12 +5,12 @@ import functools
 
 import numpy as np
 import pytest
+from minidist.kernels import arrays
 from support.double import gpu
 from support.proofs import proofs
 
 import minidist as md
 from minidist import Tensor, cuda, nn, optim
-from minidist.kernels import arrays
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.nn import functional as F
 from minidist.optim import adam

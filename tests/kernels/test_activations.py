@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.cases import LAYOUTS, SEEDS, laid_out, numbers, tiny_tiles
-
 from minidist.kernels import pointwise as k
+from support.cases import LAYOUTS, SEEDS, laid_out, numbers, tiny_tiles
 
 
 def of(formula, *arguments):

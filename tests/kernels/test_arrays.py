@@ -2,9 +2,8 @@
 
 import numpy
 import pytest
-from support.double import gpu
-
 from minidist.kernels import arrays as xp
+from support.double import gpu
 
 
 def test_without_a_gpu_the_names_are_numpys_own():

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.cases import LAYOUTS, SEEDS, laid_out
-from support.tritons import poisoned, traffic
-
 from minidist.kernels import adamw, embedding
 from minidist.kernels.dispatch import using
+from support.cases import LAYOUTS, SEEDS, laid_out
+from support.tritons import poisoned, traffic
 
 VERSIONS = ["numpy", "naive", "triton"]
 HYPER = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-5}

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from support.cases import LAYOUTS, SEEDS, laid_out, numbers, tiny_tiles
-
 from minidist.kernels import conv, pool, winograd
 from minidist.kernels.windows import Windows, windows
+from support.cases import LAYOUTS, SEEDS, laid_out, numbers, tiny_tiles
 
 BOUNDS = {"float32": 2e-5, "float64": 1e-12}
 DTYPES = pytest.mark.parametrize("dtype", BOUNDS)

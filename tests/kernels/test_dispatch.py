@@ -4,11 +4,10 @@ import contextvars
 
 import numpy as np
 import pytest
-from support.double import gpu
-
 from minidist.kernels import arrays, gelu
 from minidist.kernels.arrays import on_gpu
 from minidist.kernels.dispatch import dispatched, forced, using
+from support.double import gpu
 
 
 @dispatched

@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from minidist.kernels import attention, flash, flash_tiles
+from minidist.kernels.half_precision import BFLOAT16, wide
 from support import attention_cases
 from support.attention_cases import formulas
 from support.cases import LAYOUTS, SEEDS, laid_out, tiny_tiles
 from support.peak import peak
-
-from minidist.kernels import attention, flash, flash_tiles
-from minidist.kernels.half_precision import BFLOAT16, wide
 
 BOUNDS = {"float32": 1e-5, "float64": 3e-14}  # of results beside numbers of at least 1
 DTYPES = pytest.mark.parametrize("dtype", BOUNDS)

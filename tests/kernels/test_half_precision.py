@@ -2,9 +2,8 @@
 
 import numpy as np
 from hypothesis import given
-from support.cases import SEEDS
-
 from minidist.kernels.half_precision import BFLOAT16, wide
+from support.cases import SEEDS
 
 
 def test_bfloat16_and_back():

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from minidist.kernels.half_precision import BFLOAT16
 from minidist.kernels.launch import Pointer, interpreted, pointer, triton_kernel
 

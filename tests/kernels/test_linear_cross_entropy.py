@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.cases import SEEDS
-from support.peak import peak
-from support.tritons import poisoned
-
 from minidist.kernels import linear_cross_entropy as kernel
 from minidist.kernels.dispatch import using
 from minidist.kernels.half_precision import wide
 from minidist.kernels.tiles import ROW_ELEMENTS
+from support.cases import SEEDS
+from support.peak import peak
+from support.tritons import poisoned
 
 SHAPES = [(0, 3, 4), (1, 1, 1), (7, 5, 11), (20, 8, 9), (9, 16, 40)]
 BOUND = {"float16": 5e-3, "float32": 4e-6, "float64": 1e-14}

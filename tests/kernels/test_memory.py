@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from support.peak import peak
-
 from minidist.kernels import (
     adamw,
     batch_norm,
@@ -36,6 +34,7 @@ from minidist.kernels.dispatch import using
 from minidist.kernels.erf import erf
 from minidist.kernels.tiles import ELEMENTS, ROW_ELEMENTS
 from minidist.kernels.windows import Windows
+from support.peak import peak
 
 SLACK = 1 << 18  # bytes: small arrays, and buffers of NumPy's own
 RNG = np.random.default_rng(0)

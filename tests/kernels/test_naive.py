@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from minidist.kernels.dispatch import Dispatched, using
 from support.cases import SEEDS, numbers, tiny_tiles
 from support.kernel_cases import CASES, Draw
 
 import minidist as md
 from minidist import kernels as package
 from minidist import nn, optim
-from minidist.kernels.dispatch import Dispatched, using
 from minidist.models.gpt import GPT, GPTConfig
 
 # Kernels (module, or module.function) that have one text, and why

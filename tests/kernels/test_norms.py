@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.cases import LAYOUTS, SEEDS, laid_out, numbers, tiny_tiles
-
 from minidist.kernels import batch_norm, cross_entropy, ctc, rms_norm, softmax
+from support.cases import LAYOUTS, SEEDS, laid_out, numbers, tiny_tiles
 
 BOUNDS = {"float32": 1e-5, "float64": 1e-12}
 DTYPES = pytest.mark.parametrize("dtype", BOUNDS)

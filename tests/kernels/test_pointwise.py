@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.cases import LAYOUTS, SEEDS, laid_out, numbers, tiny_tiles
-
 from minidist.kernels import adamw, gelu, tiles
 from minidist.kernels.erf import erf
+from support.cases import LAYOUTS, SEEDS, laid_out, numbers, tiny_tiles
 
 BOUNDS = {"float32": 3e-6, "float64": 1e-14}
 DTYPES = pytest.mark.parametrize("dtype", BOUNDS)

@@ -1,10 +1,9 @@
 """Pooling's gradient where windows leave gaps: what no window sees gets 0, not old memory."""
 
 import numpy as np
-from support.tritons import poisoned
-
 from minidist.kernels import pool
 from minidist.kernels.windows import pool_windows
+from support.tritons import poisoned
 
 
 def slope(kernel, stride, length, ceil_mode):

@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-from support.cases import numbers
-
 from minidist.kernels import linear
 from minidist.kernels import product as kernel
+from support.cases import numbers
 
 SIZES = [(4, 300, 900), (70, 200, 75), (33, 1030, 66), (130, 2100, 5), (3, 700, 700), (150, 90, 90)]
 

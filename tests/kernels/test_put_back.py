@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from minidist.kernels import embedding
+from minidist.kernels.dispatch import using
 from support.cases import LAYOUTS, SEEDS, laid_out, numbers, shapes
 
 import minidist as md
-from minidist.kernels import embedding
-from minidist.kernels.dispatch import using
 
 
 @st.composite

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.cases import LAYOUTS, SEEDS, laid_out, tiny_tiles
-from support.tritons import poisoned, traffic
-
 from minidist.kernels import gru_cell, lstm_cell, recurrent
 from minidist.kernels.dispatch import using
+from support.cases import LAYOUTS, SEEDS, laid_out, tiny_tiles
+from support.tritons import poisoned, traffic
 
 CELLS = {"LSTM": lstm_cell, "GRU": gru_cell}
 KINDS = pytest.mark.parametrize("kind", CELLS)

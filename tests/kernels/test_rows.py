@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.cases import LAYOUTS, SEEDS, laid_out, numbers, tiny_tiles
-
 from minidist.kernels import attention, cross_entropy, embedding, layer_norm, linear, softmax
+from support.cases import LAYOUTS, SEEDS, laid_out, numbers, tiny_tiles
 
 BOUNDS = {"float32": 5e-6, "float64": 1e-13}
 DTYPES = pytest.mark.parametrize("dtype", BOUNDS)

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from minidist.kernels import adamw, descent
+from minidist.kernels.dispatch import using
 from support.cases import SEEDS, tiny_tiles
 from support.peak import peak
 from support.tritons import traffic
-
-from minidist.kernels import adamw, descent
-from minidist.kernels.dispatch import using
 
 HYPER = {"step": 3, "lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-5, "weight_decay": 0.1}
 FORMS = pytest.mark.parametrize("decoupled", [True, False])

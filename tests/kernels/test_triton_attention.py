@@ -10,16 +10,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import attention_cases
-from support.attention_cases import difference
-from support.cases import SEEDS, tiny_tiles
-from support.tritons import poisoned, traffic
-
 from minidist.kernels import attention, flash, flash_backward, flash_plan, flash_triton
 from minidist.kernels.dispatch import using
 from minidist.kernels.flash_plan import Tile
 from minidist.kernels.half_precision import BFLOAT16, wide
 from minidist.kernels.launch import Kernel, triton_kernel
+from support import attention_cases
+from support.attention_cases import difference
+from support.cases import SEEDS, tiny_tiles
+from support.tritons import poisoned, traffic
 
 tl: Any = None  # Triton's language, once a kernel is launched
 

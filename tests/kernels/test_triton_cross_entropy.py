@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.cases import LAYOUTS, SEEDS, laid_out, tiny_tiles
-from support.peak import peak
-from support.tritons import poisoned, traffic
-
 from minidist.kernels import cross_entropy
 from minidist.kernels.dispatch import using
 from minidist.kernels.half_precision import wide
 from minidist.kernels.tiles import ROW_ELEMENTS
+from support.cases import LAYOUTS, SEEDS, laid_out, tiny_tiles
+from support.peak import peak
+from support.tritons import poisoned, traffic
 
 DTYPES = pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 SHAPES = [(0, 5), (1, 1), (7, 2), (40, 10), (3, 300), (2, 150), (5, 129)]

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from minidist.kernels import dropout
+from minidist.kernels.dispatch import using
+from minidist.kernels.dropout import philox
+from minidist.kernels.launch import triton_kernel
 from support.cases import LAYOUTS, SEEDS, laid_out, numbers
 from support.peak import peak
 from support.tritons import both, traffic
 
 import minidist as md
 from minidist import ops, random
-from minidist.kernels import dropout
-from minidist.kernels.dispatch import using
-from minidist.kernels.dropout import philox
-from minidist.kernels.launch import triton_kernel
 from minidist.ops.dropout import keep_mask
 
 tl: Any = None

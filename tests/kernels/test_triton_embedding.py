@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.cases import LAYOUTS, SEEDS, laid_out
-from support.tritons import both, traffic
-
 from minidist.kernels import embedding
 from minidist.kernels.dispatch import using
+from support.cases import LAYOUTS, SEEDS, laid_out
+from support.tritons import both, traffic
 
 DTYPES = pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 SHAPES = [(0, 3, 4), (1, 1, 1), (40, 5, 3), (30, 300, 20), (25, 8, 1), (3, 0, 4)]  # n, h, rows

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from minidist.kernels import gelu
+from minidist.kernels.tiles import ELEMENTS
 from support.cases import LAYOUTS, SEEDS, laid_out, tiny_tiles
 from support.peak import peak
 from support.tritons import both, traffic
-
-from minidist.kernels import gelu
-from minidist.kernels.tiles import ELEMENTS
 
 FORMS = pytest.mark.parametrize("form", ["none", "tanh"])
 DTYPES = pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])

@@ -7,16 +7,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import tritons
-from support.cases import LAYOUTS, SEEDS, laid_out
-from support.peak import peak
-from support.tritons import traffic
-
 from minidist.kernels import matmul as k
 from minidist.kernels import matmul_plan as plan
 from minidist.kernels import matmul_tma
 from minidist.kernels.dispatch import using
 from minidist.kernels.half_precision import BFLOAT16, wide
+from support import tritons
+from support.cases import LAYOUTS, SEEDS, laid_out
+from support.peak import peak
+from support.tritons import traffic
 
 AMPERE, HOPPER, WIDE_HOPPER = (80, 2), (90, 2), (90, 132)  # compute capability, SMs
 DTYPES = ("float32", "float16", "bfloat16", "float64")

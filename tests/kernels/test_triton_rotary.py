@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from minidist.kernels import rotary
+from minidist.kernels.tiles import ELEMENTS
 from support.cases import LAYOUTS, SEEDS, laid_out, numbers
 from support.peak import peak
 from support.tritons import both, traffic
-
-from minidist.kernels import rotary
-from minidist.kernels.tiles import ELEMENTS
 
 PAIRS = pytest.mark.parametrize("interleaved", [True, False])
 DTYPES = pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])

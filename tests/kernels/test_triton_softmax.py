@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from minidist.kernels import softmax
+from minidist.kernels.tiles import ROW_ELEMENTS
 from support.cases import LAYOUTS, SEEDS, laid_out
 from support.peak import peak
 from support.tritons import both, traffic
-
-from minidist.kernels import softmax
-from minidist.kernels.tiles import ROW_ELEMENTS
 
 DTYPES = pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 FORMS = pytest.mark.parametrize("log", [False, True])

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from minidist.kernels import swiglu
+from minidist.kernels.tiles import ROW_ELEMENTS
 from support.cases import LAYOUTS, SEEDS, laid_out, tiny_tiles
 from support.peak import peak
 from support.tritons import both, traffic
-
-from minidist.kernels import swiglu
-from minidist.kernels.tiles import ROW_ELEMENTS
 
 DTYPES = pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 SHAPES = [(2,), (0,), (3, 0), (0, 4), (5, 6), (2, 3, 130), (3, 2050), (70, 10), (1100, 2)]

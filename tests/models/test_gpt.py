@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pytest
+from minidist.kernels import dropout
 from support.cases import tiny_tiles
 
 import minidist as md
 from minidist import Tensor, random
-from minidist.kernels import dropout
 from minidist.models import gpt
 from minidist.models.gpt import GPT, Block, GPTConfig
 from minidist.testing import gradcheck

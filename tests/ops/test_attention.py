@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from minidist.kernels import attention as kernel
 from support.cases import SEEDS, arrays, numbers, tiny_tiles
 
 import minidist as md
 from minidist import ops
-from minidist.kernels import attention as kernel
 from minidist.testing import gradcheck
 
 BLOCKS = pytest.mark.parametrize("queries", [1, 3, 4])

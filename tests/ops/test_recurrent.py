@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from minidist.kernels import recurrent as kernel
 from support.cases import SEEDS, arrays, numbers
 
 import minidist as md
-from minidist.kernels import recurrent as kernel
 from minidist.ops.recurrent import backwards, put_rows, recurrent, take_rows
 from minidist.testing import gradcheck
 

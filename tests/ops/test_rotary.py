@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from minidist.kernels import rotary as kernel
 from support.cases import SEEDS, arrays, numbers
 
 import minidist as md
-from minidist.kernels import rotary as kernel
 from minidist.nn import functional as F
 from minidist.testing import gradcheck
 

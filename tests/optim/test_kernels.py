@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.cases import SEEDS, numbers, tiny_tiles
-
 from minidist.kernels import adamw, descent, newton_schulz
 from minidist.kernels import vector_norm as norms
+from support.cases import SEEDS, numbers, tiny_tiles
 
 BOUNDS = {"float32": 3e-6, "float64": 1e-14}
 DTYPES = pytest.mark.parametrize("dtype", BOUNDS)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from minidist.kernels import adamw, vector_norm
 from support.cases import numbers
 
 import minidist as md
 from minidist import Tensor, nn, optim
-from minidist.kernels import adamw, vector_norm
 
 
 def parameters(*shapes) -> list[nn.Parameter]:

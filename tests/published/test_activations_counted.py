@@ -12,10 +12,10 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from minidist.kernels import attention, dispatch
 
 from minidist import nn, ops, randn
 from minidist.comm import simulate
-from minidist.kernels import attention, dispatch
 from minidist.models.gpt import Block, GPTConfig
 from minidist.nn import functional as F
 from minidist.ops.dropout import keep_mask

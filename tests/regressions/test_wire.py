@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from minidist.kernels.half_precision import BFLOAT16, cast, wide
 
 from minidist import nn
 from minidist.comm import all_gather, simulate
-from minidist.kernels.half_precision import BFLOAT16, cast, wide
 from minidist.ops import communication
 from minidist.parallel.data import sum_gradients as data
 from minidist.parallel.data.sum_gradients import Bucketed, Naive

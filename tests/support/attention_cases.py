@@ -1,7 +1,6 @@
 """Attention by its formula in float64, and how far a kernel's results are from it."""
 
 import numpy as np
-
 from minidist.kernels import flash
 from minidist.kernels.half_precision import wide
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, mutually_broadcastable_shapes
-
 from minidist.kernels import attention, descent, flash, flash_tiles, linear, tiles
 
 SEEDS = st.integers(0, 2**32 - 1)

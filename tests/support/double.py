@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-
 from minidist.kernels import arrays
 from minidist.kernels.launch import Kernel
+
 from support import double_capture as capture
 
 NAMES = json.loads(Path(__file__).with_name("cupy_names.json").read_text("utf-8"))

@@ -1,7 +1,6 @@
 """Every dispatched kernel on small arrays: what naive versions are compared by."""
 
 import numpy as np
-
 from minidist.kernels import (  # fmt: skip
     adamw,
     batch_norm,

@@ -7,9 +7,9 @@ from unittest import mock
 
 import numpy as np
 from hypothesis import strategies as st
+from minidist.kernels import arrays
 
 from minidist.comm import Ledger, shard_bounds, simulate
-from minidist.kernels import arrays
 from minidist.plan.collectives import Traffic
 
 SIZES, SEEDS, ROOTS = st.integers(1, 9), st.none() | st.integers(0, 99), st.integers(0, 8)

@@ -9,10 +9,9 @@ import pytest
 
 pytest.importorskip("triton", reason="triton is not installed: it runs on Linux alone")
 
-from triton.runtime.interpreter import interpreter_builder as machine
-
 from minidist.kernels import arrays
 from minidist.kernels.dispatch import using
+from triton.runtime.interpreter import interpreter_builder as machine
 
 
 def both(function, *args, **options) -> tuple:
