@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ....comm.simulated.deadlock import find_cycle
 from ....errors import UserError
 from ..actions import BACKWARD, FORWARD, INPUT, OVERLAP, RECEIVES, WEIGHT, Action, Schedule, Step
 from ..needs import Needs, result
@@ -109,7 +110,7 @@ class DryRun:
             for part in self.orders[rank][number].parts
         }
         follows = {rank: found[need][0] for rank, need in stuck.items() if need in found}
-        cycle = _cycle(follows)
+        cycle = find_cycle({rank: [other] for rank, other in follows.items()})
         others = [rank for rank in sorted(stuck) if rank not in cycle]
         lines = [_headline(cycle)]
         for rank in cycle + others:
@@ -143,25 +144,3 @@ def _which(need: Action, found: dict[Action, tuple[int, int, Action]]) -> str:
         return f"{need}, which no rank does"
     rank, number, action = found[need]
     return f"{action}, which rank {rank} does only at step {number}"
-
-
-def _cycle(follows: dict[int, int]) -> list[int]:
-    """The ranks that wait for each other in a circle, from the lowest on; none if no circle exists.
-
-    `follows[rank]` is the rank that `rank` waits for.
-
-    >>> _cycle({0: 1, 1: 2, 2: 1})
-    [1, 2]
-    """
-    seen: set[int] = set()
-    for start in sorted(follows):
-        path, rank = [], start
-        while rank in follows and rank not in seen:
-            seen.add(rank)
-            path.append(rank)
-            rank = follows[rank]
-        if rank in path:
-            circle = path[path.index(rank) :]
-            lowest = circle.index(min(circle))
-            return circle[lowest:] + circle[:lowest]
-    return []
