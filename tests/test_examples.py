@@ -31,11 +31,10 @@ def run_alone(path: Path, *args: object, timeout: float = 120) -> subprocess.Com
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
 
 
-def test_all_six_are_here_and_short():
+def test_all_six_are_here():
     assert [p.stem.split("_")[0] for p in EXAMPLES] == [
         "attention", "cnn", "gru", "lstm", "mlp", "rnn",
     ]  # fmt: skip
-    assert all(len(p.read_text().splitlines()) < 80 for p in FOLDER.glob("*.py"))
 
 
 @pytest.mark.parametrize("path", keeping(EXAMPLES[:3], EXAMPLES), ids=lambda p: p.stem)
@@ -78,7 +77,6 @@ TALK = {
 @pytest.mark.parametrize("name", TALK)
 def test_communication_without_mpi(name):
     path = FOLDER / f"{name}.py"
-    assert len(path.read_text().splitlines()) < 60
     done = run_alone(path)
     assert done.returncode == 0 and all(text in done.stdout for text in TALK[name]), done.stderr
     if name == "ping_pong":

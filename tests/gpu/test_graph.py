@@ -105,7 +105,7 @@ def without_sorting(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "precision, set_to_none", [("bfloat16", True), *proofs((None, True)), (None, False)]
+    "precision, set_to_none", [("bfloat16", True), *proofs((None, True), (None, False))]
 )
 def test_a_replayed_step_is_the_step_itself(precision, set_to_none, without_sorting):
     found = Training(precision).replayed(batches(STEPS), set_to_none=set_to_none)

@@ -89,7 +89,7 @@ def curve(tmp_path, name, **changes):
     return [float(row.split('"loss": ')[1].split(",")[0]) for row in rows]
 
 
-@pytest.mark.parametrize("dp", [2, *proofs(1)])
+@pytest.mark.parametrize("dp", [1, *proofs(2)])
 def test_a_whole_run_there(tmp_path, dp, short, capsys):
     here = curve(tmp_path, "here", dp=dp)
     with gpu():
@@ -98,6 +98,7 @@ def test_a_whole_run_there(tmp_path, dp, short, capsys):
     assert "float32 on a GPU" in capsys.readouterr().out
 
 
+@pytest.mark.proof
 def test_a_run_there_goes_on_from_a_checkpoint(tmp_path, short, capsys):
     whole = curve(tmp_path, "whole", precision="float16")
     with gpu():
