@@ -110,7 +110,8 @@ def check(
     """Flat classes (0 where ignored) and True where they count, of logits (n, C, …) or (C,)."""
     want, count = (shape[:1] + shape[2:], shape[1]) if len(shape) > 1 else ((), (*shape, 0)[0])
     if target.shape != want or not shape:
-        kind = ValueError if len(shape) == 2 and target.ndim == 1 else RuntimeError
+        other_rows = len(shape) == 2 and target.ndim > 0 and len(target) != shape[0]
+        kind = ValueError if other_rows else RuntimeError  # as PyTorch
         raise kind(f"{name}: input {shape} and target {target.shape}: want (n, C, …) and (n, …)")
     if target.dtype.kind not in "iu":
         raise RuntimeError(f"{name}: targets are class numbers, not {target.dtype.name}")

@@ -119,7 +119,9 @@ def backward_weight(
         g0, g1 = _pairs(g, images, pairs)
         m0, m1, m2, m3 = buffer
         m0[:, :pixels].reshape(g0.shape)[...] = g0
-        xp.negative(g1, out=m3[:, :pixels].reshape(g1.shape))
+        # Not xp.negative: NumPy 2.4.6's reads wrong elements where the output is strided and the
+        # input's stride is 4 elements of float32, or 8 of float64 (planes one column wide).
+        xp.multiply(g1, -1, out=m3[:, :pixels].reshape(g1.shape))
         xp.subtract(m0, m3, out=m1)
         xp.add(m0, m3, out=m2)
         gt = buffer[..., :pixels].reshape(4, groups, o // groups, pixels)

@@ -119,6 +119,16 @@ def check_against_naive(x, weight, bias, win, groups, dtype):
     assert close(dw, expected.astype(dtype), dtype)
 
 
+def test_winograd_of_planes_one_column_wide():
+    """A plane's rows lie four elements apart there: NumPy 2.4.6's negative reads wrong ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("DEPTH", 1), ("LEAST", 1), ("COLUMNS", 1), ("PIXELS", (1, 1))):
+            patch.setattr(winograd, name, value)
+        win = Windows((3, 1), (1, 1), ((1, 2), (0, 0)), (1, 1))
+        x, weight = numbers((1, 1, 2, 1), 0, "float32"), numbers((2, 1, 3, 1), 1, "float32")
+        check_against_naive(x, weight, numbers((2,), 2, "float32"), win, 1, "float32")
+
+
 @DTYPES
 @given(data=st.data(), columns=TILES, most=st.sampled_from([1, 20, 1 << 10]))
 @settings(max_examples=60)
