@@ -33,14 +33,24 @@ class Mode:
 
     def __init__(self, **changes: Any):
         self.changes = changes
-        self.before: list[dict[str, Any]] = []
+        self.entered: list[tuple[Modes, Modes]] = []  # the modes before, and those set
 
     def __enter__(self) -> Mode:
-        self.before.append(_change(self.changes))
+        self._set()
         return self
 
+    def _set(self) -> None:
+        before = _modes.get()
+        now = before._replace(**self.changes)
+        _modes.set(now)
+        self.entered.append((before, now))
+
     def __exit__(self, *error: object) -> None:
-        _change(self.before.pop())
+        before, now = self.entered.pop()
+        modes = _modes.get()
+        if modes is not now:  # another mode was set inside and has not ended: it stays
+            before = modes._replace(**{name: getattr(before, name) for name in self.changes})
+        _modes.set(before)
 
     def __call__(self, function: Callable) -> Callable:
         if inspect.isgeneratorfunction(function):
@@ -69,27 +79,19 @@ class Mode:
         return steps
 
 
-def _change(changes: dict[str, Any]) -> dict[str, Any]:
-    """Set some modes; return what those were before."""
-    modes = _modes.get()
-    before = {name: getattr(modes, name) for name in changes}
-    _modes.set(modes._replace(**changes))
-    return before
-
-
 class ModeFromNow(Mode):
     """Sets its modes when it is made; as a block or a decorator it is a Mode all the same."""
 
     def __init__(self, **changes: Any):
         super().__init__(**changes)
-        self.before.append(_change(changes))
+        self._set()
 
     def __enter__(self) -> ModeFromNow:
-        _change(self.changes)
+        _modes.set(_modes.get()._replace(**self.changes))
         return self
 
     def __call__(self, function: Callable) -> Callable:
-        _change(self.before.pop())
+        self.__exit__()
         return super().__call__(function)
 
 

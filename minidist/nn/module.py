@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ..autograd.hooks import RemovableHandle
 from ..kernels import arrays as xp
-from ..kernels.half_precision import as_dtype
+from ..kernels.half_precision import BFLOAT16, as_dtype
 from ..tensor.device import meant, moved
 from ..tensor.dtypes import dtype_of, is_floating
 from ..tensor.tensor import Tensor
@@ -207,7 +207,10 @@ class Module:
         if wrong:
             raise RuntimeError(f"load_state_dict of {type(self).__name__}: " + "; ".join(wrong))
         for name in own.keys() & arrays.keys():
-            own[name].data[...] = as_dtype(moved(arrays[name], own[name].device), own[name].dtype)
+            array, p = arrays[name], own[name]
+            if p.dtype == BFLOAT16 and array.dtype == xp.uint16:
+                array = array.view(BFLOAT16)  # its bits, as minidist wrote them before ml_dtypes
+            p.data[...] = as_dtype(moved(array, p.device), p.dtype)
         return Mismatch(missing, unexpected)
 
     def zero_grad(self, set_to_none: bool = True) -> None:

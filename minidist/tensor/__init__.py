@@ -1,1 +1,3 @@
 """The Tensor, and how one is made."""
+
+from .tensor import Tensor as Tensor

@@ -50,7 +50,7 @@ def _write(x, index, array, name):
         if xp.on_gpu(x.data) and isinstance(array, xp.ndarray):
             array = xp.at_home_of(x.data, array)
         _into(x.data, way)[way[-1]] = array
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         why = f"into {x.shape}: {error}" if getattr(x.data.flags, "writeable", True) else (
             "more than one element of it refers to a single memory location (expand), or the "
             "memory is read-only: clone() it first"

@@ -44,6 +44,21 @@ def like_self(create: Callable) -> Callable:
     return new
 
 
+def converts(name: str, *args: Any, **options: Any) -> Callable:
+    """A method that is to() with these arguments, under its own name."""
+
+    def method(self: Tensor) -> Tensor:
+        return transfer.to(self, *args, **options)
+
+    method.__name__, method.__qualname__ = name, f"Tensor.{name}"
+    return method
+
+
+def cuda(self: Tensor, device: Any = None) -> Tensor:
+    """On the GPU in use, or on that of a number or name."""
+    return transfer.to(self, device="cuda" if device is None else device)
+
+
 # NumPy's names for operations that PyTorch calls otherwise
 UFUNCS = {"subtract": "sub", "multiply": "mul", "divide": "div", "power": "pow", "equal": "eq",
           "not_equal": "ne", "less": "lt", "less_equal": "le", "greater": "gt",
@@ -352,15 +367,15 @@ Tensor.trunc_ = in_place(ops.trunc, "trunc_")
 Tensor.to = transfer.to
 Tensor.type = lambda self, dtype: transfer.to(self, dtype)
 Tensor.type_as = lambda self, other: transfer.to(self, other.dtype)
-Tensor.cpu = lambda self: transfer.to(self, "cpu")
-Tensor.cuda = lambda self, device="cuda": transfer.to(self, device=device)
-Tensor.half = lambda self: transfer.to(self, "float16")
-Tensor.bfloat16 = lambda self: transfer.to(self, "bfloat16")
-Tensor.float = lambda self: transfer.to(self, "float32")
-Tensor.double = lambda self: transfer.to(self, "float64")
-Tensor.byte = lambda self: transfer.to(self, "uint8")
-Tensor.char = lambda self: transfer.to(self, "int8")
-Tensor.short = lambda self: transfer.to(self, "int16")
-Tensor.long = lambda self: transfer.to(self, "int64")
-Tensor.int = lambda self: transfer.to(self, "int32")
-Tensor.bool = lambda self: transfer.to(self, "bool")
+Tensor.cpu = converts("cpu", "cpu")
+Tensor.cuda = cuda
+Tensor.half = converts("half", "float16")
+Tensor.bfloat16 = converts("bfloat16", "bfloat16")
+Tensor.float = converts("float", "float32")
+Tensor.double = converts("double", "float64")
+Tensor.byte = converts("byte", "uint8")
+Tensor.char = converts("char", "int8")
+Tensor.short = converts("short", "int16")
+Tensor.long = converts("long", "int64")
+Tensor.int = converts("int", "int32")
+Tensor.bool = converts("bool", "bool")

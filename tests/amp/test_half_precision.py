@@ -408,3 +408,18 @@ def test_two_steps_without_an_update_are_refused():
     optimizer.zero_grad()
     scaler.scale(p.sum()).backward()
     scaler.step(optimizer)
+
+
+def test_a_state_dict_of_before_holds_the_bits_of_bfloat16():
+    """Users saved state_dict() by safetensors, which wrote uint16: 16256 is 1, not 16256."""
+    layer = nn.Linear(2, 1, bias=False).bfloat16()
+    layer.load_state_dict({"weight": np.array([[16256, 16384]], np.uint16)})
+    assert layer.weight.tolist() == [[1.0, 2.0]]
+    layer.load_state_dict({"weight": np.array([[3, 4]], np.int64)})
+    assert layer.weight.tolist() == [[3.0, 4.0]], "integers are numbers"
+
+
+def test_what_is_no_number_is_refused_with_the_operation():
+    for dtype in ("float32", "bfloat16"):
+        with pytest.raises(RuntimeError, match="fill_: into"):
+            md.zeros(3, dtype=dtype).fill_("one")

@@ -76,3 +76,14 @@ def test_only_methods_py_adds_to_the_class():
         if path.name != "methods.py":
             text = path.read_text("utf-8")
             assert "setattr(Tensor" not in text and not bindings(text), path
+
+
+def test_conversions_have_their_own_names():
+    with pytest.raises(TypeError, match=r"Tensor\.float\(\) takes 1 positional argument"):
+        Tensor([1.0]).float(2)
+
+
+def test_cuda_of_none_is_the_gpu_in_use():
+    """Not `to(device=None)`, which moves nothing."""
+    with pytest.raises(RuntimeError, match="device 'cuda'"):
+        Tensor([1.0]).cuda(None)
