@@ -10,13 +10,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from .comm import AgreedExit, Communicator, MpiError, launch, world_from_env
 from .errors import UserError
 from .train.config import TrainConfig, read_toml, resumed
+
+if TYPE_CHECKING:
+    from .train.stop import Signals
 
 BAD_INPUT = 2
 HEAD_START = 1.0  # seconds
@@ -89,6 +92,15 @@ class ScheduleConfig:
 
 def train(config: TrainConfig) -> None:
     """Train where we are: on MPI's ranks, on simulated ones, or alone."""
+    from .train.stop import Signals
+
+    with Signals() as signals:
+        _train(config, signals)
+    if signals.number:
+        raise AgreedExit(signals.exit_code)
+
+
+def _train(config: TrainConfig, signals: Signals) -> None:
     from .train.run import run
 
     _, size = world_from_env()
@@ -99,13 +111,16 @@ def train(config: TrainConfig) -> None:
             config.ranks in (None, size),
             f"ranks {config.ranks}, but mpirun started {size}: leave --ranks away",
         )
-        launch(lambda comm: _exit_together(comm, lambda: run(config, comm)))
+        launch(lambda comm: _exit_together(comm, lambda: run(config, comm, signals)))
         return
     _require(ranks > 0, f"ranks {ranks}: want at least 1; change --ranks")
     _require(config.simulate or ranks == 1,
              f"ranks {ranks} in one process: add --simulate, or start with "
              f"'mpirun -n {ranks} minidist train'")  # fmt: skip
-    launch(lambda comm: run(config, comm), ranks)
+    if config.simulate and config.ranks is None:
+        print("minidist: --simulate without --ranks means one rank: add --ranks N for more",
+              file=sys.stderr)  # fmt: skip
+    launch(lambda comm: run(config, comm, signals), ranks)
 
 
 def _require(condition: bool, message: str) -> None:
@@ -158,6 +173,12 @@ def schedule(config: ScheduleConfig) -> None:
     print(show.report(simulated, shutil.get_terminal_size().columns))
 
 
+def _on_rank_0(task: Callable[[], None]) -> None:
+    """Under mpirun every rank is given the same command; one is enough where none is trained."""
+    if world_from_env()[0] == 0:
+        task()
+
+
 def doctor() -> None:
     """Say what this machine has, and how to get what it lacks."""
     from .lesson.doctor import examine
@@ -169,10 +190,17 @@ def _defaults(arguments: list[str]) -> TrainConfig:
     """What flags start from: a TOML file (--config), a run to go on with (--resume), or ours."""
     given, out = _value(arguments, "--config"), _value(arguments, "--out")
     if "--resume" in arguments and out is not None:
+        _require(given is None,
+                 f"config {given} with --resume: the run goes on by its own config.toml; leave "
+                 "--config away, and give what changes as flags")  # fmt: skip
         path = Path(out) / "config.toml"
         _require(path.is_file(), f"out '{out}' holds no run (no config.toml): nothing to resume")
         return resumed(path, out)
-    return TrainConfig() if given is None else read_toml(Path(given))
+    config = TrainConfig() if given is None else read_toml(Path(given))
+    _require(config.config is None,
+             f"config '{given}' names another file, '{config.config}', which is not read: leave "
+             "the key config out")  # fmt: skip
+    return config
 
 
 def _value(arguments: list[str], flag: str) -> str | None:
@@ -201,13 +229,13 @@ def _parse(arguments: list[str]) -> Callable[[], None]:
         config: Annotated[tyro.conf.OmitArgPrefixes[SampleConfig], tyro.conf.arg(name="")],
     ) -> Callable[[], None]:
         """Let a trained model write: takes the last checkpoint of a run folder."""
-        return lambda: sample(config)
+        return lambda: _on_rank_0(lambda: sample(config))
 
     def schedule_command(
         config: Annotated[tyro.conf.OmitArgPrefixes[ScheduleConfig], tyro.conf.arg(name="")],
     ) -> Callable[[], None]:
         """Check, simulate and draw a pipeline schedule, before a rank is paid for."""
-        return lambda: schedule(config)
+        return lambda: _on_rank_0(lambda: schedule(config))
 
     def doctor_command() -> Callable[[], None]:
         """Say what this machine has (MPI, cores, BLAS, GPU), and how to get what it lacks."""
@@ -249,7 +277,35 @@ def _only_rank_0_speaks() -> Any:
 
 
 def main() -> None:
-    """Entry point: exit code 0, or 2 for bad input, or 1 for a failure."""
+    """Entry point: exit code 0, or 2 for bad input, 1 for a failure, 128 and more for a signal."""
+    try:
+        try:
+            _main()
+        finally:
+            _flush()
+    except BrokenPipeError:  # `| head` has read enough
+        raise SystemExit(_drop_output()) from None
+    except OSError as error:  # a full disk, when stdout is a file
+        _drop_output()
+        _say(error)
+        raise SystemExit(1) from None
+
+
+def _flush() -> None:
+    """Python itself would do so after main, where nothing can be caught."""
+    if sys.stdout is not None and not sys.stdout.closed:
+        sys.stdout.flush()
+
+
+def _drop_output() -> int:
+    """Print nothing more; returns the exit code after that of a closed pipe."""
+    from .train.stop import CLOSED_PIPE, drop_output
+
+    drop_output()
+    return CLOSED_PIPE
+
+
+def _main() -> None:
     try:
         with _only_rank_0_speaks():
             command = _parse(sys.argv[1:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import shlex
 import tomllib
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -200,6 +201,18 @@ def resumed(path: Path, out: str) -> TrainConfig:
     """The configuration of the run in folder `out`, to be started anew in any layout."""
     launch: dict[str, Any] = {f.name: f.default for f in fields(TrainConfig) if f.name in LAUNCH}
     return replace(read_toml(path), **{**launch, "out": out, "resume": True})
+
+
+def resuming(config: TrainConfig, out: Path, start: str = "") -> str:
+    """The command that goes on with a run in the same layout, which config.toml does not fix."""
+    words = [f"{start}minidist train --resume --out {shlex.quote(str(out))}"]
+    for f in fields(TrainConfig):
+        value = getattr(config, f.name)
+        if f.name in LAUNCH and f.name not in ("config", "out", "resume") and value != f.default:
+            flag, values = f.name.replace("_", "-"), value if isinstance(value, tuple) else [value]
+            words.append(f"--{flag}")
+            words += [] if value is True else [shlex.quote(str(v)) for v in values]
+    return " ".join(words)
 
 
 # Checks before a rank starts: each error names the flag to change
