@@ -36,7 +36,7 @@ class SampleConfig:
     tokens: int = 300
     """How many bytes to write."""
     temperature: float = 0.8
-    """0 always takes the likeliest byte; 1 draws from the model's own distribution."""
+    """0 always takes the likeliest byte, without a draw; 1 draws from the model's distribution."""
     top_k: int = 40
     """Draw among the k likeliest bytes only; 0 for all."""
     seed: int = 0
@@ -149,6 +149,7 @@ def sample(config: SampleConfig) -> None:
 def schedule(config: ScheduleConfig) -> None:
     """Validate, simulate, write what is asked for, and report."""
     from .parallel.pipeline import text
+    from .parallel.pipeline.actions import Overlap
     from .parallel.pipeline.check.messages import without_messages
     from .parallel.pipeline.check.validate import validate
     from .parallel.pipeline.schedules import find
@@ -157,6 +158,11 @@ def schedule(config: ScheduleConfig) -> None:
     from .parallel.pipeline.study.costs import Costs
     from .parallel.pipeline.study.simulate import simulate
 
+    _require(config.csv is not None or not config.messages,
+             "--messages has no effect without --csv FILE: it says what is written there")  # fmt: skip
+    _require(bool(config.beta) == bool(config.bytes),
+             f"--beta {config.beta:g} with --bytes {config.bytes:g}: a message takes beta * bytes, "
+             "so give both or none")  # fmt: skip
     times = (config.forward, config.input, config.weight)
     forward, backward, weight = (each[0] if len(each) == 1 else each for each in times)
     costs = Costs(forward, backward, weight, config.overlap)
@@ -164,6 +170,9 @@ def schedule(config: ScheduleConfig) -> None:
         config.name, config.pp, config.microbatches, config.chunks, usual=(4, 8),
         remedy="leave the flag out, or choose another file",
     )  # fmt: skip
+    at_once = any(isinstance(step, Overlap) for order in found.orders for step in order)
+    _require(config.overlap is None or at_once,
+             f"--overlap has no effect: {config.name} has no forward and backward at once")  # fmt: skip
     whole = validate(found, max_live=config.max_live)
     simulated = simulate(whole, costs, config.alpha, config.beta, config.bytes)
     if config.draw is not None:

@@ -58,7 +58,7 @@ def _lead(
     """The run of rank 0: the same steps, which it also prints, and writes to the run folder."""
     c, screen, first = trainer.config, console(stop.lose_output), state["step"]
     show_start(screen, trainer, out, first, state["changes"])
-    started, record = time.perf_counter(), {}
+    started, seconds, record = time.perf_counter(), 0.0, {}
     with (
         _drawn(trainer, out, stop),
         contextlib.closing(metrics),
@@ -69,8 +69,8 @@ def _lead(
             with stop.noting(metrics.path):
                 metrics.write(record)
             bar.show(record)
-    seconds, number = time.perf_counter() - started, stop.agreed()
-    records = read(out / "metrics.jsonl")
+        seconds = time.perf_counter() - started
+    number, records = stop.agreed(), read(out / "metrics.jsonl")
     show_end(screen, trainer, records, record["step"] - first, seconds, ledger)
     if number:
         show_stop(screen, trainer, record["step"], out)
