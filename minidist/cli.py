@@ -159,7 +159,7 @@ def schedule(config: ScheduleConfig) -> None:
     from .parallel.pipeline.study.simulate import simulate
 
     _require(config.csv is not None or not config.messages,
-             "--messages has no effect without --csv FILE: it says what is written there")  # fmt: skip
+             "--messages has no effect without --csv FILE: give both")  # fmt: skip
     _require(bool(config.beta) == bool(config.bytes),
              f"--beta {config.beta:g} with --bytes {config.bytes:g}: a message takes beta * bytes, "
              "so give both or none")  # fmt: skip
@@ -172,7 +172,7 @@ def schedule(config: ScheduleConfig) -> None:
     )  # fmt: skip
     at_once = any(isinstance(step, Overlap) for order in found.orders for step in order)
     _require(config.overlap is None or at_once,
-             f"--overlap has no effect: {config.name} has no forward and backward at once")  # fmt: skip
+             f"--overlap has no effect: {config.name} never does an F and a B at once")  # fmt: skip
     whole = validate(found, max_live=config.max_live)
     simulated = simulate(whole, costs, config.alpha, config.beta, config.bytes)
     if config.draw is not None:

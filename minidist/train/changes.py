@@ -69,7 +69,7 @@ def _rates(old: TrainConfig, new: TrainConfig, step: int) -> str:
     rate = lambda c, at: warmup_cosine(at, c.steps, c.warmup, c.lr, c.lr * c.final_lr)
     return (
         f"learning rate {rate(old, step - 1):.3g} at step {step} -> {rate(new, step):.3g} at step "
-        f"{step + 1}: its cosine now ends at step {new.steps}"
+        f"{step + 1}: its cosine ends at step {new.steps}"
     )
 
 
