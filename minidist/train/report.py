@@ -31,7 +31,8 @@ def loss_curve(records: list[dict[str, Any]], path: Path, title: str, uniform: f
 
 def perplexity_line(loss: float) -> str:
     """Held-out loss in the three units people ask for."""
+    perplexity = math.exp(loss) if loss < HIGHEST_LOSS else math.inf
     return (
         f"held-out: {loss:.4f} nats a byte = {loss / math.log(2):.4f} bits a byte, "
-        f"perplexity {math.exp(loss):.3f} a byte"
+        f"perplexity {perplexity:.3f} a byte"
     )
