@@ -1,5 +1,6 @@
 """The `minidist` command as a user types it: help, a run, a sample, mistakes."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -29,7 +30,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def here(monkeypatch, capsys):
+def here(monkeypatch, capfd):
     """Run the command in this process: (exit code, what it printed, its errors)."""
 
     def run(*args):
@@ -39,7 +40,7 @@ def here(monkeypatch, capsys):
             code = 0
         except SystemExit as leaving:
             code = leaving.code or 0
-        return code, *capsys.readouterr()
+        return code, *capfd.readouterr()
 
     return run
 
@@ -136,6 +137,20 @@ def test_simulate_alone_says_that_it_means_one_rank(here, monkeypatch):
     assert "--simulate without --ranks means one rank" in errors
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is full")
+@pytest.mark.parametrize(
+    ("args", "wanted"),
+    [(["schedule", "gpipe"], 1), (["train", *SMALL, "--steps", "99", "--out", "{out}"], 141)],
+)
+def test_an_output_on_a_full_disk_is_one_line(here, tmp_path, monkeypatch, args, wanted):
+    with contextlib.suppress(OSError), open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        code, _, errors = here(*(arg.format(out=tmp_path / "a") for arg in args))
+    (line,) = filter(None, errors.splitlines())
+    assert (code, "No space left on device" in line) == (wanted, True)
+    assert "--out" not in args or checkpoint.steps(tmp_path / "a" / "checkpoints")
+
+
 @pytest.mark.parametrize(
     "args",
     [["--help"], ["train", "--help"], ["schedule", "gpipe"], ["sample", "{folder}"],
@@ -150,7 +165,7 @@ def test_a_reader_that_leaves_is_no_error(here, folder, tmp_path, monkeypatch, a
         monkeypatch.setattr("sys.stdout", pipe)
         code, _, errors = here(*(arg.format(**names) for arg in args))
     assert (code, errors) == (1 if args == ["doctor"] else 141, "")
-    if "--out" in args:  # what was learned is not lost
+    if "--out" in args:  # nothing that was learned is lost
         assert checkpoint.steps(tmp_path / "a" / "checkpoints")
 
 
