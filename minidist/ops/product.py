@@ -4,7 +4,8 @@ import math
 
 from ..kernels import arrays as xp
 from ..kernels import linear as kernel
-from .op import differentiable, unbroadcast, want_one_dtype
+from ..tensor.tensor import Tensor
+from .op import axes_of, composite, differentiable, unbroadcast, want_one_dtype, want_whole
 
 
 def _swap(x: xp.ndarray) -> xp.ndarray:
@@ -108,7 +109,70 @@ def mv(input, vec):
     return input @ vec
 
 
+@composite(autocast="lower_precision_fp")
 def addmm(input, mat1, mat2, *, beta=1, alpha=1):
-    """beta·input + alpha·(mat1 @ mat2)."""
-    product = mm(mat1, mat2)
-    return input.expand(product.shape) * beta + product * alpha
+    """beta·input + alpha·(mat1 @ mat2); if beta is 0, input may hold NaN."""
+    return _added("addmm", input, mm(mat1, mat2), beta, alpha)
+
+
+@composite(autocast="lower_precision_fp")
+def baddbmm(input, batch1, batch2, *, beta=1, alpha=1):
+    """beta·input + alpha·(batch1 @ batch2), of (b, n, k) and (b, k, m); input broadcasts.
+
+    If beta is 0, input may hold NaN.
+    """
+    return _added("baddbmm", input, bmm(batch1, batch2), beta, alpha)
+
+
+def _added(name, input, product, beta, alpha):
+    want_one_dtype(name, input, product)
+    want_whole(name, product.dtype, beta=beta, alpha=alpha)
+    added = input.expand(product.shape)
+    if beta == 0:  # 0·NaN would be NaN
+        added = added.masked_fill(Tensor(xp.ones_like(added.data, dtype=bool)), 0)
+    return (added if beta in (0, 1) else added * beta) + (
+        product if alpha == 1 else product * alpha
+    )
+
+
+def tensordot(a, b, dims=2):
+    """Σ of products over pairs of dimensions, by one matrix product; the others stay, a's first.
+
+    dims is a number (so many of the last of a, with as many of the first of b) or two lists.
+    Where one of a pair has size 1, it broadcasts.
+    """
+    want_one_dtype("tensordot", a, b)
+    first, second = _pairs(a, b, dims)
+    for i, j in zip(first, second):
+        if b.shape[j] == 1:
+            a = a.sum(i, keepdim=True)
+        elif a.shape[i] == 1:
+            b = b.sum(j, keepdim=True)
+        elif a.shape[i] != b.shape[j]:
+            raise RuntimeError(
+                f"tensordot: size {a.shape[i]} of dim {i} of {a.shape}, but {b.shape[j]} of dim "
+                f"{j} of {b.shape}: a pair has one size"
+            )
+    rows = [d for d in range(a.ndim) if d not in first]
+    columns = [d for d in range(b.ndim) if d not in second]
+    shape = [*(a.shape[d] for d in rows), *(b.shape[d] for d in columns)]
+    n, k, m = (math.prod(x.shape[d] for d in ds) for x, ds in ((a, rows), (a, first), (b, columns)))
+    left = a.permute(*rows, *first).reshape(n, k)
+    right = b.permute(*second, *columns).reshape(k, m)
+    return (left @ right).reshape(shape)
+
+
+def _pairs(a, b, dims):
+    """The dimensions of a and of b that meet."""
+    dims = dims.tolist() if isinstance(dims, Tensor) else dims
+    if not isinstance(dims, int):
+        first, second = ([d] if isinstance(d, int) else list(d) for d in dims)
+        if len(first) != len(second):
+            raise RuntimeError(f"tensordot: dims {dims}: want two lists of one length")
+        return [axes_of(d, x.ndim) if d else () for d, x in ((first, a), (second, b))]
+    if not 0 <= dims <= min(a.ndim, b.ndim):
+        raise RuntimeError(
+            f"tensordot: dims={dims} of shapes {a.shape} and {b.shape}: want 0 to "
+            f"{min(a.ndim, b.ndim)}, or two lists of dimensions"
+        )
+    return range(a.ndim - dims, a.ndim), range(dims)

@@ -109,6 +109,26 @@ def eye(
 
 
 @_placed
+def tril_indices(row: int, col: int, offset: int = 0, *, dtype: DTypeLike = "int64") -> Tensor:
+    """(2, n): the row and the column of each element on or below a diagonal of a matrix."""
+    return _indices("tril_indices", xp.tril_indices, row, col, offset, dtype)
+
+
+@_placed
+def triu_indices(row: int, col: int, offset: int = 0, *, dtype: DTypeLike = "int64") -> Tensor:
+    """(2, n): the row and the column of each element on or above a diagonal of a matrix."""
+    return _indices("triu_indices", xp.triu_indices, row, col, offset, dtype)
+
+
+def _indices(name: str, find: Any, row: int, col: int, offset: int, dtype: DTypeLike) -> Tensor:
+    if min(row, col) < 0:
+        raise RuntimeError(f"{name} of {row} rows and {col} columns: want 0 or more")
+    if dtype_of(dtype).kind not in "iu":
+        raise NotImplementedError(f"{name} of {dtype_of(dtype).name}: indices are integers")
+    return Tensor(xp.stack(find(row, offset, col)), dtype=dtype)
+
+
+@_placed
 def arange(
     start: Any = 0, end: Any = None, step: Any = 1, dtype: DTypeLike = None,
     requires_grad: bool = False,
