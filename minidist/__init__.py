@@ -16,20 +16,21 @@ from .autograd import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from .autograd import show as graph
 from .autograd.checkpoint import checkpoint
 from .ops import (
-    abs, absolute, acos, acosh, add, addcdiv, addcmul, addmm, all, allclose, amax, amin, any, argmax, argmin, argsort,
-    argwhere, asin, asinh, atan, atan2, atanh, baddbmm, bincount, bitwise_and, bitwise_not, bitwise_or,
-    bitwise_xor, bmm, broadcast_to, cat, ceil, chunk, clamp, clamp_max, clamp_min, clip, clone, concat, concatenate, cos,
-    cosh, count_nonzero, cumprod, cumsum, diag, diagonal, div, divide, dot, einsum, eq, equal, erf,
-    exp, expm1, flatten, flip, floor, floor_divide, gather, ge, greater, greater_equal, gt, hstack,
-    index_add, index_select, isclose, isfinite, isinf, isnan, le, lerp, less, less_equal, log,
-    log10, log1p, log2, log_softmax, logaddexp, logical_and, logical_not, logical_or, logical_xor, logsumexp,
-    lt, masked_fill, masked_select, matmul, max, maximum, mean, median, meshgrid, min, minimum, mm,
-    moveaxis, movedim, mul, multiply, mv, nan_to_num, narrow, ne, neg, negative, nonzero, norm, not_equal,
-    outer, permute, pow, prod, reciprocal, relu, remainder, repeat_interleave, reshape, roll, round,
-    rsqrt, scatter, scatter_add, select, sigmoid, sign, sin, sinh, softmax, sort, split, sqrt,
-    square, squeeze, stack, std, std_mean, sub, subtract, sum, swapaxes, swapdims, t, tan, tanh,
-    take_along_dim, tensordot, tile, topk, transpose, tril, triu, true_divide, trunc, unbind, unflatten, unique, unsqueeze,
-    var, var_mean, vstack, where,
+    abs, absolute, acos, acosh, add, addcdiv, addcmul, addmm, all, allclose, amax, amin, any,
+    argmax, argmin, argsort, argwhere, asin, asinh, atan, atan2, atanh, baddbmm, bincount,
+    bitwise_and, bitwise_not, bitwise_or, bitwise_xor, bmm, broadcast_to, cat, ceil, chunk, clamp,
+    clamp_max, clamp_min, clip, clone, concat, concatenate, cos, cosh, count_nonzero, cumprod,
+    cumsum, diag, diagonal, div, divide, dot, einsum, eq, equal, erf, exp, expm1, flatten, flip,
+    floor, floor_divide, gather, ge, greater, greater_equal, gt, hstack, index_add, index_select,
+    isclose, isfinite, isinf, isnan, le, lerp, less, less_equal, log, log10, log1p, log2,
+    log_softmax, logaddexp, logical_and, logical_not, logical_or, logical_xor, logsumexp, lt,
+    masked_fill, masked_select, matmul, max, maximum, mean, median, meshgrid, min, minimum, mm,
+    moveaxis, movedim, mul, multiply, mv, nan_to_num, narrow, ne, neg, negative, nonzero, norm,
+    not_equal, outer, permute, pow, prod, reciprocal, relu, remainder, repeat_interleave, reshape,
+    roll, round, rsqrt, scatter, scatter_add, select, sigmoid, sign, sin, sinh, softmax, sort,
+    split, sqrt, square, squeeze, stack, std, std_mean, sub, subtract, sum, swapaxes, swapdims, t,
+    tan, tanh, take_along_dim, tensordot, tile, topk, transpose, tril, triu, true_divide, trunc,
+    unbind, unflatten, unique, unsqueeze, var, var_mean, vstack, where,
 )
 from .tensor import cuda, random
 from .tensor import methods as _methods

@@ -10,13 +10,14 @@ from .conv import conv1d, conv2d, conv_transpose2d
 from .dropout import dropout
 from .einsum import einsum
 from .elementwise import (
-    abs, absolute, acos, acosh, add, addcdiv, addcmul, allclose, asin, asinh, atan, atan2, atanh, bitwise_and,
-    bitwise_not, bitwise_or, bitwise_xor, ceil, clamp, clamp_max, clamp_min, clip, clone, cos, cosh, div, divide, eq,
-    equal, erf, exp, expm1, floor, floor_divide, ge, gelu, greater, greater_equal, gt, isclose,
-    isfinite, isinf, isnan, le, lerp, less, less_equal, log, log10, log1p, log2, logaddexp, logical_and,
-    logical_not, logical_or, logical_xor, lt, masked_fill, maximum, minimum, mul, multiply, nan_to_num, ne, neg,
-    negative, not_equal, pow, reciprocal, remainder, round, rsqrt, sign, sin, sinh, sqrt, square,
-    sub, subtract, tan, tanh, true_divide, trunc, where,
+    abs, absolute, acos, acosh, add, addcdiv, addcmul, allclose, asin, asinh, atan, atan2, atanh,
+    bitwise_and, bitwise_not, bitwise_or, bitwise_xor, ceil, clamp, clamp_max, clamp_min, clip,
+    clone, cos, cosh, div, divide, eq, equal, erf, exp, expm1, floor, floor_divide, ge, gelu,
+    greater, greater_equal, gt, isclose, isfinite, isinf, isnan, le, lerp, less, less_equal, log,
+    log10, log1p, log2, logaddexp, logical_and, logical_not, logical_or, logical_xor, lt,
+    masked_fill, maximum, minimum, mul, multiply, nan_to_num, ne, neg, negative, not_equal, pow,
+    reciprocal, remainder, round, rsqrt, sign, sin, sinh, sqrt, square, sub, subtract, tan, tanh,
+    true_divide, trunc, where,
 )
 from .embedding import embedding
 from .index import (

@@ -12,7 +12,12 @@ from ..tensor.device import want_one_place
 from ..tensor.dtypes import DEFAULT, finfo, is_floating
 from ..tensor.tensor import Tensor
 from .op import (
-    differentiable, elementwise, result_dtype, want_one_dtype, want_tensors, want_whole,
+    differentiable,
+    elementwise,
+    result_dtype,
+    want_one_dtype,
+    want_tensors,
+    want_whole,
 )  # fmt: skip
 
 

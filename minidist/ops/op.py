@@ -214,7 +214,7 @@ def want_tensors(name: str, *tensors: Any) -> None:
 
 def want_whole(name: str, dtype: xp.dtype, **factors: Any) -> None:
     """Refuse to scale integers by a fraction, and bools by anything: PyTorch rounds to 0."""
-    if dtype == bool:
+    if dtype.kind == "b":
         raise NotImplementedError(f"{name} of bools: convert with .long() or .float() first")
     for factor, value in factors.items() if dtype.kind in "iu" else ():
         if isinstance(value, float):
