@@ -44,6 +44,7 @@ from .tensor.dtypes import BFLOAT16 as bfloat16
 from .tensor.dtypes import (
     DTYPES, bool_, finfo, float16, float32, float64, int8, int16, int32, int64, uint8,
 )
+from .tensor.generator import Generator
 from .tensor.random import manual_seed
 from .tensor.sampling import bernoulli, multinomial, normal
 from .tensor.tensor import Tensor, is_tensor
@@ -56,6 +57,7 @@ Size = tuple  # what .shape is
 __version__ = "0.1.0"
 
 __all__ = [
+    "Generator",
     "Tensor",
     "arange",
     "autograd",

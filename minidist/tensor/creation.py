@@ -10,7 +10,7 @@ from typing import Any
 from ..kernels import arrays as xp
 from .device import moved
 from .dtypes import DEFAULT, DTypeLike, as_array, dtype_of, float64
-from .random import default_generator
+from .generator import Generator, numbers_of
 from .tensor import Tensor
 
 
@@ -160,32 +160,41 @@ def _drawn(array: xp.ndarray, name: str, dtype: DTypeLike, requires_grad: bool) 
 
 
 @_placed
-def randn(*size: Any, dtype: DTypeLike = DEFAULT, requires_grad: bool = False) -> Tensor:
-    """Standard normal numbers from the default stream."""
-    numbers = default_generator().standard_normal(_sizes(size))
+def randn(
+    *size: Any, dtype: DTypeLike = DEFAULT, requires_grad: bool = False,
+    generator: Generator | None = None,
+) -> Tensor:  # fmt: skip
+    """Standard normal numbers, from the default stream or a generator."""
+    numbers = numbers_of(generator).standard_normal(_sizes(size))
     return _drawn(numbers, "randn", dtype, requires_grad)
 
 
 @_placed
-def rand(*size: Any, dtype: DTypeLike = DEFAULT, requires_grad: bool = False) -> Tensor:
-    """Uniform numbers in [0, 1) from the default stream."""
-    return _drawn(default_generator().random(_sizes(size)), "rand", dtype, requires_grad)
+def rand(
+    *size: Any, dtype: DTypeLike = DEFAULT, requires_grad: bool = False,
+    generator: Generator | None = None,
+) -> Tensor:  # fmt: skip
+    """Uniform numbers in [0, 1), from the default stream or a generator."""
+    return _drawn(numbers_of(generator).random(_sizes(size)), "rand", dtype, requires_grad)
 
 
 @_placed
-def randint(low: int = 0, high: Any = None, size: Any = None, dtype: DTypeLike = "int64") -> Tensor:
+def randint(
+    low: int = 0, high: Any = None, size: Any = None, dtype: DTypeLike = "int64", *,
+    generator: Generator | None = None,
+) -> Tensor:  # fmt: skip
     """Integers from low to high - 1; randint(high, size) draws from 0."""
     low, high, size = (0, low, high) if size is None else (low, high, size)
     low, high = (0, low) if high is None else (low, high)
     if low >= high:
         raise RuntimeError(f"randint from {low} to {high}: the second must be larger")
-    return Tensor(default_generator().integers(low, high, _sizes((size,))), dtype=dtype)
+    return Tensor(numbers_of(generator).integers(low, high, _sizes((size,))), dtype=dtype)
 
 
 @_placed
-def randperm(n: int, dtype: DTypeLike = "int64") -> Tensor:
+def randperm(n: int, dtype: DTypeLike = "int64", *, generator: Generator | None = None) -> Tensor:
     """0 to n - 1 in random order."""
-    return Tensor(default_generator().permutation(n), dtype=dtype)
+    return Tensor(numbers_of(generator).permutation(n), dtype=dtype)
 
 
 # Of another tensor's shape, and of its dtype unless another is given
@@ -200,9 +209,11 @@ def full_like(
 
 def _like(create: Any) -> Any:
     @_placed
-    def of_shape(input: Tensor, dtype: DTypeLike = None, requires_grad: bool = False) -> Tensor:
+    def of_shape(
+        input: Tensor, dtype: DTypeLike = None, requires_grad: bool = False, **options: Any
+    ) -> Tensor:
         dtype = input.dtype if dtype is None else dtype
-        return create(input.shape, dtype=dtype, requires_grad=requires_grad)
+        return create(input.shape, dtype=dtype, requires_grad=requires_grad, **options)
 
     of_shape.__name__ = f"{create.__name__}_like"
     return of_shape
