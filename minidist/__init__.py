@@ -12,9 +12,10 @@ from numpy import iinfo
 
 from . import autograd, ops
 from .amp import autocast, is_autocast_enabled
-from .autograd import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from .autograd import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from .autograd import show as graph
 from .autograd.checkpoint import checkpoint
+from .autograd.modes import is_inference_mode_enabled
 from .ops import (
     abs, absolute, acos, acosh, add, addcdiv, addcmul, addmm, all, allclose, amax, amin, any,
     argmax, argmin, argsort, argwhere, asin, asinh, atan, atan2, atanh, baddbmm, bincount,
@@ -70,6 +71,7 @@ __all__ = [
     "float64",
     "full",
     "graph",
+    "inference_mode",
     "int32",
     "int64",
     "is_grad_enabled",

@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from ..autograd.modes import is_inference_mode_enabled
+from ..autograd.tape import INFERENCE
 from ..kernels import arrays as xp
 from .device import moved
 from .dtypes import DEFAULT, DTypeLike, as_array, dtype_of, float64
@@ -34,6 +36,8 @@ def _placed(create: Callable[..., Tensor]) -> Callable[..., Tensor]:
             device = args[0].device
         if device is not None:
             made.data = moved(made.data, device)
+        if is_inference_mode_enabled():
+            made.node = INFERENCE
         return made
 
     return on_device

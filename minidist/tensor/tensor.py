@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ..autograd.backward import backward
 from ..autograd.hooks import RemovableHandle, hooks_of
-from ..autograd.tape import Leaf, Node, source
+from ..autograd.modes import is_inference_mode_enabled
+from ..autograd.tape import INFERENCE, Leaf, Node, source
 from ..autograd.versions import last_change_of
 from ..kernels import arrays as xp
 from ..kernels.half_precision import BFLOAT16, as_dtype
@@ -46,11 +47,13 @@ class Tensor:
     history: int  # how often a recorded change in place gave it a new node
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: DTypeLike = None):
+        node = None
         if isinstance(data, Tensor):
+            node = INFERENCE if data.node is INFERENCE else None
             data = data.data if dtype is None else as_dtype(data.data, dtype_of(dtype))
             dtype = data.dtype
-        self.data = as_array(data, dtype)
-        self._grad = self.node = self.alias = None
+        self.data, self.node = as_array(data, dtype), node
+        self._grad = self.alias = None
         self.history, self.wants_grad = 0, False
         if requires_grad:
             self.requires_grad_()
@@ -225,10 +228,18 @@ class Tensor:
                 f"only floating-point tensors have gradients, not {self.data.dtype.name}: "
                 "convert with .float() first"
             )
+        if requires_grad and self.is_inference() and not is_inference_mode_enabled():
+            raise RuntimeError(
+                "requires_grad on a tensor made in inference mode: clone() it outside of it"
+            )
         if not requires_grad and not self.is_leaf:
             raise RuntimeError("requires_grad_(False) on a computed tensor: use t.detach()")
         self.wants_grad = bool(requires_grad)
         return self
+
+    def is_inference(self) -> bool:
+        """Whether it was made in inference mode, so that it stays out of autograd."""
+        return self.node is INFERENCE
 
     @property
     def is_leaf(self) -> bool:
@@ -269,7 +280,10 @@ class Tensor:
 
     def detach(self) -> Tensor:
         """The same data, off the tape."""
-        return Tensor.of(self.data)
+        twin = Tensor.of(self.data)
+        if self.node is INFERENCE:
+            twin.node = INFERENCE
+        return twin
 
     def detach_(self) -> Self:
         """Take this tensor itself off the tape."""

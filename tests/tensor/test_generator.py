@@ -41,7 +41,7 @@ def test_what_is_drawn_is_the_generators(name):
     assert draw(generator=generator).tolist() != expected, "it moves on"
     assert md.random.get_state() == before, "the default stream does not move"
     assert draw(generator=None).tolist() != expected and md.random.get_state() != before
-    with pytest.raises(TypeError, match="generator: 3: want an md[.]Generator, or None"):
+    with pytest.raises(TypeError, match=r"generator: 3: want an md[.]Generator, or None"):
         draw(generator=3)
 
 
