@@ -11,6 +11,7 @@ from math import e, inf, nan, pi
 from numpy import iinfo
 
 from . import autograd, ops
+from .absent import explain as _explain
 from .amp import autocast, is_autocast_enabled
 from .autograd import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from .autograd import show as graph
@@ -56,6 +57,7 @@ numel, is_floating_point = Tensor.numel, Tensor.is_floating_point
 Size = tuple  # what .shape is
 
 __version__ = "0.1.0"
+_explain(__name__)  # names that PyTorch has and minidist not
 
 __all__ = [
     "Generator",

@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
+from ..absent import AbsentNames
 from ..autograd.backward import backward
 from ..autograd.hooks import RemovableHandle, hooks_of
 from ..autograd.modes import is_inference_mode_enabled
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from .views import View
 
 
-class Tensor:
+class Tensor(AbsentNames):
     """An array that remembers how it was computed.
 
     `data` is the NumPy array itself (PyTorch's `.data` is a Tensor; ours is not). `grad` is a

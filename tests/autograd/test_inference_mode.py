@@ -1,4 +1,4 @@
-"""inference_mode: nothing is recorded, and what is made in it stays out of autograd, as PyTorch's."""
+"""inference_mode: nothing is recorded, and its tensors stay out of autograd, as in PyTorch."""
 
 import math
 

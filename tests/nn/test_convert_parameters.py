@@ -1,4 +1,4 @@
-"""parameters_to_vector and vector_to_parameters: there and back, gradients, and what does not fit."""
+"""parameters_to_vector and vector_to_parameters: there and back, gradients, what does not fit."""
 
 import numpy as np
 import pytest

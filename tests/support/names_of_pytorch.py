@@ -1,0 +1,48 @@
+"""Which names of PyTorch are public: those that a program may use, not those of its machinery."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import types
+
+PLACES = {  # where a name stands here, and there
+    "minidist": "torch",
+    "minidist.Tensor": "torch.Tensor",
+    "minidist.nn": "torch.nn",
+    "minidist.nn.functional": "torch.nn.functional",
+    "minidist.optim": "torch.optim",
+}
+# Quantised kernels, those of one vendor's library, names of autocast's switches, and the like
+MACHINERY = re.compile(
+    r"(cudnn|miopen|mkldnn|fbgemm|sym|native|quantized?|fake_quantize|fused|q|autocast|batch_norm|"
+    r"(set|get|is|clear)_autocast|parse|import_ir|merge_type|unify_type|has|boolean|assert|handle|"
+    r"profiler|prepare|per_(tensor|channel)|legacy|choose|norm_except|compiled|int)_\w*"
+    r"|(?!index)\w+_copy|u?int[1-7]|bits?(\d\w*)?|q(u?int\w+|scheme)|[hd]?s?s(add)?p?(add)?mm"
+    r"|dsmm|hspmm"
+)
+CLASSES = re.compile(r"\w+Tensor|Generator|GradScaler|Storage|Stream|Event")  # of torch itself
+
+
+def at(path: str) -> object:
+    """A module, or a class in one."""
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name) if name == "Tensor" else (
+        importlib.import_module(path)
+    )  # fmt: skip
+
+
+def public(place: str) -> list[str]:
+    space = at(PLACES[place])
+    return [n for n in dir(space) if n[0] != "_" and _is_public(place, n, getattr(space, n, None))]
+
+
+def _is_public(place: str, name: str, value: object) -> bool:
+    if isinstance(value, types.ModuleType) and not value.__name__.startswith("torch."):
+        return False
+    if place.endswith("functional"):
+        return callable(value) and name.islower() and not MACHINERY.fullmatch(name)
+    if place == "minidist":
+        proper = name[0].islower() or CLASSES.fullmatch(name)
+        return bool(proper) and not MACHINERY.fullmatch(name)
+    return True
