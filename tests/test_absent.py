@@ -111,6 +111,10 @@ SAID = {
     "F.softmin": "PyTorch has torch.nn.functional.softmin, minidist does not: use F.softmax of -x",
     "F.relu_": "use x.relu_",
     "optim.LBFGS": "PyTorch has torch.optim.LBFGS, minidist does not: there is nothing in its",
+    "cuda.manual_seed_all": "PyTorch has torch.cuda.manual_seed_all, minidist does not: use md.manu",
+    "autograd.Function": "use minidist.ops.op.differentiable",
+    "utils.weight_norm": "PyTorch has torch.nn.utils.weight_norm, minidist does not",
+    "lr_scheduler.CyclicLR": "use optim.lr_scheduler.LambdaLR",
     "optim.Adaam": "did you mean 'Adam'?",
 }  # fmt: skip
 
@@ -118,6 +122,8 @@ SAID = {
 @pytest.mark.parametrize("line", SAID)
 def test_the_error_says_that_pytorch_has_it_and_what_to_use(line):
     names = {"md": md, "Tensor": Tensor, "x": md.ones(2), "nn": nn, "F": F, "optim": optim}
+    names |= {"cuda": md.cuda, "autograd": md.autograd, "utils": nn.utils}
+    names["lr_scheduler"] = optim.lr_scheduler
     with pytest.raises(AttributeError) as error:
         eval(line, names)
     text = str(error.value)

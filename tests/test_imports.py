@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "errors": set(),
     "absent": set(),
     "comm": {"errors", "kernels"},  # arrays, never Tensors
-    "autograd": {"errors", "kernels"},
+    "autograd": {"absent", "errors", "kernels"},
     "tensor": {"absent", "errors", "kernels", "autograd"},
     "testing": BASE,
     "amp": BASE | {"comm"},

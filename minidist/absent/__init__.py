@@ -20,7 +20,10 @@ from .names import NAMES
 TENSOR = "minidist.Tensor"
 ORIGIN = {
     "minidist": "torch", TENSOR: "torch.Tensor", "minidist.nn": "torch.nn",
-    "minidist.nn.functional": "torch.nn.functional", "minidist.optim": "torch.optim",
+    "minidist.nn.functional": "torch.nn.functional", "minidist.nn.init": "torch.nn.init",
+    "minidist.nn.utils": "torch.nn.utils", "minidist.optim": "torch.optim",
+    "minidist.optim.lr_scheduler": "torch.optim.lr_scheduler",
+    "minidist.autograd": "torch.autograd", "minidist.tensor.cuda": "torch.cuda",
 }  # fmt: skip
 
 
@@ -67,7 +70,7 @@ for _name in NAMES[TENSOR].split():
 
 
 def _why(place: str, name: str) -> str:
-    if name in NAMES[place].split():
+    if name in NAMES.get(place, "").split():
         substitute = _substitute(place, name)
         end = f"use {substitute}" if substitute else "there is nothing in its place"
         return f": PyTorch has {ORIGIN[place]}.{name}, minidist does not: {end}"

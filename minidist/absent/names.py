@@ -146,4 +146,47 @@ NAMES = {
         ASGD Adadelta Adafactor Adamax LBFGS NAdam RAdam Rprop SparseAdam swa_utils
         swap_in_optimizer_params_and_state
     """,
+    "minidist.optim.lr_scheduler": """
+        ChainedScheduler ConstantLR CosineAnnealingWarmRestarts CyclicLR MultiplicativeLR
+        PolynomialLR
+    """,
+    "minidist.nn.init": """
+        constant dirac dirac_ eye kaiming_normal kaiming_uniform normal orthogonal sparse sparse_
+        uniform xavier_normal xavier_uniform
+    """,
+    "minidist.nn.utils": """
+        clip_grad_norm convert_conv2d_weight_memory_format convert_conv3d_weight_memory_format
+        fuse_conv_bn_eval fuse_conv_bn_weights fuse_linear_bn_eval fuse_linear_bn_weights fusion
+        init memory_format parametrizations parametrize remove_spectral_norm remove_weight_norm
+        skip_init spectral_norm stateless weight_norm
+    """,
+    "minidist.autograd": """
+        Function NestedIOFunction Variable anomaly_mode enforce_grad_layout_policy forward_ad
+        function functional grad_mode gradcheck gradgradcheck graph profiler
+        set_multithreading_enabled variable
+    """,
+    "minidist.tensor.cuda": """
+        BFloat16Storage BFloat16Tensor BoolStorage BoolTensor ByteStorage ByteTensor
+        CUDAPluggableAllocator CharStorage CharTensor ComplexDoubleStorage ComplexFloatStorage
+        CudaError DeferredCudaCallError DoubleStorage DoubleTensor Event ExternalStream FloatStorage
+        FloatTensor GreenContext HalfStorage HalfTensor IntStorage IntTensor LongStorage LongTensor
+        MemPool ShortStorage ShortTensor Stream StreamContext amp caching_allocator_alloc
+        caching_allocator_delete caching_allocator_disabled caching_allocator_enable
+        can_device_access_peer change_current_allocator check_error clock_rate cudaStatus cudart
+        current_blas_handle current_solver_handle current_stream default_stream device
+        device_memory_used device_of empty_cache gds get_allocator_backend get_arch_list
+        get_device_capability get_device_name get_device_properties get_gencode_flags
+        get_per_process_memory_fraction get_rng_state get_rng_state_all get_stream_from_external
+        get_sync_debug_mode graph_pool_handle graphs green_contexts host_memory_stats
+        host_memory_stats_as_nested_dict init initial_seed ipc_collect is_bf16_supported
+        is_initialized is_tf32_supported jiterator list_gpu_processes make_graphed_callables
+        manual_seed manual_seed_all max_memory_allocated max_memory_cached max_memory_reserved
+        mem_get_info memory memory_cached memory_snapshot memory_stats memory_stats_as_nested_dict
+        memory_summary memory_usage nccl nvtx power_draw profiler random
+        reset_accumulated_host_memory_stats reset_accumulated_memory_stats
+        reset_max_memory_allocated reset_max_memory_cached reset_peak_host_memory_stats
+        reset_peak_memory_stats seed seed_all set_per_process_memory_fraction set_rng_state
+        set_rng_state_all set_stream set_sync_debug_mode sparse stream streams temperature tunable
+        use_mem_pool utilization
+    """,
 }

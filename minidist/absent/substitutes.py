@@ -214,6 +214,41 @@ TABLE = {
         Adadelta Rprop: optim.RMSprop
         Adafactor Adamax NAdam RAdam SparseAdam: optim.Adam
     """,
+    "minidist.optim.lr_scheduler": """
+        ChainedScheduler: optim.lr_scheduler.SequentialLR
+        ConstantLR MultiplicativeLR PolynomialLR CyclicLR: optim.lr_scheduler.LambdaLR
+        CosineAnnealingWarmRestarts: optim.lr_scheduler.LambdaLR
+    """,
+    "minidist.nn.init": """
+        constant: nn.init.constant_
+        eye: nn.init.eye_
+        kaiming_normal: nn.init.kaiming_normal_
+        kaiming_uniform: nn.init.kaiming_uniform_
+        normal: nn.init.normal_
+        orthogonal: nn.init.orthogonal_
+        uniform: nn.init.uniform_
+        xavier_normal: nn.init.xavier_normal_
+        xavier_uniform: nn.init.xavier_uniform_
+    """,
+    "minidist.nn.utils": """
+        clip_grad_norm: nn.utils.clip_grad_norm_
+    """,
+    "minidist.autograd": """
+        Function: minidist.ops.op.differentiable
+        Variable: md.tensor(data, requires_grad=True)
+        gradcheck: minidist.testing.gradcheck
+        graph: md.graph
+        profiler: minidist.trace
+    """,
+    "minidist.tensor.cuda": """
+        manual_seed manual_seed_all seed seed_all: md.manual_seed
+        device: md.device
+        current_stream default_stream stream set_stream: cupy.cuda.Stream
+        get_device_name get_device_properties: cupy.cuda.runtime.getDeviceProperties
+        get_device_capability: cupy.cuda.Device().compute_capability
+        empty_cache: cupy.get_default_memory_pool().free_all_blocks()
+        max_memory_allocated: md.cuda.memory_reserved()
+    """,
 }
 
 

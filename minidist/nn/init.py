@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ..absent import explain as _explain
 from ..autograd.modes import no_grad
 from ..kernels import arrays as xp
 from ..tensor.generator import Generator, numbers_of
@@ -135,3 +136,6 @@ def default_(weight: Tensor, bias: Tensor | None) -> None:
     uniform_(weight, -bound, bound)
     if bias is not None:
         uniform_(bias, -bound, bound)
+
+
+_explain(__name__)  # names that PyTorch has and minidist not

@@ -12,6 +12,11 @@ PLACES = {  # where a name stands here, and there
     "minidist.nn": "torch.nn",
     "minidist.nn.functional": "torch.nn.functional",
     "minidist.optim": "torch.optim",
+    "minidist.optim.lr_scheduler": "torch.optim.lr_scheduler",
+    "minidist.nn.init": "torch.nn.init",
+    "minidist.nn.utils": "torch.nn.utils",
+    "minidist.autograd": "torch.autograd",
+    "minidist.tensor.cuda": "torch.cuda",
 }
 # Quantised kernels, those of one vendor's library, names of autocast's switches, and the like
 MACHINERY = re.compile(
@@ -21,6 +26,7 @@ MACHINERY = re.compile(
     r"|(?!index)\w+_copy|u?int[1-7]|bits?(\d\w*)?|q(u?int\w+|scheme)|[hd]?s?s(add)?p?(add)?mm"
     r"|dsmm|hspmm"
 )
+SMALLER = list(PLACES)[5:]
 CLASSES = re.compile(r"\w+Tensor|Generator|GradScaler|Storage|Stream|Event")  # of torch itself
 
 
@@ -40,6 +46,9 @@ def public(place: str) -> list[str]:
 def _is_public(place: str, name: str, value: object) -> bool:
     if isinstance(value, types.ModuleType) and not value.__name__.startswith("torch."):
         return False
+    if place in SMALLER:  # what these files themselves define
+        home = getattr(value, "__module__", None) or getattr(value, "__name__", "")
+        return home.startswith(PLACES[place]) and not MACHINERY.fullmatch(name)
     if place.endswith("functional"):
         return callable(value) and name.islower() and not MACHINERY.fullmatch(name)
     if place == "minidist":
