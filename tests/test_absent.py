@@ -111,9 +111,9 @@ SAID = {
     "F.softmin": "PyTorch has torch.nn.functional.softmin, minidist does not: use F.softmax of -x",
     "F.relu_": "use x.relu_",
     "optim.LBFGS": "PyTorch has torch.optim.LBFGS, minidist does not: there is nothing in its",
-    "cuda.manual_seed_all": "PyTorch has torch.cuda.manual_seed_all, minidist does not: use md.manu",
+    "cuda.manual_seed_all": "PyTorch has torch.cuda.manual_seed_all, minidist does not: use md.",
     "autograd.Function": "use minidist.ops.op.differentiable",
-    "utils.weight_norm": "PyTorch has torch.nn.utils.weight_norm, minidist does not",
+    "utils.weight_norm": "PyTorch has torch.nn.utils.weight_norm, minidist does not: there",
     "lr_scheduler.CyclicLR": "use optim.lr_scheduler.LambdaLR",
     "optim.Adaam": "did you mean 'Adam'?",
 }  # fmt: skip
