@@ -5,7 +5,7 @@ import math
 from ..kernels import arrays as xp
 from ..kernels import linear as kernel
 from ..tensor.tensor import Tensor
-from .op import axes_of, composite, differentiable, unbroadcast, want_one_dtype, want_whole
+from .op import axes_of, differentiable, unbroadcast, want_one_dtype, want_whole
 
 
 def _swap(x: xp.ndarray) -> xp.ndarray:
@@ -109,30 +109,38 @@ def mv(input, vec):
     return input @ vec
 
 
-@composite(autocast="lower_precision_fp")
-def addmm(input, mat1, mat2, *, beta=1, alpha=1):
-    """beta·input + alpha·(mat1 @ mat2); if beta is 0, input may hold NaN."""
-    return _added("addmm", input, mm(mat1, mat2), beta, alpha)
-
-
-@composite(autocast="lower_precision_fp")
-def baddbmm(input, batch1, batch2, *, beta=1, alpha=1):
-    """beta·input + alpha·(batch1 @ batch2), of (b, n, k) and (b, k, m); input broadcasts.
-
-    If beta is 0, input may hold NaN.
-    """
-    return _added("baddbmm", input, bmm(batch1, batch2), beta, alpha)
-
-
-def _added(name, input, product, beta, alpha):
-    want_one_dtype(name, input, product)
-    want_whole(name, product.dtype, beta=beta, alpha=alpha)
-    added = input.expand(product.shape)
-    if beta == 0:  # 0·NaN would be NaN
-        added = added.masked_fill(Tensor(xp.ones_like(added.data, dtype=bool)), 0)
-    return (added if beta in (0, 1) else added * beta) + (
-        product if alpha == 1 else product * alpha
+@differentiable(autocast="lower_precision_fp")
+def _addmm(x, a, b, *, beta, alpha):
+    want_whole("addmm", a.dtype, beta=beta, alpha=alpha)
+    y = kernel.multiply(a, b) * alpha
+    return (
+        y + x * beta if beta else y,  # with beta 0, a NaN in x does not count
+        lambda g: g * beta,
+        lambda g: kernel.multiply(g, _swap(b)) * alpha,
+        lambda g: kernel.multiply(_swap(a), g) * alpha,
     )
+
+
+def addmm(input, mat1, mat2, *, beta=1, alpha=1):
+    """beta·input + alpha·(mat1 @ mat2), rounded once; with beta 0, input does not count at all."""
+    _of_ranks("addmm", [2, 2], mat1, mat2)
+    want_one_dtype("addmm", input, mat1, mat2)
+    if mat1.shape[1] != mat2.shape[0]:
+        raise RuntimeError(f"addmm: shapes {mat1.shape} and {mat2.shape}: want (n, k) and (k, m)")
+    shape = mat1.shape[0], mat2.shape[1]
+    return _addmm(input.expand(shape), mat1, mat2, beta=beta, alpha=alpha)
+
+
+def baddbmm(input, batch1, batch2, *, beta=1, alpha=1):
+    """addmm for each of b matrices: batch1 (b, n, k), batch2 (b, k, m); input broadcasts."""
+    _of_ranks("baddbmm", [3, 3], batch1, batch2)
+    want_one_dtype("baddbmm", input, batch1, batch2)
+    if len(batch1) != len(batch2) or batch1.shape[2] != batch2.shape[1]:
+        raise RuntimeError(
+            f"baddbmm: shapes {batch1.shape} and {batch2.shape}: want (b, n, k) and (b, k, m)"
+        )
+    shape = *batch1.shape[:2], batch2.shape[2]
+    return _addmm(input.expand(shape), batch1, batch2, beta=beta, alpha=alpha)
 
 
 def tensordot(a, b, dims=2):
