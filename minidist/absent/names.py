@@ -1,6 +1,7 @@
 """Public names of PyTorch 2.13 that minidist does not have, by the place where they stand.
 
-tests/test_absent.py says which names are public, and holds the list against the PyTorch installed.
+Written by tests/support/names_of_pytorch.py, which says what is public. tests/test_absent.py holds
+the list against the PyTorch that is installed.
 """
 
 NAMES = {

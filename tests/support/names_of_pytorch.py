@@ -1,10 +1,15 @@
-"""Which names of PyTorch are public: those that a program may use, not those of its machinery."""
+"""Which names of PyTorch are public: those that a program may use, not those of its machinery.
+
+Run as a program, it writes the list of those that minidist does not have.
+"""
 
 from __future__ import annotations
 
 import importlib
 import re
+import textwrap
 import types
+from pathlib import Path
 
 PLACES = {  # where a name stands here, and there
     "minidist": "torch",
@@ -55,3 +60,32 @@ def _is_public(place: str, name: str, value: object) -> bool:
         proper = name[0].islower() or CLASSES.fullmatch(name)
         return bool(proper) and not MACHINERY.fullmatch(name)
     return True
+
+
+EDGE = " " * 8
+HEAD = '''"""Public names of PyTorch {} that minidist does not have, by the place where they stand.
+
+Written by tests/support/names_of_pytorch.py, which says what is public. tests/test_absent.py holds
+the list against the PyTorch that is installed.
+"""
+
+NAMES = {{'''
+
+
+def main() -> None:
+    """Write minidist/absent/names.py: what PyTorch has and minidist does not."""
+    import torch
+    from minidist.absent import names as written
+
+    ours = {place: at(place) for place in PLACES}
+
+    lines = [HEAD.format(".".join(torch.__version__.split(".")[:2]))]
+    for place in PLACES:
+        names = sorted(n for n in public(place) if not hasattr(ours[place], n))
+        text = textwrap.fill(" ".join(names), 100, initial_indent=EDGE, subsequent_indent=EDGE)
+        lines += [f'    "{place}": """', text, '    """,']
+    Path(written.__file__).write_text("\n".join([*lines, "}", ""]), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
