@@ -75,6 +75,7 @@ NAMES = {{'''
 def main() -> None:
     """Write minidist/absent/names.py: what PyTorch has and minidist does not."""
     import torch
+
     from minidist.absent import names as written
 
     ours = {place: at(place) for place in PLACES}
