@@ -244,9 +244,9 @@ def check(config: TrainConfig, ranks: int) -> None:
     if config.device == "cuda" and (reason := cuda.missing()):
         raise UserError(f"device cuda: {reason}")
     _check_layout(config, ranks)
-    _check_effects(config)
     if config.resume and config.out is None:
         raise UserError("resume needs the run folder: add --out DIR")
+    _check_effects(config)
 
 
 def _check_layout(config: TrainConfig, ranks: int) -> None:

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from ..comm import Communicator, agree, all_reduce, world_from_env
-from ..errors import UserError, writing
+from ..errors import UserError
+from .files import writing
 
 NOTED = (signal.SIGINT, signal.SIGTERM)
 AGAIN = 0.5  # seconds: timeout(1) sends its signal to the process and to its group, at once
