@@ -22,7 +22,7 @@ from ..optim import Optimizer
 from ..parallel.layout import full_state_dict, gather_stages, load_full_state_dict, shards_of
 from ..parallel.zero.optimizer import Zero
 from ..tensor.device import moved
-from .files import FAILURES, writing
+from .files import writing
 
 SHOWN = 160  # characters of a list of weights
 FILES = ("model.safetensors", "optimizer.safetensors")
@@ -49,7 +49,7 @@ def save(
         return path
     shutil.rmtree(draft, ignore_errors=True)
     try:
-        with writing(path, (*FAILURES, SafetensorError)):
+        with writing(path, (OSError, SafetensorError)):
             draft.mkdir(parents=True)
             for array, file in zip(arrays, FILES):
                 save_file(_contiguous(array), draft / file)

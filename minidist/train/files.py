@@ -5,11 +5,9 @@ from collections.abc import Iterator
 
 from ..errors import UserError
 
-FAILURES = (OSError, ValueError)  # ValueError: a path with a NUL
-
 
 @contextlib.contextmanager
-def writing(name: object, failures: tuple[type[Exception], ...] = FAILURES) -> Iterator[None]:
+def writing(name: object, failures: tuple[type[Exception], ...] = (OSError,)) -> Iterator[None]:
     """Around code that writes the file `name`: its failure (a full disk) becomes a UserError."""
     try:
         yield

@@ -229,7 +229,7 @@ def _resume(trainer: Trainer) -> dict[str, Any]:
 def _open_folder(c: TrainConfig, state: dict[str, Any]) -> tuple[Path, MetricsFile]:
     """The run folder with its config.toml in it, and its metrics up to the step it goes on from."""
     out = Path(c.out) if c.out else _new_folder(c)
-    with writing(out):
+    with writing(out, (OSError, ValueError)):  # ValueError: a path with a NUL
         out.mkdir(parents=True, exist_ok=True)
         keep_config(c, out / "config.toml", state["step"])
         return out, MetricsFile(out / "metrics.jsonl", after=state["step"])
