@@ -10,6 +10,7 @@ from ..tensor.tensor import Tensor
 from .elementwise import where
 from .index import getitem
 from .op import axes_of, differentiable, is_integer, result_dtype, unbroadcast, want_one_dtype
+from .pad import pad
 
 
 def _sizes(shape: tuple) -> tuple:
@@ -227,31 +228,6 @@ def roll(input, shifts, dims=None):
     if xp.size(shifts) != (1 if axes is None else len(axes)):
         raise (RuntimeError if input.ndim else IndexError)(f"roll: shifts {shifts} for dims {dims}")
     return _roll(input, shifts, axes)
-
-
-@differentiable(autocast="fallthrough")
-def _pad(x, inner, shape, value):
-    y = xp.full(shape, value, x.dtype)
-    y[inner] = x
-    return y, lambda g: g[inner]
-
-
-def pad(input, pad, mode="constant", value=None):
-    """Add pad = (before, after) of the last dimension, then of the last but one, …; < 0 cuts."""
-    if mode != "constant":
-        raise NotImplementedError(f"pad: mode {mode!r}: there is only 'constant' here")
-    if len(pad) % 2 or len(pad) > 2 * input.ndim:
-        raise RuntimeError(f"pad {pad} for {input.shape}: want two numbers for each dimension")
-    rest = input.ndim - len(pad) // 2
-    pairs = [(0, 0)] * rest + list(zip(pad[::2], pad[1::2]))[::-1]
-    shape = tuple(n + a + b for n, (a, b) in zip(input.shape, pairs))
-    if min(shape, default=0) < 0:
-        raise RuntimeError(f"pad {pad} for {input.shape}: it cuts off more than there is")
-    cut = [slice(max(-a, 0), n - max(-b, 0)) for n, (a, b) in zip(input.shape, pairs)]
-    inner = [slice(max(a, 0), n - max(b, 0)) for n, (a, b) in zip(shape, pairs)]
-    if min(pad, default=0) < 0:
-        input = getitem(input, tuple(cut))
-    return _pad(input, tuple(inner), shape, 0 if value is None else value)
 
 
 @differentiable(autocast="fallthrough")
