@@ -118,10 +118,11 @@ def _add_up(g: xp.ndarray, axis: int, taps: Taps) -> xp.ndarray:
 
 
 def _matrix(x: xp.ndarray, taps: Taps) -> xp.ndarray:
-    whole = xp.zeros((len(taps.low), taps.size))
-    for places, elements, matrix in taps.blocks(1):
-        whole[places, elements] = matrix
-    return whole.astype(x.dtype)
+    with xp.beside(x):
+        whole = xp.zeros((len(taps.low), taps.size), x.dtype)
+    for places, elements, matrix in taps.blocks(len(whole)):
+        whole[places, elements] = xp.at_home_of(x, matrix)
+    return whole
 
 
 def _apply(matrix: xp.ndarray, x: xp.ndarray, axis: int) -> xp.ndarray:

@@ -31,16 +31,16 @@ def interpolate(
     are centres of equal parts. Places are found with scale_factor as given, or, if
     recompute_scale_factor, with the ratio of the sizes.
     """
+    if mode == "nearest" and align_corners is not None:
+        raise ValueError("interpolate: align_corners with mode 'nearest': leave it out")
+    sizes, scales = _sizes(input.shape[2:], size, scale_factor, recompute_scale_factor)
     dims = input.ndim - 2
     if mode not in MODES or dims not in MODES[mode] or antialias:
         given = f"mode {mode!r}{' with antialias=True' * bool(antialias)} for {input.shape}"
         raise NotImplementedError(f"interpolate: {given}: there is {FORMS}")
-    if mode == "nearest" and align_corners is not None:
-        raise ValueError("interpolate: align_corners with mode 'nearest': leave it out")
     x, uint8 = input.data, mode == "nearest" and input.dtype.name == "uint8"
     if not is_floating(x) and not uint8:
         raise NotImplementedError(f"interpolate of {x.dtype.name}: convert with .float() first")
-    sizes, scales = _sizes(input.shape[2:], size, scale_factor, recompute_scale_factor)
     if min(*input.shape[1:], *sizes) < 1:
         raise RuntimeError(f"interpolate: {input.shape} to {sizes}: want sizes of 1 or more")
     dtype = float32 if uint8 else wide(x[:0]).dtype

@@ -279,9 +279,14 @@ def movedim(input, source, destination):
 
 
 def unflatten(input, dim, sizes):
-    """One dimension as several."""
-    at = axes_of((dim,), input.ndim)[0]
-    return input.reshape(*input.shape[:at], *sizes, *input.shape[at + 1 :])
+    """One dimension as several, one of whose sizes may be -1."""
+    n, at = _size("unflatten", input, dim, RuntimeError), axes_of((dim,), input.ndim)[0]
+    known, sizes = math.prod(m for m in sizes if m != -1), tuple(sizes)
+    filled = tuple(n // max(known, 1) if m == -1 else m for m in sizes)
+    if sizes.count(-1) > 1 or math.prod(filled) != n or min(filled, default=-1) < 0:
+        where = f"dimension {dim} of {input.shape}"
+        raise RuntimeError(f"unflatten: {sizes} for {where}: want sizes whose product is {n}")
+    return input.reshape(*input.shape[:at], *filled, *input.shape[at + 1 :])
 
 
 def narrow(input, dim, start, length):
