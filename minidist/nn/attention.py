@@ -278,9 +278,15 @@ class Transformer(Module):
             raise RuntimeError(f"Transformer: {both}: want equal batches, dimension {batch}")
         if {src.shape[-1], tgt.shape[-1]} != {self.d_model}:
             raise RuntimeError(f"Transformer: {both}: want d_model = {self.d_model} features")
-        memory = self.encoder(src, src_mask, src_key_padding_mask, src_is_causal)
-        masks = tgt_mask, memory_mask, tgt_key_padding_mask, memory_key_padding_mask
-        return self.decoder(tgt, memory, *masks, tgt_is_causal, memory_is_causal)
+        memory = self.encoder(
+            src, mask=src_mask, src_key_padding_mask=src_key_padding_mask, is_causal=src_is_causal
+        )
+        return self.decoder(
+            tgt, memory, tgt_mask=tgt_mask, memory_mask=memory_mask,
+            tgt_key_padding_mask=tgt_key_padding_mask,
+            memory_key_padding_mask=memory_key_padding_mask, tgt_is_causal=tgt_is_causal,
+            memory_is_causal=memory_is_causal,
+        )  # fmt: skip
 
     @staticmethod
     def generate_square_subsequent_mask(

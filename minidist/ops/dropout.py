@@ -36,7 +36,7 @@ def dropout2d(input, p=0.5, training=True, name="dropout2d"):
     Neighbouring pixels are alike, so dropping single ones hides little (Tompson et al. 2015). A
     sample has one number of the mask for each channel; inside `random.at` as dropout's.
     """
-    if input.ndim < 2 or not input.is_floating_point():
+    if input.ndim < 2 or (training and not input.is_floating_point()):
         kind = f"{input.dtype.name} {input.shape}"
         raise RuntimeError(f"dropout2d of {kind}: want floating-point numbers (n, c, h, w)")
     if input.ndim != 4:

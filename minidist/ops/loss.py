@@ -74,8 +74,9 @@ def huber_loss(input, target, reduction="mean", delta=1.0):
 @elementwise(autocast="fp32")
 def _smooth_l1(d, beta):
     size = xp.abs(d)
-    near = xp.minimum(size, beta)  # d²/(2·beta) as a product that does not overflow
-    return near / beta * (size - near / 2), lambda g: g * xp.clip(d / beta, -1, 1)
+    near = xp.minimum(size, beta)
+    slope = near / beta  # so d²/(2·beta) is a product that does not overflow
+    return slope * (size - near / 2), lambda g: g * slope * xp.sign(d)
 
 
 @composite(autocast="fp32")
