@@ -38,6 +38,15 @@ def test_nan_is_pytorchs(name):
     np.testing.assert_allclose(x.grad.data, t.grad.numpy(), rtol=1e-14)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("name", ["hardswish", "hardtanh", "relu6"])
+def test_no_cotangent_passes_where_it_is_flat(name):
+    """Not even an infinite one, which times 0 would be NaN."""
+    x = Tensor(np.array([-7.0, -4.0]), requires_grad=True)
+    getattr(F, name)(x).backward(md.tensor([np.inf, np.nan], dtype="float64"))
+    assert x.grad.tolist() == [0, 0]
+
+
 @pytest.mark.parametrize("kind", ["int64", "uint8", "bool"])
 @pytest.mark.parametrize("name", [*NAMES, "glu"])
 def test_of_integers(name, kind):
