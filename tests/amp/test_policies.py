@@ -35,7 +35,8 @@ PYTORCH = {
     "lower_precision_fp": "conv conv_transpose linear matmul prelu",
     "fp32": """acos asin binary_cross_entropy_with_logits cosh cosine_similarity cross_entropy
         cumsum exp expm1 kl_div l1_loss layer_norm log log10 log1p log2 log_softmax mse_loss norm
-        pow prod reciprocal rsqrt sinh smooth_l1_loss softmax softplus sum tan""",
+        smooth_l1_loss
+        pow prod reciprocal rsqrt sinh softmax softplus sum tan""",
     "promote": "atan2",
 }  # fmt: skip
 
