@@ -1,6 +1,7 @@
 """Images and sequences of another size: the nearest element, or a line between neighbours."""
 
 import math
+import numbers
 
 from ..kernels import resample as kernel
 from ..kernels.half_precision import wide
@@ -58,12 +59,12 @@ def _sizes(shape, size, scale_factor, recompute):
         both = f"size {size}, scale_factor {scale_factor}"
         raise ValueError(f"interpolate: {both}: give one of the two")
     if size is None:
-        scales = _each("scale_factor", scale_factor, shape, float | int)
+        scales = _each("scale_factor", scale_factor, shape, numbers.Real)
         sizes = tuple(math.trunc(n * s) for n, s in zip(shape, scales))
         return sizes, (None,) * len(sizes) if recompute else scales
     if recompute:
         raise ValueError("interpolate: recompute_scale_factor with size: there is none to compute")
-    sizes = _each("size", size, shape, int)
+    sizes = _each("size", size, shape, numbers.Integral)
     return sizes, (None,) * len(sizes)
 
 
@@ -72,5 +73,6 @@ def _each(name, value, shape, kind):
     if len(values) != len(shape):
         raise ValueError(f"interpolate: {name} {value}: want a number, or one for each of {shape}")
     if not all(isinstance(v, kind) for v in values):
-        raise TypeError(f"interpolate: {name} {value}: want {'int' if kind is int else 'numbers'}")
+        want = "whole numbers" if name == "size" else "numbers"
+        raise TypeError(f"interpolate: {name} {value}: want {want}")
     return values

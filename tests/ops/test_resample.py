@@ -55,7 +55,8 @@ MISTAKES = [
     (X3, {}, "give one of the two"), (X3, {"size": 4, "scale_factor": 2}, "give one of the two"),
     (X3, {"size": (4, 2)}, r"\(4, 2\): want a number, or one for each of \(4,\)"),
     (X3, {"scale_factor": (4, 2)}, "one for each"), (X3, {"size": 0}, "want sizes of 1 or more"),
-    (X3, {"scale_factor": -2.0}, "want sizes of 1 or more"), (X3, {"size": 2.5}, "want int"),
+    (X3, {"scale_factor": -2.0}, "want sizes of 1 or more"),
+    (X3, {"size": 2.5}, "want whole numbers"),
     ((0, 3, 4), {"size": 0}, "1 or more"), ((2, 0, 4), {"size": 8}, "1 or more"),
     (X3, {"size": 4, "align_corners": True}, "'nearest': leave it out"),
     (X4, {"size": 8, "recompute_scale_factor": True}, "none to compute"),
@@ -84,7 +85,10 @@ def test_modes_that_are_left_out_say_what_there_is():
 def test_integers():
     x = md.tensor([[[1, 2, 3]]]).to(md.uint8)
     assert F.interpolate(x, scale_factor=2).tolist() == [[[1, 1, 2, 2, 3, 3]]]
-    assert F.interpolate(x, 6).dtype == "uint8" and F.interpolate(md.ones(0, 2, 3), 6).shape[0] == 0
+    assert (
+        F.interpolate(x, np.int64(6)).dtype == "uint8"
+        and F.interpolate(md.ones(0, 2, 3), 6).shape[0] == 0
+    )
     for kind, mode in (("uint8", "linear"), ("int64", "nearest"), ("bool", "nearest")):
         with pytest.raises(NotImplementedError, match=rf"{kind}: convert with \.float\(\)"):
             F.interpolate(x.to(kind), 6, mode=mode)
