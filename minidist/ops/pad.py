@@ -88,12 +88,13 @@ def pad(input, pad, mode="constant", value=None):
     rest = input.ndim - len(pad) // 2
     pairs = [(0, 0)] * rest + list(zip(pad[::2], pad[1::2]))[::-1]
     shape = tuple(n + a + b for n, (a, b) in zip(input.shape, pairs))
+    if mode != "constant":
+        _check_edges(mode, input, pad, pairs, value, shape[1:])
     if min(shape, default=0) < 0:
         raise RuntimeError(f"pad {pad} for {input.shape}: it cuts off more than there is")
     if mode == "constant":
         inner = [slice(max(a, 0), n - max(b, 0)) for n, (a, b) in zip(shape, pairs)]
         return _pad(_cut(input, pairs), tuple(inner), shape, 0 if value is None else value)
-    _check_edges(mode, input, pad, pairs, value, shape[1:])
     more = [(max(a, 0), max(b, 0)) for a, b in pairs]
     if mode == "circular":
         return _pad_edges(_cut(input, pairs), more, mode)
