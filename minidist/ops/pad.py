@@ -54,7 +54,7 @@ def _cut(x, pairs):
     return getitem(x, tuple(slice(*e) for e in ends))
 
 
-def _check_edges(mode, x, pad, pairs, value, shape):
+def _check_edges(mode, x, pad, pairs, value):
     """Refuse what PyTorch refuses of the modes that look at the edges."""
     dims = len(pad) // 2
     if dims not in (1, 2, 3) or x.ndim - dims not in (1, 2):
@@ -64,13 +64,15 @@ def _check_edges(mode, x, pad, pairs, value, shape):
         )
     if value:
         raise RuntimeError(f"pad: value {value} with mode {mode!r}: leave it out, or 'constant'")
-    for n, (a, b) in list(zip(x.shape, pairs))[-dims:]:
+    each = list(zip(x.shape, pairs))[-dims:]
+    for n, (a, b) in each:
         left = n + min(a, 0) + min(b, 0)  # 'circular' cuts before it wraps
         most = {"reflect": n - 1, "circular": left}.get(mode, max(a, b))
         if max(a, b, 0) > max(most, 0):
             text = f"pad {pad} of {x.shape} with {mode!r}: at most {max(most, 0)} of {n} elements"
             raise RuntimeError(text + f", {n - left} of which are cut off" * (left < n))
-    if mode != "circular" and not (all(x.shape[x.ndim - dims - 1 :]) and all(shape)):
+    some = any(n + a + b > 0 for n, (a, b) in each)
+    if mode != "circular" and not (some and all(x.shape[x.ndim - dims - 1 :])):
         raise RuntimeError(f"pad {pad} of {x.shape} with {mode!r}: nothing to repeat, or none left")
 
 
@@ -89,7 +91,7 @@ def pad(input, pad, mode="constant", value=None):
     pairs = [(0, 0)] * rest + list(zip(pad[::2], pad[1::2]))[::-1]
     shape = tuple(n + a + b for n, (a, b) in zip(input.shape, pairs))
     if mode != "constant":
-        _check_edges(mode, input, pad, pairs, value, shape[1:])
+        _check_edges(mode, input, pad, pairs, value)
     if min(shape, default=0) < 0:
         raise RuntimeError(f"pad {pad} for {input.shape}: it cuts off more than there is")
     if mode == "constant":
