@@ -15,6 +15,7 @@ from ...comm import Communicator
 from ...comm.comm_self import CommSelf
 from ...nn import Conv2d, Module, Parameter
 from ...nn import functional as F
+from ...nn.conv import padded
 from ...ops import communication
 from ...tensor.dtypes import DEFAULT, DTypeLike
 from ...tensor.tensor import Tensor
@@ -48,6 +49,7 @@ class _ParallelConv2d(Module):
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size, self.stride = full.kernel_size, full.stride
         self.padding, self.dilation = full.padding, full.dilation
+        self.padding_mode = full.padding_mode
         self.index = shard_indices(full.weight.shape[self.dim], self.comm)
         self.weight: Parameter = shard_parameter(
             self, "weight", full.weight, self.dim, self.index, self.comm
@@ -55,7 +57,8 @@ class _ParallelConv2d(Module):
         self.bias: Tensor | None = full.bias
 
     def _convolve(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        return F.conv2d(x, self.weight, bias, self.stride, self.padding, self.dilation)
+        x, padding = padded(self, x)
+        return F.conv2d(x, self.weight, bias, self.stride, padding, self.dilation)
 
 
 class ColumnParallelConv2d(_ParallelConv2d):
