@@ -24,7 +24,7 @@ from .auto import choose
 from .checks import check_algorithm, check_counts, check_rows
 from .chunks import Bounds, chunk, empty_for, pack, row_bounds, unpack
 from .entry import by_host, nonblocking
-from .native import chunks_as_bytes, in_place
+from .native import chunks_as_bytes, in_place, native_call
 from .recursive import chunks_of_participants, double, largest_power_of_two
 from .ring import ring_all_gather
 
@@ -70,7 +70,7 @@ def doubling(comm: Communicator, flat: xp.ndarray, bounds: Bounds, tag: int) -> 
 
 def native(comm: Communicator, flat: xp.ndarray, bounds: Bounds, tag: int) -> None:
     """MPI_Allgatherv."""
-    comm.native.Allgatherv(in_place(), chunks_as_bytes(flat, bounds))
+    native_call(comm, "Allgatherv", in_place(), chunks_as_bytes(flat, bounds))
 
 
 ALGORITHMS = {"ring": ring_all_gather, "doubling": doubling, "bruck": bruck, "native": native}

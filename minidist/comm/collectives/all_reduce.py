@@ -25,7 +25,7 @@ from .auto import choose
 from .broadcast import tree as tree_broadcast
 from .checks import check_algorithm
 from .entry import by_host, nonblocking
-from .native import in_place, mpi_op
+from .native import in_place, mpi_op, native_call
 from .recursive import add_extra_ranks, double, halve, largest_power_of_two, send_to_extra_rank
 from .reduce import tree as tree_reduce
 from .reduce_scatter import ordered as ordered_reduce_scatter
@@ -149,7 +149,7 @@ def ordered(comm: Communicator, flat: xp.ndarray, combine: xp.ufunc) -> None:
 
 def native(comm: Communicator, flat: xp.ndarray, combine: xp.ufunc) -> None:
     """MPI_Allreduce; the library chooses the order of summation."""
-    comm.native.Allreduce(in_place(), flat, op=mpi_op(combine))
+    native_call(comm, "Allreduce", in_place(), flat, op=mpi_op(combine))
 
 
 ALGORITHMS = {

@@ -23,7 +23,7 @@ from .auto import choose
 from .checks import check_algorithm, check_rows
 from .chunks import Bounds, chunk, row_bounds
 from .entry import by_host, nonblocking
-from .native import chunks_as_bytes
+from .native import chunks_as_bytes, native_call
 from .ring import neighbours
 
 
@@ -70,7 +70,7 @@ def native(
     comm: Communicator, flat: xp.ndarray, bounds: Bounds, out: xp.ndarray, out_bounds: Bounds
 ) -> None:
     """MPI_Alltoallv."""
-    comm.native.Alltoallv(chunks_as_bytes(flat, bounds), chunks_as_bytes(out, out_bounds))
+    native_call(comm, "Alltoallv", chunks_as_bytes(flat, bounds), chunks_as_bytes(out, out_bounds))
 
 
 ALGORITHMS = {"pairwise": pairwise, "bruck": bruck, "native": native}

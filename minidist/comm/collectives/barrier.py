@@ -9,6 +9,7 @@ from . import tags
 from .auto import choose
 from .checks import check_algorithm
 from .entry import nonblocking
+from .native import native_call
 from .ring import neighbours
 
 
@@ -30,7 +31,7 @@ def dissemination(comm: Communicator) -> None:
 
 def native(comm: Communicator) -> None:
     """MPI_Barrier."""
-    comm.native.Barrier()
+    native_call(comm, "Barrier")
 
 
 ALGORITHMS = {"dissemination": dissemination, "native": native}

@@ -17,7 +17,7 @@ from .binomial import family
 from .checks import check_algorithm, check_root
 from .chunks import segments
 from .entry import nonblocking
-from .native import as_bytes
+from .native import as_bytes, native_call
 
 
 def linear(comm: Communicator, flat: xp.ndarray, root: int) -> None:
@@ -62,7 +62,7 @@ def chain(comm: Communicator, flat: xp.ndarray, root: int) -> None:
 
 def native(comm: Communicator, flat: xp.ndarray, root: int) -> None:
     """MPI_Bcast."""
-    comm.native.Bcast(as_bytes(flat), root)
+    native_call(comm, "Bcast", as_bytes(flat), root)
 
 
 ALGORITHMS = {"linear": linear, "tree": tree, "chain": chain, "native": native}

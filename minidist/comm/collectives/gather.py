@@ -17,7 +17,7 @@ from .binomial import family, subtree
 from .checks import check_algorithm, check_counts, check_root, check_rows
 from .chunks import Bounds, chunk, empty_for, pack, row_bounds, unpack
 from .entry import by_host, nonblocking
-from .native import as_bytes, chunks_as_bytes
+from .native import as_bytes, chunks_as_bytes, native_call
 
 
 def linear(comm: Communicator, flat: xp.ndarray, bounds: Bounds, root: int) -> None:
@@ -46,7 +46,7 @@ def tree(comm: Communicator, flat: xp.ndarray, bounds: Bounds, root: int) -> Non
 def native(comm: Communicator, flat: xp.ndarray, bounds: Bounds, root: int) -> None:
     """MPI_Gatherv."""
     mine = chunk(flat, bounds, comm.rank).copy()
-    comm.native.Gatherv(as_bytes(mine), chunks_as_bytes(flat, bounds), root)
+    native_call(comm, "Gatherv", as_bytes(mine), chunks_as_bytes(flat, bounds), root)
 
 
 ALGORITHMS = {"linear": linear, "tree": tree, "native": native}

@@ -30,6 +30,21 @@ def check(comm: Communicator, array: xp.ndarray | None = None, op: str = "") -> 
             raise MpiError(f"MPI has no {op} of {array.dtype}: use algorithm='auto'")
 
 
+def native_call(comm: Any, name: str, *buffers: Any, **options: Any) -> None:
+    """Call one of the MPI library's own collectives.
+
+    It blocks inside the library, so the board says meanwhile that this rank waits for all.
+    """
+    board = comm.process.board
+    if board is not None:
+        board.note_wait(comm.ranks)
+    try:
+        getattr(comm.native, name)(*buffers, **options)
+    finally:
+        if board is not None:
+            board.end_wait()
+
+
 def mpi_op(combine: xp.ufunc) -> Any:
     """MPI.SUM for np.add, and so on."""
     from mpi4py import MPI

@@ -15,7 +15,7 @@ from .binomial import family
 from .checks import check_algorithm, check_root
 from .chunks import segments
 from .entry import by_host, nonblocking
-from .native import in_place, mpi_op
+from .native import in_place, mpi_op, native_call
 from .reductions import OPS, check_op, divide_if_mean
 
 
@@ -66,7 +66,7 @@ def chain(comm: Communicator, flat: xp.ndarray, combine: xp.ufunc, root: int = 0
 def native(comm: Communicator, flat: xp.ndarray, combine: xp.ufunc, root: int) -> None:
     """MPI_Reduce; the library chooses the order of summation."""
     mine, out = (in_place(), flat) if comm.rank == root else (flat, None)
-    comm.native.Reduce(mine, out, op=mpi_op(combine), root=root)
+    native_call(comm, "Reduce", mine, out, op=mpi_op(combine), root=root)
 
 
 ALGORITHMS = {"linear": linear, "tree": tree, "chain": chain, "native": native}

@@ -21,7 +21,7 @@ from .auto import choose
 from .checks import check_algorithm, check_rows
 from .chunks import Bounds, chunk, pack, row_bounds
 from .entry import by_host, nonblocking
-from .native import mpi_op
+from .native import mpi_op, native_call
 from .recursive import add_extra_ranks, chunks_of_participants, halve, largest_power_of_two
 from .reductions import OPS, check_op, divide_if_mean
 from .ring import neighbours, ring_reduce_scatter
@@ -83,7 +83,7 @@ def halving(comm: Communicator, flat: xp.ndarray, bounds: Bounds, combine: xp.uf
 def native(comm: Communicator, flat: xp.ndarray, bounds: Bounds, combine: xp.ufunc) -> None:
     """MPI_Reduce_scatter; the library chooses the order of summation."""
     mine = xp.empty_like(chunk(flat, bounds, comm.rank))
-    comm.native.Reduce_scatter(flat, mine, [b - a for a, b in bounds], op=mpi_op(combine))
+    native_call(comm, "Reduce_scatter", flat, mine, [b - a for a, b in bounds], op=mpi_op(combine))
     chunk(flat, bounds, comm.rank)[...] = mine
 
 

@@ -16,7 +16,7 @@ from . import tags
 from .auto import choose
 from .checks import check_algorithm
 from .entry import by_host, nonblocking
-from .native import in_place, mpi_op
+from .native import in_place, mpi_op, native_call
 from .reductions import OPS, check_op, divide_if_mean
 
 
@@ -56,7 +56,7 @@ def doubling(comm: Communicator, flat: xp.ndarray, combine: xp.ufunc) -> None:
 
 def native(comm: Communicator, flat: xp.ndarray, combine: xp.ufunc) -> None:
     """MPI_Scan; the library chooses the order of summation."""
-    comm.native.Scan(in_place(), flat, op=mpi_op(combine))
+    native_call(comm, "Scan", in_place(), flat, op=mpi_op(combine))
 
 
 ALGORITHMS = {"chain": chain, "doubling": doubling, "native": native}

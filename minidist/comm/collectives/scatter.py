@@ -19,7 +19,7 @@ from .broadcast import tree as tree_broadcast
 from .checks import check_algorithm, check_root, check_rows
 from .chunks import Bounds, chunk, empty_for, pack, row_bounds, unpack
 from .entry import by_host, nonblocking
-from .native import as_bytes, chunks_as_bytes
+from .native import as_bytes, chunks_as_bytes, native_call
 
 HEADER = 16  # numbers in the message ahead: the dtype's name in 7, ndim, and up to 8 sizes
 
@@ -55,7 +55,7 @@ def tree(comm: Communicator, flat: xp.ndarray, bounds: Bounds, root: int) -> Non
 def native(comm: Communicator, flat: xp.ndarray, bounds: Bounds, root: int) -> None:
     """MPI_Scatterv."""
     mine = xp.empty_like(chunk(flat, bounds, comm.rank))
-    comm.native.Scatterv(chunks_as_bytes(flat, bounds), as_bytes(mine), root)
+    native_call(comm, "Scatterv", chunks_as_bytes(flat, bounds), as_bytes(mine), root)
     chunk(flat, bounds, comm.rank)[...] = mine
 
 
