@@ -160,9 +160,11 @@ def schedule(config: ScheduleConfig) -> None:
 
 
 def doctor() -> None:
-    """Say what this machine has, and how to get what it lacks."""
+    """Say what this machine has, and how to get what it lacks: under mpirun, rank 0 alone."""
     from .lesson.doctor import examine
 
+    if world_from_env()[0]:
+        return
     raise SystemExit(examine())
 
 

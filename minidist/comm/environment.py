@@ -16,6 +16,9 @@ LAUNCHERS = [  # variables that MPICH's and Intel's mpirun, Open MPI's mpirun, a
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     ("SLURM_PROCID", SLURM_SIZE),
 ]
+RANKS_OWN = (  # how the launchers' variables for one rank begin
+    "PMI_", "PMIX_", "HYDI_", "MPI_LOCAL", "OMPI_COMM_WORLD_", "PRTE_LAUNCHED",
+)  # fmt: skip
 LOCAL_RANKS = (
     "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "MV2_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID",
 )  # fmt: skip
@@ -40,6 +43,14 @@ def is_launched(env: Mapping[str, str] = os.environ) -> bool:
     found = [size for rank, size in LAUNCHERS
              if env.get(rank, "").isdigit() and env.get(size, "").isdigit()]  # fmt: skip
     return world_from_env(env)[1] > 1 or found[:1] not in ([], [SLURM_SIZE])
+
+
+def without_launcher(env: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment for a process that a rank starts, and that is no rank itself.
+
+    With the launcher's variables an MPI program would take itself for this rank, and fail.
+    """
+    return {name: value for name, value in env.items() if not name.startswith(RANKS_OWN)}
 
 
 def local_rank(env: Mapping[str, str] = os.environ) -> int:
