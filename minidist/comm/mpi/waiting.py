@@ -169,10 +169,10 @@ class Watch:
     def _raise_late(self, now: float) -> None:
         self.is_late = True
         why = self._why(now) + (
-            f"\n  no rank that it depends on was seen to go on for {self.process.deadline:g} s: let "
-            "all ranks make the same collective calls in the same order, and give each send its "
-            "receive\nMINIDIST_TIMEOUT=seconds or launch(…, timeout=seconds) changes this limit; "
-            "MINIDIST_DEBUG=1 tells more"
+            f"\n  no rank that it depends on was seen to go on for {self.process.deadline:g} s: "
+            "let all ranks make the same collective calls in the same order, and give each send "
+            "its receive\nMINIDIST_TIMEOUT=seconds or launch(…, timeout=seconds) changes this "
+            "limit; MINIDIST_DEBUG=1 tells more"
         )
         # Other ranks whose time is up now must still be able to read what this rank did last.
         time.sleep(GRACE / 2)
