@@ -30,10 +30,10 @@ def start_alike(model: Module | Iterable[Parameter], *comms: Communicator) -> li
     ranks call this, as they make a synchronizer or an optimiser together. Only the ranks of `comms`
     are replicas: with tensor parallelism a rank broadcasts its own shard to those that have it too.
     """
-    whole = isinstance(model, Module)
-    params = list(model.parameters() if whole else model)
+    params = list(model.parameters() if isinstance(model, Module) else model)
+    buffers = list(model.buffers() if isinstance(model, Module) else ())
     for comm in comms:
-        for tensor in (*params, *(model.buffers() if whole else ())) if comm.size > 1 else ():
+        for tensor in (*params, *buffers) if comm.size > 1 else ():
             broadcast(comm, tensor.data, label="start")
     return params
 
