@@ -37,7 +37,7 @@ X = np.ones((2, 2))
 CALLS = {
     "all_reduce": c.all_reduce, "reduce": c.reduce, "scan": c.scan, "all_gather": c.all_gather,
     "reduce_scatter": c.reduce_scatter, "all_to_all": c.all_to_all, "gather": c.gather,
-    "broadcast": c.broadcast, "scatter": c.scatter, 
+    "broadcast": c.broadcast, "scatter": c.scatter,
     "isend": lambda comm, x: comm.isend(x, 1 - comm.rank),
     "irecv": lambda comm, x: comm.irecv(x, 1 - comm.rank),
 }  # fmt: skip

@@ -12,12 +12,14 @@ from .checks import check_known
 
 OPS = {"sum": xp.add, "prod": xp.multiply, "max": xp.maximum, "min": xp.minimum, "mean": xp.add}
 
+NUMBERS = "biufc"  # the kinds of dtype that have every operation
+
 
 def check_op(where: str, array: xp.ndarray, op: str) -> None:
     """Refuse an unknown operation, what is no array, a dtype without it, and a mean of integers."""
     check_known(where, "op", op, OPS)
     check_array(where, array)
-    if not _has(array.dtype, op):
+    if array.dtype.kind not in NUMBERS and not _has(array.dtype, op):
         raise TypeError(
             f"{where}: there is no {op} of {array.dtype}: pass numbers, such as each field of a "
             "structured array by itself"
