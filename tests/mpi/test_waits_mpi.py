@@ -18,6 +18,7 @@ HANGS = [
     *proofs(
         ("split", "barrier: recv"),
         ("native", "barrier: recv"),
+        ("inside", "MPI's Bcast"),
         ("beside", "barrier: recv"),
         ("stopped", "barrier: recv"),
     ),
@@ -29,9 +30,7 @@ def test_a_hang_is_reported_once_and_ends_the_job(mpirun, way, call):
     start = time.monotonic()
     done = mpirun(3, PROGRAM, way, "1", env={**SOON, "MINIDIST_TIMEOUT": "900"})  # "1" wins
     assert done.returncode != 0 and time.monotonic() - start < 30
-    notice = (
-        rf"^rank 1 has waited \d\.\d s in {call}.* for rank [02] at \S*comm_waits.py:\d+ in {way}"
-    )
+    notice = rf"^rank 1 has waited \d\.\d s in {call}.* at \S*comm_waits.py:\d+ in {way}"
     assert len(re.findall(notice, done.stderr, re.M)) == 1, done.stderr
     assert (
         "no rank that it depends on is seen to go on: the job ends after 1 s of this" in done.stderr

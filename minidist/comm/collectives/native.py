@@ -34,18 +34,12 @@ def check(comm: Communicator, array: xp.ndarray | None = None, op: str = "") -> 
 
 
 def native_call(comm: Any, name: str, *buffers: Any, **options: Any) -> None:
-    """Call one of the MPI library's own collectives.
-
-    It blocks inside the library, so the board says meanwhile that this rank waits for all.
-    """
-    board = comm.process.board
-    if board is not None:
-        board.note_wait(comm.ranks)
+    """Call one of the MPI library's own collectives, which blocks inside the library."""
+    comm.process.enter_library(comm, f"MPI's {name}")
     try:
         getattr(comm.native, name)(*buffers, **options)
     finally:
-        if board is not None:
-            board.end_wait()
+        comm.process.leave_library()
 
 
 def mpi_op(combine: xp.ufunc, dtype: xp.dtype) -> Any:

@@ -5,6 +5,8 @@ advances every nonblocking collective that it has started. Such a collective is 
 with the same code as the blocking one; if it must wait, it hands control back to the program. A
 rank that polls long gives its core away, first by sched_yield, then by sleeping, and looks at the
 board now and then (`Watch`): if the other rank has exited, or the deadline has passed, it raises.
+Inside one of the library's own collectives (algorithm="native") a rank cannot look, so a thread
+does.
 """
 
 from __future__ import annotations
@@ -16,14 +18,16 @@ import time
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from functools import partial
+from threading import Lock, Thread, get_ident
 from typing import Any
 
 from greenlet import getcurrent, greenlet
 
-from ..call_site import call_site
-from ..communicator import Request
+from ..call_site import call_of, call_site
+from ..communicator import Communicator, Request
 from ..environment import cuda_aware, deadline, debug_level, notice
 from ..errors import DeadlineError
+from ..guard.abort import report_and_abort
 from ..guard.board import EXITED, Board
 from ..simulated.deadlock import find_cycle
 
@@ -41,6 +45,8 @@ class Process:
         self.native, self.crowded = native, crowded
         self.debug, self.cuda_aware = debug_level(), cuda_aware()
         self.deadline, self.notice = deadline(), notice()
+        self.in_library: Watch | None = None  # the native collective that runs now
+        self.library_lock, self.library_thread = Lock(), None  # type: Lock, Thread | None
         self.warned: set[str] = set()  # the calls whose long wait was reported on stderr
         self.open: set[Request] = set()  # messages whose buffers MPI still uses
         self.works: list[Work] = []  # nonblocking collectives that are not done
@@ -89,6 +95,35 @@ class Process:
             if watch is not None:
                 watch.end()
 
+    def enter_library(self, comm: Communicator, call: str) -> None:
+        """Watch this rank while it is inside one of the library's own collectives."""
+        if self.board is None:
+            return
+        if self.library_thread is None:
+            self.library_thread = Thread(target=self._watch_library, daemon=True)
+            self.library_thread.start()
+        watch = Watch(self, self.board, call, comm.ranks, time.monotonic())
+        watch.comm, watch.thread = comm, get_ident()
+        self.in_library = watch
+
+    def leave_library(self) -> None:
+        with self.library_lock:
+            watch, self.in_library = self.in_library, None
+            if watch is not None:
+                watch.end()
+
+    def _watch_library(self) -> None:
+        """The thread: an exception here would end nothing, so it ends all ranks itself."""
+        while True:
+            time.sleep(LONG)
+            with self.library_lock:
+                watch = self.in_library
+                try:
+                    if watch is not None:
+                        watch.look()
+                except DeadlineError as error:
+                    report_and_abort(watch.comm, error)  # type: ignore[union-attr]
+
     def progress(self) -> None:
         """One step of every nonblocking collective."""
         for work in list(self.works):
@@ -121,6 +156,9 @@ class Watch:
         self.start = self.stuck_since = start
         self.gone_since: float | None = None
         self.is_noted = self.is_late = self.is_reported = False
+        # Of a wait inside the library: the communicator, and the thread that waits.
+        self.comm: Any = None
+        self.thread = 0
 
     def look(self) -> None:
         """Note, report or raise what is due now."""
@@ -145,15 +183,18 @@ class Watch:
         if not self.process.debug:
             self.board.note_end()
 
+    def _site(self) -> str:
+        return call_of(sys._current_frames()[self.thread])[1] if self.thread else call_site()
+
     def _note(self) -> None:
         self.is_noted = True
         if not self.process.debug:  # else the call has been noted at its beginning
-            self.board.note(f"{self.call} at {call_site()}")
+            self.board.note(f"{self.call} at {self._site()}")
         self.board.note_wait(self.peers)
 
     def _report(self, now: float) -> None:
         self.is_reported = True
-        site = call_site()
+        site = self._site()
         if self.call in self.process.warned:
             return
         self.process.warned.add(self.call)

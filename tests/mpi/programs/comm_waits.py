@@ -30,6 +30,12 @@ def native(comm):
     c.barrier(comm, algorithm="native" if comm.rank == 0 else "auto")
 
 
+def inside(comm):
+    """All ranks wait inside the library."""
+    how = "native"
+    c.barrier(comm, how) if comm.rank == 0 else c.broadcast(comm, x, root=0, algorithm=how)
+
+
 def beside(comm):
     c.iall_reduce(comm, x).wait() if comm.rank == 0 else c.barrier(comm)
 
