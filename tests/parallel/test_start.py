@@ -12,6 +12,7 @@ import pytest
 from minidist import nn, optim, random
 from minidist.comm import simulate
 from minidist.parallel import Bucketed, Mesh, Naive, Overlapped, Zero, Zero3
+from minidist.parallel.pipeline.run.tied import Tied
 from minidist.tensor.tensor import Tensor
 
 X = np.random.default_rng(0).standard_normal((8, 3))
@@ -129,3 +130,13 @@ def test_only_the_replicas_of_a_shard_begin_alike():
         return model.weight.data[0, 0].item(), mesh.group(comm, "tp").rank
 
     assert simulate(main, 4) == [(0.0, 0), (1.0, 1), (0.0, 0), (1.0, 1)]
+
+
+def test_the_copies_of_a_tied_parameter_on_two_stages_begin_alike():
+    def main(comm):
+        model = nn.Linear(2, 1)
+        model.weight.data[...] = comm.rank
+        Tied(model, comm)
+        return model.weight.data[0, 0].item()
+
+    assert simulate(main, 3) == [0.0, 0.0, 0.0]
