@@ -293,8 +293,8 @@ FOR_TENSORS = {  # the function in minidist.ops.communication, where its name is
 def _check_kind(where: str, array: Any) -> None:
     """Refuse what is no array, and arrays that are more than their memory."""
     kind = type(array).__name__
-    if kind == "Tensor" and type(array).__module__.startswith("minidist."):
-        raise TypeError(f"{where}: needs a NumPy array, got a Tensor: {_for_tensors(where)}")
+    if any(k.__module__ == "minidist.tensor.tensor" for k in type(array).__mro__):  # not imported
+        raise TypeError(f"{where}: needs a NumPy array, got a {kind}: {_for_tensors(where)}")
     if not isinstance(array, xp.ndarray):
         raise TypeError(f"{where}: needs a NumPy array, got {kind}: wrap it in np.asarray")
     if isinstance(array, np.ma.MaskedArray):

@@ -49,6 +49,7 @@ def frozen_of(model: Module | Iterable[Parameter]) -> list[tuple[str, Parameter]
 class GradientSync:
     """Something that sums gradients over replicas: after each backward, unless in no_sync()."""
 
+    require_backward_grad_sync = True
     op = "sum"  # or "mean": sums are divided by the number of replicas
     frozen: Sequence[tuple[str, Parameter]] = ()  # these took no part when it was made
 
@@ -65,8 +66,6 @@ class GradientSync:
             f"requires_grad_() first, then make a new {name}",
             stacklevel=3,
         )
-
-    require_backward_grad_sync = True
 
     @contextmanager
     def no_sync(self) -> Iterator[None]:

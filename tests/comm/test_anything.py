@@ -39,6 +39,7 @@ CALLS = {
     "reduce_scatter": c.reduce_scatter, "all_to_all": c.all_to_all, "gather": c.gather,
     "broadcast": c.broadcast, "scatter": c.scatter,
     "isend": lambda comm, x: comm.isend(x, 1 - comm.rank),
+    "sendrecv": lambda comm, x: comm.sendrecv(x, 1 - comm.rank, X, 1 - comm.rank),
     "irecv": lambda comm, x: comm.irecv(x, 1 - comm.rank),
 }  # fmt: skip
 
@@ -65,6 +66,7 @@ def test_what_is_more_than_its_memory_is_refused_and_tensors_are_sent_to_the_dif
     refused(call, np.ma.array(X, mask=X > 2), TypeError, "mask.*filled")
     refused(call, [1.0], TypeError, "needs a NumPy array, got list")
     refused(call, md.ones(2, 2), TypeError, r"got a Tensor: .*tensor\.data")
+    refused(call, md.nn.Linear(2, 2).weight, TypeError, r"got a Parameter: .*tensor\.data")
     if name != "scan":
         with pytest.raises(
             TypeError, match=r"minidist\.ops\.communication\.(\w+)\(tensor"
