@@ -31,6 +31,8 @@ class Board:
     dead.
     """
 
+    sees_processes = True
+
     def __init__(self, world: Any):
         """A collective call over an mpi4py communicator."""
         from mpi4py import MPI
@@ -44,6 +46,8 @@ class Board:
         self.mine["waiting"] = 0
         self.note("start-up (MINIDIST_DEBUG=1 tells more)", AFTER)
         machine.Barrier()
+        # Without /proc (macOS), or in a container of each rank's own, nothing is known of them.
+        self.sees_processes = all(_stat(int(note["pid"])).exists() for note in self.notes.values())
 
     def _memory(self, place: int) -> np.ndarray:
         memory: Any = self.window.Shared_query(place)[0]
@@ -85,7 +89,7 @@ class Board:
         """
         if rank not in self.notes or self.waits_for(rank) or self.has_exited(rank):
             return False
-        return not _is_stopped(int(self.notes[rank]["pid"]))
+        return not (self.sees_processes and _is_stopped(int(self.notes[rank]["pid"])))
 
     def any_runs(self, peers: Sequence[int]) -> bool:
         """Whether one of `peers` runs, or one of the ranks that they wait for, and so on."""
@@ -122,12 +126,14 @@ class Board:
         return f"{seen}; it waits for rank {waits}" if waits else seen
 
 
+def _stat(pid: int) -> Path:
+    return Path(f"/proc/{pid}/stat")
+
+
 def _is_stopped(pid: int) -> bool:
-    """Whether a process is stopped or gone; without /proc (macOS) the answer is no."""
-    if not Path("/proc/self/stat").exists():
-        return False
+    """Whether a process is stopped or gone."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0]
+        state = _stat(pid).read_text().rsplit(") ", 1)[1][0]
     except (OSError, IndexError):
         return True
     return state in STOPPED
