@@ -13,23 +13,22 @@ from typing import Any
 
 from ...comm import Communicator
 from ...comm.comm_self import CommSelf
-from ...nn import Conv2d, Module, Parameter
+from ...nn import Conv2d, Parameter
 from ...nn import functional as F
 from ...nn.conv import padded
 from ...ops import communication
 from ...tensor.dtypes import DEFAULT, DTypeLike
 from ...tensor.tensor import Tensor
-from ..layout import Shard, shard_indices, shard_parameter
+from ..layout import ParallelLayer, shard_indices, shard_parameter
 
 
-class _ParallelConv2d(Module):
+class _ParallelConv2d(ParallelLayer):
     """A shard of nn.Conv2d's weight along `dim`, with nn.Conv2d's initial weights.
 
     in_channels and out_channels count the channels of all ranks.
     """
 
     dim: int
-    shards: dict[str, Shard]
     shown = ("*in_channels", "*out_channels", "kernel_size", "stride", "padding", "bias?")
 
     def __init__(
