@@ -9,7 +9,7 @@ from typing import Any
 
 from . import arrays as xp
 from .dispatch import dispatched
-from .tiles import constant, flat_tiles
+from .tiles import constant, flat_tiles, without
 
 
 @dispatched
@@ -35,9 +35,8 @@ def relu(x, out):
 
 
 def relu_slope(g, x, out):
-    """g where x is positive: 1 and 0 in g's own dtype multiply faster than bools do."""
-    xp.greater(x, 0, out=out)
-    out *= g
+    """g where x is positive or NaN, 0 elsewhere."""
+    without(xp.less_equal(x, 0), g, out)
 
 
 def sigmoid(x, out):
@@ -96,7 +95,8 @@ def softplus_slope(g, x, beta, threshold, out):
 
 
 def _above(scaled, threshold, value, out):
-    if xp.on_gpu(scaled) or scaled.max(initial=-xp.inf) > threshold:
+    # Not "max > threshold": if a NaN is among them, the maximum is NaN, which is not larger.
+    if xp.on_gpu(scaled) or not scaled.max(initial=-xp.inf) <= threshold:
         xp.copyto(out, value, where=scaled > threshold)
 
 
@@ -119,7 +119,8 @@ def silu_slope(g, x, out):
 
 def leaky_relu(x, slope, out):
     """x or slope·x, whichever is larger (smaller, if slope is over 1)."""
-    xp.multiply(x, slope, out=out)
+    low = x if slope else xp.minimum(x, constant(0, x))  # 0 times inf would be NaN
+    xp.multiply(low, slope, out=out)
     (xp.maximum if slope <= 1 else xp.minimum)(x, out, out=out)
 
 
@@ -146,11 +147,11 @@ def elu(x, alpha, out):
 
 def elu_slope(g, x, alpha, out):
     """g where x is positive, alpha·exp(x)·g elsewhere."""
-    xp.minimum(x, constant(0, x), out=out)
+    xp.fmin(x, constant(0, x), out=out)  # of a NaN 0: its slope is 1
     xp.exp(out, out=out)
     if alpha != 1:
         out *= alpha
-        out += (x > 0) * out.dtype.type(1 - alpha)
+        out += ~(x <= 0) * out.dtype.type(1 - alpha)
     out *= g
 
 
@@ -176,7 +177,7 @@ def _naive_softplus_slope(g, x, beta, threshold):
 
 NAIVE: dict[Any, Callable[..., xp.ndarray]] = {
     relu: lambda x: xp.maximum(x, 0),
-    relu_slope: lambda g, x: g * (x > 0),
+    relu_slope: lambda g, x: xp.where(x <= 0, 0, g),
     sigmoid: _naive_sigmoid,
     sigmoid_slope: lambda g, y: g * y * (1 - y),
     log_sigmoid: lambda x: -xp.logaddexp(0, -x),
@@ -188,7 +189,7 @@ NAIVE: dict[Any, Callable[..., xp.ndarray]] = {
     leaky_relu: lambda x, slope: xp.where(x > 0, x, x * slope),
     leaky_relu_slope: lambda g, x, slope: xp.where(x > 0, g, g * slope),
     elu: lambda x, alpha: xp.where(x > 0, x, alpha * xp.expm1(x)),
-    elu_slope: lambda g, x, alpha: xp.where(x > 0, g, g * alpha * xp.exp(x)),
+    elu_slope: lambda g, x, alpha: xp.where(x <= 0, g * alpha * xp.exp(x), g),
 }
 
 

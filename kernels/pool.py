@@ -6,7 +6,7 @@ infinity reaches all windows of its row and column that way.
 
 from . import arrays as xp
 from .dispatch import dispatched
-from .tiles import row_tiles
+from .tiles import row_tiles, without
 from .windows import Windows, fit
 
 MORE = 4  # times the usual tile: taps are many calls, so each must do more
@@ -69,6 +69,9 @@ def _largest(whole, taps, y, which):
         last = xp.multiply(newer, which.dtype.type(number), dtype=which.dtype)
         xp.maximum(which, last, out=which)  # the last of the newer ones
         xp.maximum(y, tap, out=y)
+    if xp.on_gpu(y) or xp.isnan(y.max(initial=-xp.inf)):  # a NaN is never greater: it takes over
+        for number, at in taps:
+            xp.copyto(which, number, where=xp.isnan(whole[at]))
 
 
 @dispatched
@@ -94,12 +97,13 @@ def max_backward(g: xp.ndarray, which: xp.ndarray, shape: tuple, win: Windows) -
 
 def _handed_out(g, which, whole, taps, apart):
     """Adds one tile of g to padded planes, there where it belongs."""
+    part = xp.empty_like(g)
     for number, at in taps:
-        mask = (which == number).astype(g.dtype)
+        without(which != number, g, part)
         if apart:
-            xp.multiply(g, mask, out=whole[at])
+            whole[at] = part
         else:
-            whole[at] += xp.multiply(g, mask, out=mask)
+            whole[at] += part
     return whole
 
 
@@ -109,7 +113,7 @@ def _max_naive(x, win, size):
     whole, ((_, first), *taps) = _padded(x, win, size, -xp.inf), _taps(win, size)
     y, which = whole[first], xp.zeros_like(x, shape=(len(x), *size), dtype=xp.int64)
     for number, at in taps:
-        which = xp.where(whole[at] > y, number, which)
+        which = xp.where((whole[at] > y) | xp.isnan(whole[at]), number, which)
         y = xp.maximum(y, whole[at])
     return y.reshape(*shape[:2], *size), which
 
@@ -119,7 +123,7 @@ def _max_backward_naive(g, which, shape, win):
     g, size = g.reshape(which.shape), which.shape[1:]
     whole = _padded(xp.zeros_like(g, shape=(len(g), *shape[2:])), win, size, 0)
     for number, at in _taps(win, size):
-        whole[at] += g * (which == number)
+        whole[at] += xp.where(which == number, g, 0)
     return _inside(whole, win, (len(g), *shape[2:])).reshape(shape)
 
 

@@ -14,7 +14,7 @@ from ..tensor.device import moved, want_one_place
 from ..tensor.dtypes import is_floating
 from ..tensor.tensor import Tensor
 from .activation import softplus
-from .elementwise import abs, square
+from .elementwise import abs, square, where
 from .op import composite, differentiable, elementwise, want_one_dtype
 from .product import linear
 from .shape import permute, reshape
@@ -163,12 +163,20 @@ def _rows(x):
     return reshape(y, math.prod(y.shape[:-1]), y.shape[-1])
 
 
+def _without_ignored(losses, keep):
+    """0 where a row is ignored, whatever its loss is: 0 times inf or NaN would be NaN."""
+    return losses if not xp.on_gpu(keep) and keep.all() else where(Tensor.of(keep), losses, 0)
+
+
 def _weighed(losses, target, classes, keep, weight, reduction):
     """Each row's loss by its weight (0 if ignored); the mean is over the sum of the weights."""
     shape, total = target.shape, None
-    if weight is not None or xp.on_gpu(keep) or not keep.all():
-        each = keep if weight is None else wide(weight.data)[classes] * keep
+    losses = _without_ignored(losses, keep)
+    if weight is not None:
+        each = xp.where(keep, wide(weight.data)[classes], 0)
         losses, total = losses * Tensor(each, dtype=losses.dtype), each.sum()
+    elif xp.on_gpu(keep) or not keep.all():
+        total = keep.sum()
     return _reduced(losses if losses.shape == shape else losses.reshape(shape), reduction, total)
 
 
@@ -201,15 +209,17 @@ def cross_entropy(
         return _weighed(_cross_entropy(rows, classes), given, classes, keep, weight, reduction)
     scale = xp.ones_like(wide(rows.data[:0]), shape=rows.shape[1]) if scale is None else scale
     q = kernel.smoothed(classes, keep, scale, label_smoothing)
-    losses = _smoothed_cross_entropy(rows, q=q)
-    return _reduced(losses.reshape(given.shape), reduction, (scale[classes] * keep).sum())
+    losses = _without_ignored(_smoothed_cross_entropy(rows, q=q), keep)
+    total = xp.where(keep, scale[classes], 0).sum()
+    return _reduced(losses.reshape(given.shape), reduction, total)
 
 
 @differentiable(autocast="lower_precision_fp", float32_result=True, native_on_gpu=True)
 def _linear_cross_entropy(x, weight, target, keep, summed):
     losses, saved = fused.forward(x, weight, target, keep)
-    y = losses if keep is None else losses * keep
-    kept = lambda g: g if summed or keep is None else g * keep
+    zeroed = lambda a: a if keep is None else xp.where(keep > 0, a, 0)
+    y = zeroed(losses)
+    kept = lambda g: g if summed else zeroed(g)
     vjp = lambda g: list(fused.backward(kept(g), saved, x, weight, target))
     return y.sum() if summed else y, Joint(vjp)
 
@@ -233,7 +243,8 @@ def linear_cross_entropy(
     shape = len(input), len(linear_weight)
     classes, keep = kernel.check("linear_cross_entropy", shape, target.data, None, ignore_index)
     kept = None if not xp.on_gpu(keep) and keep.all() else keep.astype(wide(input.data[:0]).dtype)
-    y = _linear_cross_entropy(input, linear_weight, classes, kept, reduction != "none")
+    x = _without_ignored(input, keep[:, None])  # the weight's gradient adds up all rows
+    y = _linear_cross_entropy(x, linear_weight, classes, kept, reduction != "none")
     y = y / (len(input) if kept is None else Tensor(kept.sum())) if reduction == "mean" else y
     return y if is_autocast_enabled() else y.to(input.dtype)
 
