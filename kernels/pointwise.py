@@ -155,6 +155,33 @@ def elu_slope(g, x, alpha, out):
     out *= g
 
 
+def bce_of_logits(x, t, out):
+    """log(1 + exp(-|x|)) + x·((x > 0) - t): nothing cancels where t is 0 or 1."""
+    xp.abs(x, out=out)
+    xp.negative(out, out=out)
+    xp.exp(out, out=out)
+    xp.log1p(out, out=out)
+    missed = xp.greater(x, 0, out=xp.empty_like(x))
+    missed -= t
+    missed *= x
+    out += missed
+
+
+def bce_of_logits_slope(g, x, t, out):
+    """g·(sigmoid(x) - t), as (x > 0) - t less what sigmoid(x) is off from 0 or 1."""
+    e = xp.abs(x)
+    xp.negative(e, out=e)
+    xp.exp(e, out=e)
+    xp.add(e, 1, out=out)
+    e /= out  # sigmoid(-|x|)
+    xp.copysign(e, x, out=e)
+    xp.signbit(x, out=out)
+    xp.subtract(1, out, out=out)
+    out -= t
+    out -= e
+    out *= g
+
+
 # The formulas as they are written, one temporary an operation
 
 
@@ -188,6 +215,8 @@ NAIVE: dict[Any, Callable[..., xp.ndarray]] = {
     silu_slope: _naive_silu_slope,
     leaky_relu: lambda x, slope: xp.where(x > 0, x, x * slope),
     leaky_relu_slope: lambda g, x, slope: xp.where(x > 0, g, g * slope),
+    bce_of_logits: lambda x, t: xp.maximum(x, 0) - x * t + xp.log1p(xp.exp(-xp.abs(x))),
+    bce_of_logits_slope: lambda g, x, t: g * (_naive_sigmoid(x) - t),
     elu: lambda x, alpha: xp.where(x > 0, x, alpha * xp.expm1(x)),
     elu_slope: lambda g, x, alpha: xp.where(x <= 0, g * alpha * xp.exp(x), g),
 }

@@ -72,7 +72,7 @@ def _prelu(x, weight):
     return (
         xp.where(x > 0, x, weight * x),
         lambda g: xp.where(x > 0, g, weight * g),
-        lambda g: g * xp.minimum(x, 0),
+        lambda g: xp.where(x > 0, 0, g * x),
     )
 
 

@@ -8,6 +8,7 @@ from ..kernels import gelu as gelu_kernel
 from ..kernels import half_precision
 from ..kernels.erf import erf as erf_kernel
 from ..kernels.pointwise import tiled
+from ..kernels.tiles import zeroed
 from ..tensor.device import want_one_place
 from ..tensor.dtypes import DEFAULT, is_floating
 from ..tensor.tensor import Tensor
@@ -87,11 +88,17 @@ def remainder(a, b):
 def _pow(a, b):
     cube = type(b) in (int, float) and b == 3
     y = a * a * a if cube else a**b  # NumPy is quick for squares alone
-    return (
-        y,
-        lambda g: g * b * a ** (b - 1 + (b == 0)),  # x⁰ is flat, at 0 too: not 0 · 0⁻¹
-        lambda g: g * y * xp.log(xp.where(a == 0, 1, a)),
-    )
+
+    def by_base(g):
+        slope = g * b * a ** (b - 1 + (b == 0))  # x⁰ is flat, at 0 too: not 0 · 0⁻¹
+        return slope if isinstance(b, int | float) and b else xp.where(b == 0, 0, slope)
+
+    def by_exponent(g):  # 0ᵇ is flat for b > 0, and infinitely steep for b < 0
+        flat = (a == 0) & (b >= 0)
+        with xp.errstate(divide="ignore"):
+            return xp.where(flat, 0, g * y * xp.log(xp.where(flat, 1, a)))
+
+    return y, by_base, by_exponent
 
 
 def pow(input, exponent):
@@ -99,36 +106,45 @@ def pow(input, exponent):
     return _pow(input, exponent)
 
 
-def _share(g, ahead, level):
-    """The cotangent of the operand that is ahead; of equal ones each has half."""
-    return xp.where(level, g / 2, g * ahead)
+def _share(g, behind, level):
+    """The cotangent of an operand, unless it is behind; of equal ones each has half, of NaN all."""
+    return zeroed(g, behind) * (1 - level * g.dtype.type(0.5))
 
 
 @elementwise(autocast="fallthrough")
 def maximum(a, b):
     y = xp.maximum(a, b)
-    return y, lambda g: _share(g, a > b, a == b), lambda g: _share(g, b > a, a == b)
+    return y, lambda g: _share(g, a < b, a == b), lambda g: _share(g, b < a, a == b)
 
 
 @elementwise(autocast="fallthrough")
 def minimum(a, b):
     y = xp.minimum(a, b)
-    return y, lambda g: _share(g, a < b, a == b), lambda g: _share(g, b < a, a == b)
+    return y, lambda g: _share(g, a > b, a == b), lambda g: _share(g, b > a, a == b)
 
 
 @of_floats(autocast="promote")
 def atan2(a, b):
-    return xp.arctan2(a, b), lambda g: g * b / (a * a + b * b), lambda g: -g * a / (a * a + b * b)
+    """The angle of the point (b, a). At the origin the gradients are 0, as PyTorch's."""
+
+    def along(x):  # x / r², where r² itself may overflow or vanish
+        r = xp.hypot(a, b)
+        r = xp.where(r == 0, 1, r)
+        return x / r / r
+
+    return xp.arctan2(a, b), lambda g: g * along(b), lambda g: -g * along(a)
 
 
 @elementwise(autocast="fallthrough")
 def _at_least(x, low):
-    return xp.maximum(x, low), lambda g: g * (x >= low), lambda g: g * (x < low)
+    y = xp.maximum(x, low)
+    return y, lambda g: zeroed(g, ~(x >= low)), lambda g: zeroed(g, ~(x < low))
 
 
 @elementwise(autocast="fallthrough")
 def _at_most(x, high):
-    return xp.minimum(x, high), lambda g: g * (x <= high), lambda g: g * (x > high)
+    y = xp.minimum(x, high)
+    return y, lambda g: zeroed(g, ~(x <= high)), lambda g: zeroed(g, ~(x > high))
 
 
 def clamp(input, min=None, max=None):
@@ -207,7 +223,7 @@ erf = _unary(
 )
 
 neg = _named("neg", "fallthrough", lambda x: (-x, lambda g: -g))
-abs = _named("abs", "fallthrough", lambda x: (xp.abs(x), lambda g: g * xp.sign(x)))
+abs = _named("abs", "fallthrough", lambda x: (xp.abs(x), lambda g: g * xp.sign_of(x)))
 square = _named("square", "fp32", lambda x: (x * x, lambda g: 2 * g * x))
 clone = _named("clone", "fallthrough", lambda x: (x.copy(), lambda g: g), moves_only=True)
 
@@ -245,7 +261,8 @@ def _bits(value):
     return _named(value.__name__, "fallthrough", function)
 
 
-floor, ceil, trunc, sign = map(_step, (xp.floor, xp.ceil, xp.trunc, xp.sign))
+floor, ceil, trunc = map(_step, (xp.floor, xp.ceil, xp.trunc))
+sign = _named("sign", "fallthrough", lambda x: (xp.sign_of(x), xp.zeros_like))
 isnan, isinf, isfinite = map(_predicate, (xp.isnan, xp.isinf, xp.isfinite))
 eq, ne, lt, le = map(_predicate, (xp.equal, xp.not_equal, xp.less, xp.less_equal))
 gt, ge, logical_not = map(_predicate, (xp.greater, xp.greater_equal, xp.logical_not))
@@ -294,10 +311,21 @@ def equal(input, other):
     return input.shape == other.shape and bool((input == other).data.all())
 
 
+@elementwise(autocast="fallthrough")
+def _lerp(a, b, w):
+    d, near = b - a, (w > -0.5) & (w < 0.5)
+    from_a, from_b = (lambda: a + w * d), (lambda: b - (1 - w) * d)  # the end itself at 0 and at 1
+    if isinstance(near, bool):
+        y = from_a() if near else from_b()
+    else:
+        y = xp.where(near, from_a(), from_b())
+    return y, lambda g: g * (1 - w), lambda g: g * w, lambda g: g * d
+
+
 def lerp(input, end, weight):
-    """On the way from input to end."""
+    """input + weight·(end - input), the weight a number or a tensor."""
     want_one_dtype("lerp", input, end)
-    return input + weight * (end - input)
+    return _lerp(input, end, weight)
 
 
 # Other names that PyTorch has

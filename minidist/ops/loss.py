@@ -7,9 +7,10 @@ from ..amp.autocast import is_autocast_enabled
 from ..autograd.tape import Joint
 from ..kernels import arrays as xp
 from ..kernels import cross_entropy as kernel
-from ..kernels import ctc
+from ..kernels import ctc, pointwise
 from ..kernels import linear_cross_entropy as fused
 from ..kernels.half_precision import wide
+from ..kernels.pointwise import tiled
 from ..tensor.device import moved, want_one_place
 from ..tensor.dtypes import is_floating
 from ..tensor.tensor import Tensor
@@ -94,6 +95,12 @@ def binary_cross_entropy(input, target, weight=None, *, reduction="mean"):
     return _binary("binary_cross_entropy", _bce, input, target, weight, reduction)
 
 
+@elementwise(autocast="fp32")
+def _bce_of_logits(x, t):
+    y = tiled(pointwise.bce_of_logits, x, t)
+    return y, lambda g: tiled(pointwise.bce_of_logits_slope, g, x, t), lambda g: -g * x
+
+
 @composite(autocast="fp32")
 def binary_cross_entropy_with_logits(
     input, target, weight=None, *, reduction="mean", pos_weight=None
@@ -102,7 +109,7 @@ def binary_cross_entropy_with_logits(
 
     def loss(x, t):
         if pos_weight is None:
-            return softplus(x, 1.0, math.inf) - x * t
+            return _bce_of_logits(x, t)
         negative = (1 - t) * softplus(x, 1.0, math.inf)
         return negative + pos_weight * t * softplus(-x, 1.0, math.inf)
 
@@ -111,8 +118,9 @@ def binary_cross_entropy_with_logits(
 
 @elementwise(autocast="fp32")
 def _x_log_x(x):
-    log = xp.log(xp.where(x > 0, x, 1))
-    return x * log, lambda g: g * (log + 1) * (x > 0)
+    with xp.errstate(invalid="ignore"):  # NaN of what is negative
+        log = xp.log(xp.where(x == 0, 1, x))
+    return x * log, lambda g: xp.where(x == 0, 0, g * (log + 1))
 
 
 @composite(autocast="fp32")

@@ -184,7 +184,7 @@ class VocabParallelEmbedding(Module):
         self._check(input.data)
         is_local = (input.data >= self.first) & (input.data < self.last)  # (b, s)
         row = Tensor.of(xp.where(is_local, input.data - self.first, 0))
-        # Zeros in place of the rows of other ranks: a product with 0 would leave inf or NaN in them.
+        # Zeros in place of other ranks' words: a product with 0 would leave inf or NaN in them.
         partial = where(Tensor.of(is_local[..., None]), F.embedding(row, self.weight), 0)
         return reduce_partial(partial, self.comm, self.tokens)  # (b, s, h) or (b, s/t, h)
 
