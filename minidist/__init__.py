@@ -6,6 +6,7 @@ operations: see tensor/methods.py.
 
 # ruff: noqa: F401, I001
 # fmt: off
+from importlib import import_module as _import_module
 from math import e, inf, nan, pi
 
 from numpy import iinfo
@@ -52,6 +53,16 @@ numel, is_floating_point = Tensor.numel, Tensor.is_floating_point
 Size = tuple  # what .shape is
 
 __version__ = "0.1.0"
+
+_LAZY = {"nn": "minidist.nn", "optim": "minidist.optim", "comm": "minidist.comm"}
+
+
+def __getattr__(name: str) -> object:
+    """md.nn, md.optim and md.comm without an import by name: each is loaded when first used."""
+    if name in _LAZY:
+        return _import_module(_LAZY[name])
+    raise AttributeError(f"module 'minidist' has no attribute {name!r}")
+
 
 __all__ = [
     "Tensor",

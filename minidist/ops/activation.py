@@ -11,6 +11,8 @@ from .op import differentiable, elementwise
 @differentiable(autocast="fallthrough")
 def relu(input):
     """max(x, 0)."""
+    if input.dtype == bool:
+        raise RuntimeError("relu of bool: convert with .long() first")
     if not is_floating(input):
         return (xp.maximum(input, 0),)
     return tiled(k.relu, input), lambda g: tiled(k.relu_slope, g, input)

@@ -12,7 +12,7 @@ from ..kernels.tiles import zeroed
 from ..tensor.device import want_one_place
 from ..tensor.dtypes import DEFAULT, is_floating
 from ..tensor.tensor import Tensor
-from .op import differentiable, elementwise, want_one_dtype
+from .op import differentiable, elementwise, is_integer, want_numbers_fit, want_one_dtype
 
 
 def of_floats(**precision):
@@ -24,7 +24,7 @@ def of_floats(**precision):
             integers = (isinstance(a, xp.ndarray) and not is_floating(a) for a in operands)
             return function(*(a.astype(DEFAULT) if i else a for i, a in zip(integers, operands)))
 
-        return elementwise(**precision)(of_cast)
+        return elementwise(**{"numbers": "stay"} | precision)(of_cast)
 
     return decorate
 
@@ -68,7 +68,15 @@ def div(a, b):
     return y, lambda g: g / b, lambda g: -g * y / b
 
 
+def _no_bools(name, *operands):
+    """The first operand, unless all are bools."""
+    if all(isinstance(a, bool) or getattr(a, "dtype", None) == bool for a in operands):
+        raise NotImplementedError(f"{name} of bool: convert with .long() first")
+    return operands[0]
+
+
 def _whole(function, a, b):
+    _no_bools(function.__name__, a, b)
     if xp.result_type(a, b).kind != "f" and not xp.on_gpu(b) and not xp.all(b):
         raise ValueError("an integer divided by zero")
     return function(a, b)
@@ -87,6 +95,9 @@ def remainder(a, b):
 @elementwise(autocast="fp32")
 def _pow(a, b):
     cube = type(b) in (int, float) and b == 3
+    if isinstance(b, xp.ndarray) and b.dtype.kind not in "fc":
+        _no_bools("pow", a, b)
+        return (_whole_power(a, b),)
     y = a * a * a if cube else a**b  # NumPy is quick for squares alone
 
     def by_base(g):
@@ -101,8 +112,19 @@ def _pow(a, b):
     return y, by_base, by_exponent
 
 
+def _whole_power(a, b):
+    """aᵇ of integers, cut off where b < 0: ±1 stay, all others are 0."""
+    y, down = a ** xp.maximum(b, 0), b < 0
+    odd = xp.where(b % 2 == 1, a, 1)
+    return xp.where(down, xp.where(xp.abs(a) == 1, odd, 0), y).astype(y.dtype)
+
+
 def pow(input, exponent):
     """input to a power, both tensors or numbers; the gradient by the exponent needs input >= 0."""
+    if type(exponent) is int and exponent < 0 and isinstance(input, Tensor) and is_integer(input):
+        raise RuntimeError(
+            f"pow: integers to the negative integer power {exponent}: convert with .float() first"
+        )
     return _pow(input, exponent)
 
 
@@ -111,19 +133,19 @@ def _share(g, behind, level):
     return zeroed(g, behind) * (1 - level * g.dtype.type(0.5))
 
 
-@elementwise(autocast="fallthrough")
+@elementwise(autocast="fallthrough", numbers="error")
 def maximum(a, b):
     y = xp.maximum(a, b)
     return y, lambda g: _share(g, a < b, a == b), lambda g: _share(g, b < a, a == b)
 
 
-@elementwise(autocast="fallthrough")
+@elementwise(autocast="fallthrough", numbers="error")
 def minimum(a, b):
     y = xp.minimum(a, b)
     return y, lambda g: _share(g, a > b, a == b), lambda g: _share(g, b > a, a == b)
 
 
-@of_floats(autocast="promote")
+@of_floats(autocast="promote", numbers="error")
 def atan2(a, b):
     """The angle of the point (b, a). At the origin the gradients are 0, as PyTorch's."""
 
@@ -151,6 +173,8 @@ def clamp(input, min=None, max=None):
     """At least min, then at most max: numbers, tensors or None."""
     if min is None and max is None:
         raise RuntimeError("clamp: min and max are both None: give one of them")
+    if not is_floating(input.data):
+        want_numbers_fit("clamp", tuple(a for a in (input, min, max) if a is not None))
     x = input if min is None else _at_least(input, min)
     return x if max is None else _at_most(x, max)
 
@@ -161,7 +185,7 @@ def where(condition, input, other):
     c = condition.data
     if c.dtype != bool:
         raise RuntimeError(f"where: a condition of {c.dtype.name}: compare first, or use .bool()")
-
+    want_numbers_fit("where", (input, other))
     return _where(input, other, condition=c)
 
 
@@ -223,7 +247,11 @@ erf = _unary(
 )
 
 neg = _named("neg", "fallthrough", lambda x: (-x, lambda g: -g))
-abs = _named("abs", "fallthrough", lambda x: (xp.abs(x), lambda g: g * xp.sign_of(x)))
+abs = _named(
+    "abs",
+    "fallthrough",
+    lambda x: (xp.abs(_no_bools("abs", x)), lambda g: g * xp.sign_of(x)),
+)
 square = _named("square", "fp32", lambda x: (x * x, lambda g: 2 * g * x))
 clone = _named("clone", "fallthrough", lambda x: (x.copy(), lambda g: g), moves_only=True)
 
@@ -245,11 +273,12 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
 
 
 def _step(value):
-    return _named(value.__name__, "fallthrough", lambda x: (value(x), xp.zeros_like))
+    function = lambda x: (value(_no_bools(value.__name__, x)), xp.zeros_like)
+    return _named(value.__name__, "fallthrough", function)
 
 
-def _predicate(value):
-    return _named(value.__name__, "fallthrough", lambda *operands: (value(*operands),))
+def _predicate(value, **options):
+    return _named(value.__name__, "fallthrough", lambda *operands: (value(*operands),), **options)
 
 
 def _bits(value):
@@ -266,9 +295,10 @@ sign = _named("sign", "fallthrough", lambda x: (xp.sign_of(x), xp.zeros_like))
 isnan, isinf, isfinite = map(_predicate, (xp.isnan, xp.isinf, xp.isfinite))
 eq, ne, lt, le = map(_predicate, (xp.equal, xp.not_equal, xp.less, xp.less_equal))
 gt, ge, logical_not = map(_predicate, (xp.greater, xp.greater_equal, xp.logical_not))
-logical_and, logical_or = map(_predicate, (xp.logical_and, xp.logical_or))
-logical_xor, bitwise_xor = _predicate(xp.logical_xor), _bits(xp.bitwise_xor)
-bitwise_and, bitwise_or = map(_bits, (xp.bitwise_and, xp.bitwise_or))
+logical_and, logical_or, logical_xor = (
+    _predicate(f, numbers="error") for f in (xp.logical_and, xp.logical_or, xp.logical_xor)
+)
+bitwise_and, bitwise_or, bitwise_xor = map(_bits, (xp.bitwise_and, xp.bitwise_or, xp.bitwise_xor))
 
 
 def bitwise_not(input):
@@ -285,11 +315,13 @@ def round(input, *, decimals=0):
 
 @elementwise(autocast="fallthrough")
 def _round(x, *, decimals):
-    return xp.round(x, decimals), xp.zeros_like
+    return xp.round(_no_bools("round", x), decimals), xp.zeros_like
 
 
 def isclose(input, other, rtol=1e-5, atol=1e-8, equal_nan=False):
     """Where |input - other| <= atol + rtol·|other|."""
+    if not (rtol >= 0 and atol >= 0):
+        raise RuntimeError(f"isclose: rtol {rtol} and atol {atol}: want numbers >= 0")
     if input.dtype != other.dtype:
         raise RuntimeError(f"isclose: {input.dtype.name} and {other.dtype.name}: convert one")
 

@@ -128,7 +128,7 @@ def kl_div(input, target, *, reduction="mean", log_target=False):
     """t·(log t - x) of log-probabilities x; 'batchmean' divides the sum by the first size."""
     logs = target.exp() * (target - input) if log_target else _x_log_x(target) - target * input
     mean = reduction == "batchmean"
-    return logs.sum() / input.shape[0] if mean else _reduced(logs, reduction)
+    return logs.sum() / (input.shape or (1,))[0] if mean else _reduced(logs, reduction)
 
 
 # Of classes
@@ -209,6 +209,11 @@ def cross_entropy(
         raise RuntimeError(f"cross_entropy: label_smoothing {label_smoothing}: want 0 to 1")
     scale, given = weight if weight is None else wide(weight.data), xp.asarray(target.data)
     if input.ndim and input.shape == given.shape and is_floating(given):
+        if ignore_index >= 0:
+            raise RuntimeError(
+                f"cross_entropy: ignore_index {ignore_index} for probabilities: there is no class "
+                "number to compare with; give class numbers, or rows of zeros"
+            )
         return _of_probabilities(input, target, weight, reduction, label_smoothing)
     want_one_place("cross_entropy", input, target, weight)
     classes, keep = kernel.check("cross_entropy", input.shape, given, scale, ignore_index)

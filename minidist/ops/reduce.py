@@ -264,13 +264,16 @@ def cumprod(input, dim, *, dtype=None):
     return movedim(where(before, rows, 1).prod(-1, dtype=dtype), -1, dim)
 
 
+@with_axis
 def count_nonzero(input, dim=None):
     return (input != 0).sum(dim)
 
 
+@with_axis
 def var_mean(input, dim=None, **options):
     return input.var(dim, **options), input.mean(dim, options.get("keepdim", False))
 
 
+@with_axis
 def std_mean(input, dim=None, **options):
     return input.std(dim, **options), input.mean(dim, options.get("keepdim", False))

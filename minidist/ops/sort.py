@@ -126,6 +126,8 @@ def median(input, dim=None, keepdim=False):
     """
     if dim is None and is_floating(input.data) and not input.numel():
         return input.sum() * math.nan  # as PyTorch
+    if input.dtype == bool:
+        raise NotImplementedError("median of bool: convert with .long() first")
     want_elements("median", input, dim)
     x = input.flatten() if dim is None else input
     axis = axes_of((0 if dim is None else dim,), x.ndim)

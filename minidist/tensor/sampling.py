@@ -35,6 +35,8 @@ def multinomial(input, num_samples, replacement=False):
             f"multinomial of {input.dtype.name} {input.shape}: want floats (n) or (m, n), "
             "finite, not negative, not all of a row 0"
         )
+    if num_samples < 1:
+        raise RuntimeError(f"multinomial: {num_samples} samples: want 1 or more")
     if not replacement and num_samples > p.shape[1]:
         raise RuntimeError(f"multinomial: {num_samples} of {p.shape[1]} without replacement")
     draws = default_generator().random((len(p), num_samples) if replacement else p.shape)
