@@ -70,7 +70,7 @@ def div(a, b):
 
 def _no_bools(name, *operands):
     """The first operand, unless all are bools."""
-    if all(isinstance(a, bool) or getattr(a, "dtype", None) == bool for a in operands):
+    if all(isinstance(a, bool) or getattr(a, "dtype", DEFAULT).kind == "b" for a in operands):
         raise NotImplementedError(f"{name} of bool: convert with .long() first")
     return operands[0]
 
