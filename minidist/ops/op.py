@@ -39,10 +39,10 @@ from ..tensor.views import note_view
 
 KINDS = {"b": 0, "i": 1, "u": 1, "f": 2, "V": 2, "c": 3}  # "V" is bfloat16
 NUMBERS = {bool: bool_, int: int64, float: DEFAULT}
-RANGES = {
+RANGES: dict[Any, Any] = {
     d: (int(xp.iinfo(d).min), int(xp.iinfo(d).max)) for d in DTYPES.values() if d.kind in "iu"
 }
-EVERY = -math.inf, math.inf
+EVERY: Any = -math.inf, math.inf
 
 
 def unbroadcast(g: xp.ndarray, shape: tuple[int, ...]) -> xp.ndarray:
