@@ -278,6 +278,7 @@ MODES = {
     "no_grad": (md.no_grad, lambda: not md.is_grad_enabled()),
     "no_grad()": (md.no_grad(), lambda: not md.is_grad_enabled()),
     "enable_grad": (md.enable_grad(), md.is_grad_enabled),
+    "inference_mode": (md.inference_mode(), lambda: not md.is_grad_enabled()),
     "set_grad_enabled": (lambda f: md.set_grad_enabled(False)(f), lambda: not md.is_grad_enabled()),
     "autocast": (md.autocast("cpu"), md.is_autocast_enabled),
     "detect_anomaly": (md.autograd.detect_anomaly(), lambda: current().anomaly == "nan"),
