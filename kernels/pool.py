@@ -1,7 +1,8 @@
 """Pooling: the largest by strided views of whole planes, the mean as a product with two matrices.
 
-A mean over windows is linear, and rows and columns are apart: (down) x (across)ᵀ. A NaN or an
-infinity reaches all windows of its row and column that way.
+A mean over windows is linear, and rows and columns are apart: (down) x (across)ᵀ. That way a NaN
+or an infinity, times 0, reaches all windows of its row and column; if one does, NumPy's kernel says
+again which windows have one. (On a GPU it would have to wait for the answer, and lets it be.)
 """
 
 from . import arrays as xp
@@ -158,7 +159,22 @@ def mean(x: xp.ndarray, down: xp.ndarray, across: xp.ndarray) -> xp.ndarray:
 
     Temporary memory: x acrossᵀ (n, c, h, wo).
     """
-    n, c, h, w = x.shape
     down, across = xp.at_home_of(x, down), xp.at_home_of(x, across)
+    y = _product(x, down, across)
+    return y if xp.on_gpu(y) or xp.isfinite(y).all() else _with_infinities(x, down, across)
+
+
+def _with_infinities(x, down, across):
+    inside = (down != 0).astype(x.dtype), (across != 0).astype(x.dtype)
+    has = lambda found: _product(found.astype(x.dtype), *inside) > 0
+    high, low = has(x == xp.inf), has(x == -xp.inf)
+    y = _product(xp.where(xp.isfinite(x), x, 0), down, across)
+    y[high], y[low] = xp.inf, -xp.inf
+    y[has(xp.isnan(x)) | (high & low)] = xp.nan
+    return y
+
+
+def _product(x, down, across):
+    n, c, h, w = x.shape
     narrow = xp.matmul(x.reshape(n * c * h, w), across.T).reshape(n, c, h, len(across))
     return xp.matmul(down, narrow)

@@ -297,6 +297,8 @@ def with_axis(operation: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(operation)
     def renamed(*args: Any, **options: Any) -> Any:
+        if args and not isinstance(args[0], Tensor):
+            want_tensors(operation.__name__, args[0])
         if options:
             options = {OTHER_NAMES.get(name, name): value for name, value in options.items()}
         return operation(*args, **options)

@@ -22,6 +22,8 @@ def normal(
 
 def bernoulli(input, *, generator=None):
     """1 with the probability that the input says, else 0."""
+    if not is_floating(input.data):
+        raise NotImplementedError(f"bernoulli of {input.dtype.name}: want probabilities, floats")
     p = wide(input.data)
     if not ((p >= 0) & (p <= 1)).all():
         raise RuntimeError("bernoulli: probabilities outside 0 to 1")

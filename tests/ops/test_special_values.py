@@ -71,6 +71,18 @@ AS_PYTORCH = {
     "lerp, inf": (lambda m, f, a, b: m.lerp(a, b, 0.7), [NUMBERS, NUMBERS[::-1]], inf),
     "prelu, inf": (lambda m, f, x, w: f.prelu(x, w), [[1.0, 2.0], [0.25]], inf),
     "power 0, inf": (lambda m, f, x: x**0, [NUMBERS], inf),
+    "avg_pool": (lambda m, f, x: f.avg_pool1d(x.reshape(1, 1, 7), 3, 1, 1), [MIXED], 1.0),
+    "avg_pool, planes": (
+        lambda m, f, x: f.avg_pool2d(x, 2, 1),
+        [[[[inf, 1, 2], [3, 4, 5], [6, 7, nan]]]],
+        1.0,
+    ),
+    "adaptive_avg_pool": (
+        lambda m, f, x: f.adaptive_avg_pool2d(x, 2),
+        [[[[inf, 1, 2, 3], [-inf, 4, 5, nan]]]],
+        1.0,
+    ),
+    "avg_pool, inf": (lambda m, f, x: f.avg_pool1d(x.reshape(1, 1, 7), 3, 3), [NUMBERS], inf),
     # The ends of the range
     "lerp to the end": (lambda m, f, a, b: m.lerp(a, b, 1.0), [[1e20, 1.0], [1.0, 1e20]], 1.0),
     "lerp by a tensor": (
