@@ -111,7 +111,8 @@ def edge(rows: int, keys: int, ahead: int, like: Array, factor: bool) -> Array:
 def _edge(rows, keys, ahead, dtype, factor, there):
     """`there` is whether it lies on the GPU: what is cached for a CPU must not turn up there."""
     seen = xp.tri(rows, keys, ahead, dtype=xp.bool_)
-    return xp.where(seen, *((1, 0) if factor else (xp.inf, -xp.inf))).astype(dtype)
+    yes, no = (1, 0) if factor else (xp.inf, -xp.inf)
+    return xp.where(seen, yes, no).astype(dtype)
 
 
 def widened(*outputs: int) -> Callable[[Callable], Callable]:
