@@ -33,7 +33,9 @@ CREATED = {
     "arange in whole steps": lambda m: m.arange(5, -5, -2.7, dtype=m.int32),
     "linspace cut off": lambda m: m.linspace(4.3, -3, 50, dtype=m.int64),
     "linspace from both ends": lambda m: m.linspace(-3, 4.3, 7, dtype=m.int32),
-    "linspace of tensors": lambda m: m.linspace(m.tensor(0.1), m.tensor(0.7), 4, dtype=m.float64),
+    "linspace of tensors": lambda m: (
+        m.linspace(m.tensor(0.1), m.tensor(0.7), 4, dtype=m.float64)[1] - 0.3
+    ),
     "linspace dtype None": lambda m: m.linspace(0, 1, 3, dtype=None),
     "zeros dtype None": lambda m: m.zeros(2, dtype=None),
     "eye dtype None": lambda m: m.eye(2, dtype=None),
@@ -167,7 +169,7 @@ WRONG = {
     "meshgrid": lambda m, x: m.meshgrid(x[0], x[0], indexing="bad"),
     "allclose rtol": lambda m, x: m.allclose(x, x, rtol=-1.0),
     "isclose atol": lambda m, x: m.isclose(x, x, atol=-1.0),
-    "movedim": lambda m, x: x.movedim((0, 1), (0,)),
+    "movedim": lambda m, x: x.movedim((0,), (0, 1)),
     "multinomial of 0": lambda m, x: m.multinomial(x, 0),
     "multinomial of -1": lambda m, x: m.multinomial(x, -1, True),
     "bernoulli of ints": lambda m, x: m.bernoulli(m.tensor([1, 0])),
@@ -183,7 +185,6 @@ WRONG = {
     "round of bools": lambda m, x: m.round(x > 0),
     "relu of bools": lambda m, x: m.relu(x > 0),
     "median of bools": lambda m, x: m.median(x > 0),
-    "median of nothing": lambda m, x: m.zeros(0, 3).median(0),
     "bool // bool": lambda m, x: (x > 0) // (x > 0),
     "bool % bool": lambda m, x: (x > 0) % (x > 0),
     "bool ** bool": lambda m, x: (x > 0) ** (x > 0),
