@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import tyro
 
 from .comm import AgreedExit, Communicator, MpiError, launch, world_from_env
-from .errors import UserError
+from .errors import UserError, visible
 from .train.config import TrainConfig, read_toml, resumed
 
 BAD_INPUT = 2
@@ -127,8 +127,9 @@ def sample(config: SampleConfig) -> None:
     """Continue a prompt with a run's model."""
     from .train.sample import sample_run
 
-    print(sample_run(Path(config.run), config.prompt, config.tokens, config.temperature,
-                     config.top_k, config.seed))  # fmt: skip
+    text = sample_run(Path(config.run), config.prompt, config.tokens, config.temperature,
+                      config.top_k, config.seed)  # fmt: skip
+    print(visible(text, keep="\r\n\t") if sys.stdout.isatty() else text)
 
 
 def schedule(config: ScheduleConfig) -> None:
@@ -170,7 +171,9 @@ def _defaults(arguments: list[str]) -> TrainConfig:
     given, out = _value(arguments, "--config"), _value(arguments, "--out")
     if "--resume" in arguments and out is not None:
         path = Path(out) / "config.toml"
-        _require(path.is_file(), f"out '{out}' holds no run (no config.toml): nothing to resume")
+        _require(
+            os.path.isfile(path), f"out '{out}' holds no run (no config.toml): nothing to resume"
+        )
         return resumed(path, out)
     return TrainConfig() if given is None else read_toml(Path(given))
 
@@ -226,7 +229,36 @@ def _parse(arguments: list[str]) -> Callable[[], None]:
 
 
 def _say(error: Exception) -> None:
-    print(f"minidist: error: {error}", file=sys.stderr, flush=True)
+    text = visible(error) if isinstance(error, UserError) else error
+    print(f"minidist: error: {text}", file=sys.stderr, flush=True)
+
+
+def _ready_to_print() -> None:
+    """Make printing safe: a closed stream is opened, and what a stream cannot write is escaped."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # or the next file that is opened gets its number, and what is printed
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell: `>&-`
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+            if name == "stdout" and world_from_env()[0] == 0:
+                print("minidist: standard output is closed: nothing is shown", file=sys.stderr)
+        stream = getattr(sys, name)
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _require_text(arguments: list[str]) -> None:
+    """Refuse arguments with bytes that are no text: Python passes each on as half a surrogate."""
+    encoding = sys.getfilesystemencoding()
+    for argument in arguments:
+        _require(
+            not any("\ud800" <= c <= "\udfff" for c in argument),
+            f"argument '{argument}' is not text in {encoding}, this shell's encoding: rename the "
+            "file, type the text in that encoding, or start with PYTHONUTF8=1",
+        )
 
 
 @contextlib.contextmanager
@@ -251,7 +283,9 @@ def _only_rank_0_speaks() -> Any:
 def main() -> None:
     """Entry point: exit code 0, or 2 for bad input, or 1 for a failure."""
     try:
+        _ready_to_print()
         with _only_rank_0_speaks():
+            _require_text(sys.argv[1:])
             command = _parse(sys.argv[1:])
         command()
     except (UserError, MpiError) as error:

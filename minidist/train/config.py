@@ -45,6 +45,19 @@ LAUNCH = (
 )  # how a run was started; a resumed run chooses these anew
 
 
+def _norm(text: str) -> float:
+    return 0.0 if text.lower() == "none" else float(text)
+
+
+Norm = Annotated[
+    float,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1, metavar="FLOAT|none", instance_from_str=lambda words: _norm(words[0]),
+        is_instance=lambda value: isinstance(value, float), str_from_instance=lambda v: [str(v)],
+    ),
+]  # fmt: skip
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Train a GPT. Under mpirun every rank takes its part; alone, one rank does it all."""
@@ -55,6 +68,12 @@ class TrainConfig:
     """Size: gpt-nano (36k parameters), gpt-tiny (0.8M), gpt-mini (4.8M) or gpt2 (85M)."""
     data: str = "docs"
     """Text: docs (Python's language reference), stdlib (its library's source), or a file."""
+    drop_repeats: bool = False
+    """Leave out paragraphs of a file that came before, as is done in docs and stdlib."""
+    encoding: Annotated[
+        str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: a guess)")
+    ] = None
+    """Of the text, for prompts and samples; its bytes are trained on as they are."""
     steps: int = 1000
     """Optimiser steps."""
     batch: int = 16
@@ -69,8 +88,8 @@ class TrainConfig:
     """Steps of linear warm-up before the cosine."""
     weight_decay: float = 0.1
     """Decoupled weight decay of AdamW."""
-    clip: float = 1.0
-    """Largest global gradient norm; larger ones are scaled down."""
+    clip: Norm = 1.0
+    """Largest global gradient norm; larger ones are scaled down. 0 or none: no clipping."""
     dropout: float = 0.0
     """Probability of dropping a unit, on the embedding and both residual branches."""
     seed: int = 0
@@ -154,7 +173,7 @@ class TrainConfig:
 
 OPTIONAL: dict[str, type] = {
     "dp": int, "ranks": int, "out": str, "config": str, "microbatches": int, "chunks": int,
-    "split": tuple,
+    "split": tuple, "encoding": str,
 }  # fmt: skip
 
 
@@ -165,7 +184,7 @@ def listed(names: Any) -> str:
 def read_toml(path: Path) -> TrainConfig:
     """A TrainConfig from a TOML file; unknown keys and wrong types are errors."""
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
+        table = tomllib.loads(path.read_text("utf-8-sig"))  # some editors write a byte order mark
     except OSError as error:
         raise UserError(f"config '{path}' cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -181,6 +200,8 @@ def _typed(key: str, value: Any, path: Path) -> Any:
         raise UserError(f"config '{path}': unknown key '{key}': {hint}")
     kind = type(next(f.default for f in fields(TrainConfig) if f.name == key))
     wanted = OPTIONAL.get(key, kind)
+    if key == "clip" and value == "none":
+        return 0.0
     if wanted is tuple and type(value) is list and all(type(n) is int for n in value):
         return tuple(value)
     if wanted is float and type(value) is int:
@@ -204,8 +225,8 @@ def resumed(path: Path, out: str) -> TrainConfig:
 
 # Checks before a rank starts: each error names the flag to change
 
-POSITIVE = ("steps", "batch", "seq", "lr", "clip", "bucket_mib", "eval_every", "save_every")
-AT_LEAST_ZERO = ("warmup", "weight_decay", "final_lr", "seed", "sample")
+POSITIVE = ("steps", "batch", "seq", "lr", "bucket_mib", "eval_every", "save_every")
+AT_LEAST_ZERO = ("warmup", "weight_decay", "clip", "final_lr", "seed", "sample")
 
 
 def check(config: TrainConfig, ranks: int) -> None:
@@ -222,6 +243,8 @@ def check(config: TrainConfig, ranks: int) -> None:
         _require(name, getattr(config, name), lambda v: v >= 1, "at least 1")
     for name in ("dtype", "precision", "allreduce", "sync", "zero"):
         _check_choice(name, getattr(config, name))
+    if config.encoding is not None:
+        _check_encoding(config.encoding)
     if config.precision != "full" and config.dtype != "float32":
         raise UserError(
             f"precision {config.precision} casts from float32: leave --dtype {config.dtype} away"
@@ -288,6 +311,16 @@ def _check_pipeline(config: TrainConfig, dp: int) -> None:
 def _require(name: str, value: float, good: Any, wanted: str) -> None:
     if not (math.isfinite(value) and good(value)):
         raise UserError(f"{name} = {value}: want {wanted}; change --{name.replace('_', '-')}")
+
+
+def _check_encoding(name: str) -> None:
+    try:
+        "".encode(name)
+    except (LookupError, ValueError):
+        raise UserError(
+            f"encoding '{name}' is unknown: use a name that Python knows, such as utf-8, gb18030, "
+            "big5 or shift_jis, or leave --encoding away"
+        ) from None
 
 
 def _check_choice(name: str, value: str) -> None:

@@ -6,6 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from ..plots import plain
+
 
 def loss_curve(records: list[dict[str, Any]], path: Path, title: str, uniform: float) -> None:
     """Draw training and held-out loss against the step, and the loss of a uniform guess."""
@@ -19,8 +21,10 @@ def loss_curve(records: list[dict[str, Any]], path: Path, title: str, uniform: f
     held = [(r["step"], r["val_loss"]) for r in records if "val_loss" in r]
     axes.plot(*zip(*held), "o-", ms=4, label="held-out")
     axes.axhline(uniform, ls=":", color="gray", label=f"uniform guess, ln V = {uniform:.3f}")
-    axes.set(xlabel="step", ylabel="loss (nats a byte)", title=title, ylim=(0, None))
-    axes.legend()
+    axes.set(xlabel="step", ylabel="loss (nats a byte)", ylim=(0, None))
+    text, how = plain(title)
+    axes.set_title(text, size=12 * min(1, 65 / max(len(text), 1)), **how)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)  # beside the curves
     axes.grid(alpha=0.3)
     figure.savefig(path)
 

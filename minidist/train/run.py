@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from .. import data
 from ..comm import Communicator, Ledger, agree, broadcast
-from ..errors import UserError
+from ..errors import UserError, visible
 from . import checkpoint
 from .config import TrainConfig, check, write_toml
 from .loop import Trainer
@@ -24,6 +25,7 @@ from .report import loss_curve
 from .screen import Bar, console, memory_table, show_end, show_sample, show_start
 
 PROMPT, TEMPERATURE, TOP_K = "The ", 0.8, 40
+NAME = 150  # bytes of the data's name in the name of a run folder, which may have 255
 
 
 def run(config: TrainConfig, comm: Communicator) -> dict[str, Any]:
@@ -33,6 +35,8 @@ def run(config: TrainConfig, comm: Communicator) -> dict[str, Any]:
     """
     corpus = _together(comm, lambda: _prepare(config, comm))
     _together(comm, lambda: _same_text(corpus, comm))
+    if corpus.encoding != "utf-8":  # config.toml says it, for `minidist sample`
+        config = replace(config, encoding=corpus.encoding)
     trainer = Trainer(config, comm, corpus)
     state = _together(comm, lambda: _resume(trainer))
     out = _together(comm, lambda: _open_folder(config) if comm.rank == 0 else None)
@@ -61,13 +65,14 @@ def _lead(trainer: Trainer, state: dict[str, Any], out: Path) -> dict[str, Any]:
             metrics.write(record)
             bar.show(record)
     seconds, records = time.perf_counter() - started, read(out / "metrics.jsonl")
-    title = f"{c.model} on {c.data}, {trainer.comm.size} ranks"
+    ranks = f"{trainer.comm.size} rank" + "s" * (trainer.comm.size > 1)
+    title = f"{c.model} on {visible(Path(c.data).name, 40)}, {ranks}"
     loss_curve(records, out / "loss.png", title, uniform=float(np.log(data.VOCAB)))
     show_end(screen, trainer, records, record["step"] - first, seconds, ledger)
     sample = _sample(trainer)
     if sample is not None:
-        show_sample(screen, sample)
-    screen.print(f"left in {out}: config.toml, metrics.jsonl, loss.png, checkpoints/")
+        show_sample(screen, data.decode(sample, trainer.corpus.encoding))
+    screen.print(f"left in {visible(out)}: config.toml, metrics.jsonl, loss.png, checkpoints/")
     return {**record, "out": str(out)}
 
 
@@ -102,7 +107,8 @@ def _sample(trainer: Trainer) -> np.ndarray | None:
     c = trainer.config
     if not c.sample:
         return None
-    text = trainer.sample(data.encode(PROMPT), c.sample, TEMPERATURE, TOP_K, c.seed)
+    prompt = data.encode(PROMPT, trainer.corpus.encoding)
+    text = trainer.sample(prompt, c.sample, TEMPERATURE, TOP_K, c.seed)
     assert text is not None or trainer.comm.rank, "rank 0 is of the first replica"
     return text
 
@@ -137,13 +143,13 @@ def _prepare(config: TrainConfig, comm: Communicator) -> data.Corpus:
         raise UserError("allreduce native is MPI's own: start with mpirun, or use --allreduce ring")
     if comm.rank == 0 and config.out is not None:
         _check_folder(Path(config.out), config.resume)
-    return data.load(config.data, config.seq)
+    return data.load(config.data, config.seq, config.drop_repeats, config.encoding)
 
 
 def _check_folder(out: Path, resume: bool) -> None:
     if resume:
         checkpoint.last(out / "checkpoints")
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif os.path.exists(out) and (not out.is_dir() or any(out.iterdir())):
         raise UserError(
             f"out '{out}' already holds a run or other files: choose another --out, "
             "or go on with that run by --resume"
@@ -180,14 +186,16 @@ def _open_folder(c: TrainConfig) -> Path:
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_toml(replace(c, out=str(out), resume=False), out / "config.toml")
-    except OSError as error:
-        raise UserError(f"out '{out}' cannot be written: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"out '{out}' cannot be written: {reason}") from None
     return out
 
 
 def _new_folder(c: TrainConfig) -> Path:
     """runs/<date>-<model>-<data>, with a number behind it if that one is taken."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    base = Path("runs") / f"{stamp}-{c.model}-{Path(c.data).stem}"
+    data = Path(c.data).stem.encode()[:NAME].decode(errors="ignore")
+    base = Path("runs") / f"{stamp}-{c.model}-{data}"
     tries = (base if i == 1 else base.with_name(f"{base.name}-{i}") for i in range(1, 1000))
     return next(path for path in tries if not path.exists())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 from .. import data
@@ -12,16 +13,16 @@ from . import checkpoint
 from .config import read_toml
 
 
-def load_model(run: Path) -> GPT:
-    """The model of a run folder's last checkpoint, ready to evaluate."""
-    if not (run / "config.toml").is_file():
+def load_model(run: Path) -> tuple[GPT, str]:
+    """The model of a run's last checkpoint, ready to evaluate, and the encoding of its text."""
+    if not os.path.isfile(run / "config.toml"):
         raise UserError(f"run '{run}' holds no run (no config.toml): give a folder under runs/")
     config = read_toml(run / "config.toml")
     model = GPT(config.gpt(data.VOCAB))
     model.to(config.dtype)
     checkpoint.load(checkpoint.last(run / "checkpoints"), model)
     model.eval()
-    return model
+    return model, config.encoding or "utf-8"
 
 
 def sample_run(
@@ -34,5 +35,6 @@ def sample_run(
         raise UserError(
             f"tokens {tokens}, top-k {top_k}, temperature {temperature}: none may be negative"
         )
-    model = load_model(run)
-    return data.decode(model.generate(data.encode(prompt), tokens, temperature, top_k, seed))
+    model, encoding = load_model(run)
+    start = data.encode(prompt, encoding)
+    return data.decode(model.generate(start, tokens, temperature, top_k, seed), encoding)

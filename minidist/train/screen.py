@@ -11,13 +11,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from .. import data
 from ..comm import Ledger
+from ..errors import visible
 from ..plan.gpt import gpt_parameters
 from . import memory
 from .config import TrainConfig
@@ -30,7 +29,10 @@ SECONDS_BETWEEN_LINES = 5.0
 def console() -> Console:
     """A console that draws on a terminal, also through mpirun, which gives its ranks a pipe."""
     terminal = sys.stdout.isatty() or _launcher_has_terminal()
-    return Console(force_terminal=terminal, highlight=False, soft_wrap=not terminal)
+    # Names of files are no markup: "[/b]" is three letters of one, and ":x:" is no emoji.
+    return Console(
+        force_terminal=terminal, soft_wrap=not terminal, highlight=False, markup=False, emoji=False
+    )
 
 
 def _launcher_has_terminal() -> bool:
@@ -111,14 +113,16 @@ def show_start(screen: Console, trainer: Trainer, out: Path, done: int) -> None:
     table = Table(show_header=False, box=None, padding=(0, 1))
     rows = {
         "model": f"{c.model}: {parameters:,} parameters, {_numbers(c)}",
-        "data": f"{c.data}: {len(corpus.train):,} bytes to train on, "
+        "data": f"{visible(c.data)}: {len(corpus.train):,} bytes to train on, "
                 f"{len(corpus.held_out):,} held out",
         "ranks": f"{comm.size} ({world}), {_layout(trainer)}, all-reduce {c.allreduce}",
         "batch": f"{c.batch} x {c.seq} = {c.batch * c.seq:,} tokens a step",
         "memory": f"{states / 2**20:.1f} MiB {'a rank' if alike else 'on rank 0'} for "
                   "parameters, gradients and optimiser",
-        "run": str(out) + (f", from step {done}" if done else ""),
+        "run": visible(out) + (f", from step {done}" if done else ""),
     }  # fmt: skip
+    for name, notes in {"data": corpus.notes, "ranks": trainer.schedule.notes}.items():
+        rows[name] = "\n".join([rows[name], *notes])
     for name, text in rows.items():
         table.add_row(name, text)
     screen.print(table)
@@ -150,7 +154,7 @@ def _microbatches(trainer: Trainer) -> str:
     schedule, layers = trainer.schedule, " + ".join(str(len(r)) for r in trainer.layers)
     if schedule.stages == schedule.microbatches == 1:
         return ""
-    return f", {schedule.name} of {schedule.microbatches} micro-batches, layers {layers}"
+    return f", {visible(schedule.name)} of {schedule.microbatches} micro-batches, layers {layers}"
 
 
 def _numbers(c: TrainConfig) -> str:
@@ -174,7 +178,7 @@ def show_end(
     screen.print(perplexity_line(last["val_loss"]))
 
 
-def show_sample(screen: Console, sample: np.ndarray) -> None:
+def show_sample(screen: Console, sample: str) -> None:
     screen.rule("sample", align="left")
-    screen.print(data.decode(sample), markup=False)
+    screen.print(visible(sample, keep="\r\n\t"))  # a model of bytes may write any, escapes too
     screen.rule()
