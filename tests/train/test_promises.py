@@ -4,6 +4,7 @@ Each expected value is computed here, from the text and the checkpoints, not by 
 """
 
 import math
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from minidist import cli, no_grad, random
 from minidist.comm import simulate
 from minidist.models.gpt import GPT
 from minidist.tensor.tensor import Tensor
-from minidist.train.config import TrainConfig
+from minidist.train.config import TrainConfig, read_toml
 from minidist.train.metrics import read
 from minidist.train.run import run
 from minidist.train.sample import sample_run
@@ -239,10 +240,50 @@ def test_what_the_end_says_is_in_the_metrics(desk, capsys):
 
 
 @pytest.mark.parametrize(("dtype", "bits"), [("float32", 32), ("float64", 64)])
-def test_parameters_and_moments_are_of_the_dtype_asked_for(desk, dtype, bits):
+def test_parameters_and_moments_are_of_the_dtype_asked_for(desk, start, dtype, bits):
+    drawn = start["wte.weight"]
+    assert (drawn.astype(np.float32) != drawn).mean() > 0.99, "float64 weights have all digits"
     folder = trained(desk, steps=1, dtype=dtype)
     for file in ("model", "optimizer"):
         assert {8 * array.itemsize for array in arrays(folder, 1, file).values()} == {bits}
+
+
+def test_repeats_and_the_encoding_are_as_asked(desk, capsys):
+    (desk / "again.txt").write_bytes((TRAIN + b"\n\n") * 3)
+    for changes, size in (({}, 2706), ({"drop_repeats": True, "encoding": "latin-1"}, 902)):
+        folder = desk / f"again{size}"
+        config = replace(CONFIG, data=str(desk / "again.txt"), steps=1, out=str(folder), **changes)
+        simulate(lambda comm, config=config: run(config, comm), 1)
+        shown = " ".join(capsys.readouterr().out.split())
+        cut = size * 9 // 10
+        assert f"{cut:,} bytes to train on, {size - cut} held out" in shown
+        assert ("2 repeated paragraphs (1,804 bytes) left out" in shown) == bool(changes)
+        assert read_toml(folder / "config.toml").encoding == changes.get("encoding")
+
+
+def test_how_gradients_are_summed_is_as_asked(desk, capsys):
+    """By what rank 0 sends: 271,360 bytes of gradients in one bucket, in several, one by one."""
+    ways = [{}, {"bucket_mib": 0.1}, {"sync": "naive"}, {"allreduce": "tree"}, {"zero": 1}]
+    sent = []
+    for way in ways:
+        trained(desk, ranks=3, steps=1, **way)
+        sent.append(
+            re.search("rank 0 sent ([0-9.]+) MiB in ([0-9,]+) mess", capsys.readouterr().out)
+        )
+    counts = [int(found[2].replace(",", "")) for found in sent]
+    assert len(set(counts)) == len(ways) and counts[0] < counts[1] < counts[2], counts
+
+
+def test_the_picture_shows_the_metrics(folder, desk, monkeypatch):
+    from matplotlib.figure import Figure
+
+    kept = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: kept.append(figure))
+    told = records(trained(desk))
+    curve, held, uniform = kept[0].axes[0].lines
+    assert [*zip(*curve.get_data())] == [(r["step"], r["loss"]) for r in told]
+    assert [*zip(*held.get_data())] == [(r["step"], r["val_loss"]) for r in told if "val_loss" in r]
+    assert uniform.get_ydata()[0] == pytest.approx(math.log(256))
 
 
 FLAGS = {
@@ -285,7 +326,8 @@ def test_sample_passes_its_flags_on(monkeypatch, capsys):
     asked = []
     sampled = lambda *how: asked.append(how) or "text"
     monkeypatch.setattr("minidist.train.sample.sample_run", sampled)
-    words = "sample runs/a --prompt Ab --tokens 2 --temperature 0.3 --top-k 4 --seed 5".split()
+    words = ["sample", "runs/a", "--prompt", "Ab", "--tokens", "2", "--temperature", "0.3"]
+    words += ["--top-k", "4", "--seed", "5"]
     monkeypatch.setattr("sys.argv", ["minidist", *words])
     cli.main()
     assert asked == [(Path("runs/a"), "Ab", 2, 0.3, 4, 5)]
