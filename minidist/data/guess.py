@@ -13,11 +13,12 @@ MARKS = {  # the byte order mark of each, longer marks before those that they be
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
+CHINESE = "的一是不了在人有我他中上大和地到以要就出可也你生能而子那得下之其天年心，。"
 KANA = "のにはをたがでてとしれさいるなかっらもうすりこだまきめくあけど"
 CYRILLIC = "оеаинтсрвл"
 COMMON = {  # characters that are frequent in the texts for which an encoding is used
-    "gb18030": "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得",
-    "big5": "的一是不了在人有我他這個們中來上大為和國地到以說時要就出會可也你對生能而子那得",
+    "gb18030": CHINESE + "这个们来为国说时会对于着后过还",
+    "big5": CHINESE + "這個們來為國說時會對於著後過還",
     "shift_jis": KANA,
     "euc_jp": KANA,
     "euc_kr": "이다는을의에가고하로지도사한기를은어리나",
@@ -41,19 +42,19 @@ def guess(content: bytes) -> str | None:
     wrong = text.count("\ufffd")
     if sum(c > "\x7f" for c in text) > 2 * wrong:
         return "utf-8"  # most of what is not ASCII is right: a few bytes are damaged
-    best = max(COMMON, key=lambda encoding: _share(sample, encoding))
+    shares = {encoding: _share(sample, encoding) for encoding in COMMON}
     # Any bytes can be decoded as these three, but in a text their common letters are many.
-    least = 0.3 if best in ("cp1252", "cp1251", "koi8-r") else 0.01
-    return best if _share(sample, best) >= least else None
+    least = lambda encoding: 0.3 if encoding in ("cp1252", "cp1251", "koi8-r") else 0.01
+    likely = {encoding: share for encoding, share in shares.items() if share >= least(encoding)}
+    return max(likely, key=lambda encoding: likely[encoding], default=None)
 
 
 def _share(sample: bytes, encoding: str) -> float:
-    """The share of the characters outside ASCII that are common; 0 if it cannot be decoded."""
-    try:
-        text = codecs.getincrementaldecoder(encoding)().decode(sample)  # the end may be cut off
-    except UnicodeDecodeError:
-        return 0.0
+    """The share of the characters outside ASCII that are common; 0 if many bytes are wrong."""
+    text = codecs.getincrementaldecoder(encoding)("replace").decode(sample)  # the end may be cut
     others = [c for c in text if c > "\x7f"]
+    if others.count("\ufffd") > 0.02 * len(others):
+        return 0.0
     return sum(c in COMMON[encoding] for c in others) / max(len(others), 1)
 
 

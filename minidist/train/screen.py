@@ -179,6 +179,7 @@ def show_end(
 
 
 def show_sample(screen: Console, sample: str) -> None:
-    screen.rule("sample", align="left")
+    line = "-" if screen.options.ascii_only else "─"
+    screen.rule("sample", align="left", characters=line)
     screen.print(visible(sample, keep="\r\n\t"))  # a model of bytes may write any, escapes too
-    screen.rule()
+    screen.rule(characters=line)

@@ -60,11 +60,14 @@ CHINESE = "话说天下大势，分久必合，合久必分。周末七国分争
 JAPANESE = "吾輩は猫である。名前はまだ無い。\n" * 60
 FRENCH = "Le cœur a ses raisons que l'été ne connaît pas.\n" * 40
 RUSSIAN = "Все счастливые семьи похожи друг на друга.\n" * 40
+CLASSICAL = "及秦灭之后，楚、汉分争，又并入于汉。汉朝自高祖斩白蛇而起义，一统天下" * 20
 HELLO, PARAGRAPH = b"hello world " * 60, b"the same paragraph again " * 40
 AS_THEY_ARE = {  # bytes, the encoding taken for prompts and samples, what is said
     "UTF-8": (CHINESE.encode(), "utf-8", ""),
     "Chinese": (CHINESE.encode("gb18030"), "gb18030",
                 r"not UTF-8 \(byte 0 is 0xBB\), looks like gb18030: its bytes are taken as they"),
+    "two bytes wrong": (b"\xff" + CHINESE.encode("gb18030") + b"\xff", "gb18030", "with errors:"),
+    "classical": (CLASSICAL.encode("gb18030"), "gb18030", "looks like gb18030:"),
     "traditional": ("我們在這裡說的是中國人。\n".encode("big5") * 60, "big5", "looks like big5:"),
     "Shift JIS": (JAPANESE.encode("shift_jis"), "shift_jis", "looks like shift_jis"),
     "EUC-JP": (JAPANESE.encode("euc_jp"), "euc_jp", "looks like euc_jp"),
