@@ -223,27 +223,12 @@ def test_a_run_folder_is_named_after_the_data_whatever_its_name(tmp_path, monkey
     assert out.is_dir() and stem[:49] in out.name
 
 
-@pytest.mark.parametrize(
-    ("ranks", "title"), [(1, "gpt-nano on docs, 1 rank"), (2, "gpt-nano on docs, 2 ranks")]
-)
-def test_the_picture_says_how_many_ranks(tmp_path, monkeypatch, ranks, title):
+def test_the_picture_says_how_many_ranks(tmp_path, monkeypatch):
     titles = []
-    monkeypatch.setattr(
-        "minidist.train.run.loss_curve", lambda r, p, title, **_: titles.append(title)
-    )
-    trained(replace(TINY, sample=0, out=str(tmp_path / "a")), ranks)
-    assert titles == [title]
-
-
-def test_clip_0_changes_no_gradient(tmp_path):
-    """A small bound changes the second step's loss; a huge one does not, and 0 is as huge."""
-    each = {}
-    for clip in (0.0, 1e9, 0.1):
-        folder = trained(
-            replace(SMALL, warmup=0, clip=clip, sample=0, out=str(tmp_path / str(clip))), 1
-        )
-        each[clip] = losses(folder)
-    assert each[0.0] == each[1e9] != each[0.1]
+    monkeypatch.setattr("minidist.train.run.loss_curve", lambda *how, **_: titles.append(how[2]))
+    for ranks in (1, 2):
+        trained(replace(TINY, sample=0, out=str(tmp_path / str(ranks))), ranks)
+    assert titles == ["gpt-nano on docs, 1 rank", "gpt-nano on docs, 2 ranks"]
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
