@@ -10,13 +10,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from .comm import AgreedExit, Communicator, MpiError, launch, world_from_env
 from .errors import UserError, visible
 from .train.config import TrainConfig, read_toml, resumed
+
+if TYPE_CHECKING:
+    from .train.stop import Signals
 
 BAD_INPUT = 2
 HEAD_START = 1.0  # seconds
@@ -33,7 +36,7 @@ class SampleConfig:
     tokens: int = 300
     """How many bytes to write."""
     temperature: float = 0.8
-    """0 always takes the likeliest byte; 1 draws from the model's own distribution."""
+    """0 always takes the likeliest byte, without a draw; 1 draws from the model's distribution."""
     top_k: int = 40
     """Draw among the k likeliest bytes only; 0 for all."""
     seed: int = 0
@@ -89,6 +92,15 @@ class ScheduleConfig:
 
 def train(config: TrainConfig) -> None:
     """Train where we are: on MPI's ranks, on simulated ones, or alone."""
+    from .train.stop import Signals
+
+    with Signals() as signals:
+        _train(config, signals)
+    if signals.number:
+        raise AgreedExit(signals.exit_code)
+
+
+def _train(config: TrainConfig, signals: Signals) -> None:
     from .train.run import run
 
     _, size = world_from_env()
@@ -99,13 +111,16 @@ def train(config: TrainConfig) -> None:
             config.ranks in (None, size),
             f"ranks {config.ranks}, but mpirun started {size}: leave --ranks away",
         )
-        launch(lambda comm: _exit_together(comm, lambda: run(config, comm)))
+        launch(lambda comm: _exit_together(comm, lambda: run(config, comm, signals)))
         return
     _require(ranks > 0, f"ranks {ranks}: want at least 1; change --ranks")
     _require(config.simulate or ranks == 1,
              f"ranks {ranks} in one process: add --simulate, or start with "
              f"'mpirun -n {ranks} minidist train'")  # fmt: skip
-    launch(lambda comm: run(config, comm), ranks)
+    if config.simulate and config.ranks is None:
+        print("minidist: --simulate without --ranks means one rank: add --ranks N for more",
+              file=sys.stderr)  # fmt: skip
+    launch(lambda comm: run(config, comm, signals), ranks)
 
 
 def _require(condition: bool, message: str) -> None:
@@ -135,6 +150,7 @@ def sample(config: SampleConfig) -> None:
 def schedule(config: ScheduleConfig) -> None:
     """Validate, simulate, write what is asked for, and report."""
     from .parallel.pipeline import text
+    from .parallel.pipeline.actions import Overlap
     from .parallel.pipeline.check.messages import without_messages
     from .parallel.pipeline.check.validate import validate
     from .parallel.pipeline.schedules import find
@@ -143,6 +159,11 @@ def schedule(config: ScheduleConfig) -> None:
     from .parallel.pipeline.study.costs import Costs
     from .parallel.pipeline.study.simulate import simulate
 
+    _require(config.csv is not None or not config.messages,
+             "--messages has no effect without --csv FILE: give both")  # fmt: skip
+    _require(bool(config.beta) == bool(config.bytes),
+             f"--beta {config.beta:g} with --bytes {config.bytes:g}: a message takes beta * bytes, "
+             "so give both or none")  # fmt: skip
     times = (config.forward, config.input, config.weight)
     forward, backward, weight = (each[0] if len(each) == 1 else each for each in times)
     costs = Costs(forward, backward, weight, config.overlap)
@@ -150,6 +171,9 @@ def schedule(config: ScheduleConfig) -> None:
         config.name, config.pp, config.microbatches, config.chunks, usual=(4, 8),
         remedy="leave the flag out, or choose another file",
     )  # fmt: skip
+    at_once = any(isinstance(step, Overlap) for order in found.orders for step in order)
+    _require(config.overlap is None or at_once,
+             f"--overlap has no effect: {config.name} never does an F and a B at once")  # fmt: skip
     whole = validate(found, max_live=config.max_live)
     simulated = simulate(whole, costs, config.alpha, config.beta, config.bytes)
     if config.draw is not None:
@@ -157,6 +181,12 @@ def schedule(config: ScheduleConfig) -> None:
     if config.csv is not None:
         text.save(whole if config.messages else without_messages(whole), config.csv)
     print(show.report(simulated, shutil.get_terminal_size().columns))
+
+
+def _on_rank_0(task: Callable[[], None]) -> None:
+    """Under mpirun every rank is given the same command; one is enough where none is trained."""
+    if world_from_env()[0] == 0:
+        task()
 
 
 def doctor() -> None:
@@ -170,12 +200,19 @@ def _defaults(arguments: list[str]) -> TrainConfig:
     """What flags start from: a TOML file (--config), a run to go on with (--resume), or ours."""
     given, out = _value(arguments, "--config"), _value(arguments, "--out")
     if "--resume" in arguments and out is not None:
+        _require(given is None,
+                 f"config {given} with --resume: the run goes on by its own config.toml; leave "
+                 "--config away, and give what changes as flags")  # fmt: skip
         path = Path(out) / "config.toml"
         _require(
             os.path.isfile(path), f"out '{out}' holds no run (no config.toml): nothing to resume"
         )
         return resumed(path, out)
-    return TrainConfig() if given is None else read_toml(Path(given))
+    config = TrainConfig() if given is None else read_toml(Path(given))
+    _require(config.config is None,
+             f"config '{given}' names another file, '{config.config}', which is not read: leave "
+             "the key config out")  # fmt: skip
+    return config
 
 
 def _value(arguments: list[str], flag: str) -> str | None:
@@ -204,13 +241,13 @@ def _parse(arguments: list[str]) -> Callable[[], None]:
         config: Annotated[tyro.conf.OmitArgPrefixes[SampleConfig], tyro.conf.arg(name="")],
     ) -> Callable[[], None]:
         """Let a trained model write: takes the last checkpoint of a run folder."""
-        return lambda: sample(config)
+        return lambda: _on_rank_0(lambda: sample(config))
 
     def schedule_command(
         config: Annotated[tyro.conf.OmitArgPrefixes[ScheduleConfig], tyro.conf.arg(name="")],
     ) -> Callable[[], None]:
         """Check, simulate and draw a pipeline schedule, before a rank is paid for."""
-        return lambda: schedule(config)
+        return lambda: _on_rank_0(lambda: schedule(config))
 
     def doctor_command() -> Callable[[], None]:
         """Say what this machine has (MPI, cores, BLAS, GPU), and how to get what it lacks."""
@@ -281,7 +318,35 @@ def _only_rank_0_speaks() -> Any:
 
 
 def main() -> None:
-    """Entry point: exit code 0, or 2 for bad input, or 1 for a failure."""
+    """Entry point: exit code 0, or 2 for bad input, 1 for a failure, 128 and more for a signal."""
+    try:
+        try:
+            _main()
+        finally:
+            _flush()
+    except BrokenPipeError:  # `| head` has read enough
+        raise SystemExit(_drop_output()) from None
+    except OSError as error:  # a full disk, when stdout is a file
+        _drop_output()
+        _say(error)
+        raise SystemExit(1) from None
+
+
+def _flush() -> None:
+    """Python itself would do so after main, where nothing can be caught."""
+    if sys.stdout is not None and not sys.stdout.closed:
+        sys.stdout.flush()
+
+
+def _drop_output() -> int:
+    """Print nothing more; returns the exit code after that of a closed pipe."""
+    from .train.stop import CLOSED_PIPE, drop_output
+
+    drop_output()
+    return CLOSED_PIPE
+
+
+def _main() -> None:
     try:
         _ready_to_print()
         with _only_rank_0_speaks():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import shlex
 import tomllib
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -134,7 +135,7 @@ class TrainConfig:
     allreduce: Literal[
         "auto", "ring", "ordered", "doubling", "rabenseifner", "tree", "naive", "native",
     ] = "ring"  # fmt: skip
-    """Sum gradients by one of our all-reduces, or by MPI's own."""
+    """Sum gradients by one of our all-reduces, or by MPI's own; one replica has nothing to sum."""
     sync: Literal["naive", "bucketed", "overlapped"] = "bucketed"
     """Sum gradients one by one, in buckets, or in buckets while backward goes on (without ZeRO)."""
     bucket_mib: float = 1.0
@@ -223,6 +224,18 @@ def resumed(path: Path, out: str) -> TrainConfig:
     return replace(read_toml(path), **{**launch, "out": out, "resume": True})
 
 
+def resuming(config: TrainConfig, out: Path, start: str = "") -> str:
+    """The command that goes on with a run in the same layout, which config.toml does not fix."""
+    words = [f"{start}minidist train --resume --out {shlex.quote(str(out))}"]
+    for f in fields(TrainConfig):
+        value = getattr(config, f.name)
+        if f.name in LAUNCH and f.name not in ("config", "out", "resume") and value != f.default:
+            flag, values = f.name.replace("_", "-"), value if isinstance(value, tuple) else [value]
+            words.append(f"--{flag}")
+            words += [] if value is True else [shlex.quote(str(v)) for v in values]
+    return " ".join(words)
+
+
 # Checks before a rank starts: each error names the flag to change
 
 POSITIVE = ("steps", "batch", "seq", "lr", "bucket_mib", "eval_every", "save_every")
@@ -254,6 +267,7 @@ def check(config: TrainConfig, ranks: int) -> None:
     if config.device == "cuda" and (reason := cuda.missing()):
         raise UserError(f"device cuda: {reason}")
     _check_layout(config, ranks)
+    _check_effects(config)
     if config.resume and config.out is None:
         raise UserError("resume needs the run folder: add --out DIR")
 
@@ -282,6 +296,24 @@ def _check_layout(config: TrainConfig, ranks: int) -> None:
             f"raise --batch to at least {dp} or start fewer ranks"
         )
     _check_pipeline(config, dp)
+
+
+def _check_effects(config: TrainConfig) -> None:
+    """Refuse an option that another one switches off: it would be ignored without a word.
+
+    An option that has nothing to do on one rank, such as --allreduce, stays: it does nothing there.
+    """
+    zero, one_stage = config.zero, config.pipeline().stages == 1
+    for name, is_off, why in (
+        ("sync", zero > 0, f"--zero {zero} sums gradients in a way of its own"),
+        ("bucket_mib", zero == 3, "--zero 3 sums them unit by unit, not in buckets"),
+        ("bucket_mib", config.sync == "naive", "--sync naive sums gradients one by one"),
+        ("schedule", one_stage, "without --pp there is one stage, and nothing to schedule"),
+    ):
+        value, default = getattr(config, name), getattr(TrainConfig, name)
+        if is_off and value != default:
+            flag = f"--{name.replace('_', '-')}"
+            raise UserError(f"{flag} {value} has no effect: {why}; leave {flag} at {default}")
 
 
 def _check_pipeline(config: TrainConfig, dp: int) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
 from ..plots import plain
+
+HIGHEST_LOSS = math.log(sys.float_info.max)  # 709.8 nats: the perplexity of more is no number
 
 
 def loss_curve(records: list[dict[str, Any]], path: Path, title: str, uniform: float) -> None:
@@ -18,8 +21,9 @@ def loss_curve(records: list[dict[str, Any]], path: Path, title: str, uniform: f
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.plot([r["step"] for r in records], [r["loss"] for r in records], lw=1, label="training")
-    held = [(r["step"], r["val_loss"]) for r in records if "val_loss" in r]
-    axes.plot(*zip(*held), "o-", ms=4, label="held-out")
+    held = [(r["step"], r["val_loss"]) for r in records if r.get("val_loss") is not None]
+    if held:
+        axes.plot(*zip(*held), "o-", ms=4, label="held-out")
     axes.axhline(uniform, ls=":", color="gray", label=f"uniform guess, ln V = {uniform:.3f}")
     axes.set(xlabel="step", ylabel="loss (nats a byte)", ylim=(0, None))
     text, how = plain(title)
@@ -31,7 +35,8 @@ def loss_curve(records: list[dict[str, Any]], path: Path, title: str, uniform: f
 
 def perplexity_line(loss: float) -> str:
     """Held-out loss in the three units people ask for."""
+    perplexity = math.exp(loss) if loss < HIGHEST_LOSS else math.inf
     return (
         f"held-out: {loss:.4f} nats a byte = {loss / math.log(2):.4f} bits a byte, "
-        f"perplexity {math.exp(loss):.3f} a byte"
+        f"perplexity {perplexity:.3f} a byte"
     )
