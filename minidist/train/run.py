@@ -23,7 +23,7 @@ from .metrics import MetricsFile, read
 from .report import loss_curve
 from .screen import Bar, console, memory_table, show_end, show_sample, show_start
 
-PROMPT, TEMPERATURE, TOP_K = "The ", 0.8, 40
+TEMPERATURE, TOP_K = 0.8, 40
 
 
 def run(config: TrainConfig, comm: Communicator) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def _lead(trainer: Trainer, state: dict[str, Any], out: Path) -> dict[str, Any]:
             metrics.write(record)
             bar.show(record)
     seconds, records = time.perf_counter() - started, read(out / "metrics.jsonl")
-    title = f"{c.model} on {c.data}, {trainer.comm.size} ranks"
+    title = f"{c.model_name} on {c.data}, {trainer.comm.size} ranks"
     loss_curve(records, out / "loss.png", title, uniform=float(np.log(data.VOCAB)))
     show_end(screen, trainer, records, record["step"] - first, seconds, ledger)
     sample = _sample(trainer)
@@ -102,7 +102,7 @@ def _sample(trainer: Trainer) -> np.ndarray | None:
     c = trainer.config
     if not c.sample:
         return None
-    text = trainer.sample(data.encode(PROMPT), c.sample, TEMPERATURE, TOP_K, c.seed)
+    text = trainer.sample(data.encode(c.prompt), c.sample, TEMPERATURE, TOP_K, c.seed)
     assert text is not None or trainer.comm.rank, "rank 0 is of the first replica"
     return text
 
