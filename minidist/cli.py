@@ -180,6 +180,8 @@ def plot(config: PlotConfig) -> None:
 
 def examples(config: ExamplesConfig, arguments: tuple[str, ...]) -> None:
     """List, run or copy the programs of tutorials/examples."""
+    is_run = config.name is not None and config.copy is None
+    _require(is_run or not arguments, "-- comes after the name of an example that is run")
     from .lesson import examples
 
     if config.copy is not None:
