@@ -50,7 +50,9 @@ class PlotConfig:
     """Run folders."""
     out: Annotated[
         str | None,
-        tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: RUN/loss.png; runs.png of several)"),
+        tyro.conf.arg(
+            metavar="FILE", help_behavior_hint="(default: RUN/loss.png; runs.png of several)"
+        ),
     ] = None
     """Picture, in any format of Matplotlib (.png, .svg, .pdf)."""
 
@@ -307,11 +309,10 @@ def _parse(arguments: list[str]) -> Callable[[], None]:
         print(f"minidist {__version__}")
         raise SystemExit(0)
     defaults = _defaults(arguments) if arguments[:1] == ["train"] else TrainConfig()
+    started = Grouped.of(defaults)
 
     def train_command(
-        options: Annotated[
-            tyro.conf.OmitArgPrefixes[Grouped], tyro.conf.arg(name="")
-        ] = Grouped.of(defaults),  # noqa: B008
+        options: Annotated[tyro.conf.OmitArgPrefixes[Grouped], tyro.conf.arg(name="")] = started,
     ) -> Callable[[], None]:
         """Train a GPT. Under mpirun every rank takes its part; alone, one rank does it all."""
         return lambda: train(options.flat())

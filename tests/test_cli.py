@@ -14,6 +14,7 @@ import pytest
 import minidist as md
 from minidist import cli
 from minidist.errors import UserError
+from minidist.models import gpt
 from minidist.plan.gpt import gpt_parameters
 from minidist.train.config import Grouped, TrainConfig, read_toml
 
@@ -193,7 +194,7 @@ def test_help_shows_every_flag_once_in_its_group_and_loads_nothing_that_takes_lo
 # The model's shape, and the sample's prompt
 
 
-def test_flags_give_the_model_its_shape_and_the_run_keeps_it(shaped, here, tmp_path):
+def test_flags_give_the_model_its_shape_and_the_run_keeps_it(shaped, here, tmp_path, monkeypatch):
     out, shown = shaped
     config = read_toml(out / "config.toml")
     size = config.gpt(256)
@@ -201,9 +202,16 @@ def test_flags_give_the_model_its_shape_and_the_run_keeps_it(shaped, here, tmp_p
     assert f"{gpt_parameters(size):,} parameters" in " ".join(shown.split())
     assert "gpt-nano with layers 3, hidden 24, heads 3, positions 40" in " ".join(shown.split())
     assert sum(p["shape"][0] for p in weights(out, "wpe.weight")) == 40
+    contexts, continued = set(), gpt.continued
+    spy = lambda follow, x, n, context, *how: (
+        contexts.add(context), continued(follow, x, n, context, *how),
+    )[1]  # fmt: skip
+    monkeypatch.setattr(gpt, "continued", spy)
     again = shutil.copytree(out, tmp_path / "again")
-    code, shown, err = here("train", "--resume", "--out", again, "--steps", 4, "--sample", 0)
+    code, shown, err = here("train", "--resume", "--out", again, "--steps", 4, "--sample", 20)
     assert code == 0 and "from step 3" in shown, err
+    assert here("sample", out, "--tokens", 20)[0] == 0
+    assert contexts == {16}, "positions past --seq are not trained"
 
 
 def weights(out: Path, name: str) -> list[dict]:
@@ -226,7 +234,10 @@ def test_the_sample_at_the_end_continues_the_prompt_as_minidist_sample_does(shap
     ("flags", "message"),
     [
         ("--layers 0", "layers = 0: want at least 1; change --layers"),
-        ("--heads 3", "hidden 128 does not divide into 3 heads of the same width: use --hidden 126"),
+        (
+            "--heads 3",
+            "hidden 128 does not divide into 3 heads of the same width: use --hidden 126",
+        ),
         ("--positions 8", "positions 8 for windows of seq 64: want at least as many; raise --pos"),
         ("--heads 2 --tp 4 --ranks 4 --simulate", "gpt-tiny with heads 2 has 2 heads, and a rank"),
         ("--layers 1 --pp 2 --ranks 2 --simulate", "of 1 layers (gpt-tiny with layers 1): a stage"),
@@ -276,7 +287,10 @@ def test_plot_draws_a_run_again_and_one_that_was_cut_short(shaped, here, tmp_pat
     [
         ([], "no run is named: minidist plot RUN"),
         (["/no/run"], "run '/no/run' holds no run"),
-        (["RUN", "--out", "x.docx"], "out 'x.docx' cannot be drawn: Format 'docx' is not supported"),
+        (
+            ["RUN", "--out", "x.docx"],
+            "out 'x.docx' cannot be drawn: Format 'docx' is not supported",
+        ),
         (["RUN", "--out", "/no/where/x.png"], "out '/no/where/x.png' cannot be drawn"),
     ],
 )

@@ -54,8 +54,9 @@ def blas() -> Finding:
         ours = threads() or "all of them"
     except ValueError as error:
         return Finding("BLAS", False, str(error), "unset MINIDIST_BLAS_THREADS, or set it to 1")
+    versions = f"NumPy {numpy.__version__}, {what or 'none found'}"
     return Finding(
-        "BLAS", bool(found), f"NumPy {numpy.__version__}, {what or 'none found'}; a rank uses {ours}",
+        "BLAS", bool(found), f"{versions}; a rank uses {ours}",
         "install NumPy from a wheel: pip install --force-reinstall numpy",
     )  # fmt: skip
 

@@ -183,6 +183,7 @@ class RunOptions:
     prompt: str = "The "
     """Text that the sample at the end continues."""
 
+
 @dataclass(frozen=True)
 class TrainConfig(
     RunOptions, SumOptions, LayoutOptions, NumberOptions, OptimiserOptions, DataOptions,
@@ -244,7 +245,9 @@ class Grouped:
 
     def flat(self) -> TrainConfig:
         """The same options, in one."""
-        return TrainConfig(**{k: v for group in vars(self).values() for k, v in vars(group).items()})
+        return TrainConfig(
+            **{k: v for group in vars(self).values() for k, v in vars(group).items()}
+        )
 
 
 OPTIONAL: dict[str, type] = {
@@ -364,8 +367,8 @@ def _check_layout(config: TrainConfig, ranks: int) -> None:
     dp, heads = config.mesh(ranks).dp, config.shape["heads"]
     if config.tp > heads:
         raise UserError(
-            f"tp {config.tp}: {config.model_name} has {heads} heads, and a rank needs at least one: "
-            f"use --tp {heads} or less, more --heads or a larger --model"
+            f"tp {config.tp}: {config.model_name} has {heads} heads, and a rank needs at least "
+            f"one: use --tp {heads} or less, more --heads or a larger --model"
         )
     if config.sequence_parallel and not 1 < config.tp <= config.seq:
         raise UserError(

@@ -8,8 +8,14 @@ import numpy as np
 
 from minidist import Tensor
 from minidist.comm import (
-    Clock, Communicator, Ledger, all_reduce, launch, print_in_order, shard_range,
-)  # fmt: skip
+    Clock,
+    Communicator,
+    Ledger,
+    all_reduce,
+    launch,
+    print_in_order,
+    shard_range,
+)
 from minidist.models.gpt import GPT, GPTConfig
 from minidist.optim import SGD
 from minidist.parallel.data import Bucketed

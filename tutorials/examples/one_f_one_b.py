@@ -51,12 +51,13 @@ def show(comm: Communicator, name: str, pipeline: Pipeline) -> None:
     lanes = gathered(comm, pipeline.executed)
     end = max(lane[-1][2] for lane in lanes)
     busy = sum(e - s for lane in lanes for _, s, e in lane) / (comm.size * end)
-    predicted, clock = simulate(pipeline.schedule), "a simulated" if comm.native is None else "the"
+    predicted, how = simulate(pipeline.schedule), "a simulated" if comm.native is None else "the"
     if comm.rank == 0:
         print(f"{name} predicted, F 1 and B 2 long: idle {predicted.idle_fraction:.1%} "
               f"of all time, {predicted.bubble_ratio:.1%} over the ideal\n"
               f"{timeline(predicted.times)}\n"
-              f"{name} executed, by {clock} clock: idle {1 - busy:.1%}\n{timeline(lanes)}")  # fmt: skip
+              f"{name} executed, by {how} clock: idle {1 - busy:.1%}\n"
+              f"{timeline(lanes)}")  # fmt: skip
 
 
 def main(comm: Communicator) -> None:

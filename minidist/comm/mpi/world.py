@@ -27,7 +27,8 @@ from .waiting import Process, Work
 def mpi_world() -> Communicator:
     """This process's rank among all that mpirun started; without mpirun, rank 0 of 1.
 
-    With more than one rank, BLAS gets its threads now (kernels/blas.py: one), and an uncaught exception ends every rank.
+    With more than one rank, BLAS gets its threads now (kernels/blas.py: one), and an uncaught
+    exception ends every rank.
     MINIDIST_DEBUG=1, MINIDIST_TIMEOUT and MINIDIST_CUDA_AWARE=1 are read at the first call.
     """
     # Open MPI would try its one-sided component ucx, fail, and print that at every start.
