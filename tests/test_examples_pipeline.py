@@ -100,6 +100,11 @@ def test_simulated_ranks_execute_the_timeline_that_was_predicted(name):
         assert lanes[at : at + 4] == lanes[at + 4 : at + 8]
 
 
+def test_simulated_replicas_execute_side_by_side():
+    lanes = re.findall(r"^rank \d ([FBIW·].*)$", run_alone("dp_pipeline").stdout, re.M)
+    assert lanes[0] == lanes[1] != lanes[2] == lanes[3]
+
+
 @pytest.mark.mpi
 @pytest.mark.parametrize("name", keeping(["zero_bubble", "dp_pipeline"], SAID))
 def test_four_real_ranks(mpirun, name):
