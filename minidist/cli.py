@@ -186,13 +186,13 @@ def examples(config: ExamplesConfig, arguments: tuple[str, ...]) -> None:
     _require(is_run or not arguments, "-- comes after the name of an example that is run")
     from .lesson import examples
 
-    if config.copy is not None:
-        copies = examples.copy(config.name, Path(config.copy))
-        print(f"copied into {config.copy}: {' '.join(path.name for path in copies)}")
-    elif config.name is not None:
-        examples.run(config.name, arguments)
+    if is_run:
+        examples.run(str(config.name), arguments)
+    elif config.copy is None:
+        _on_rank_0(lambda: print(examples.listing()))
     else:
-        print(examples.listing())
+        into = Path(config.copy)
+        _on_rank_0(lambda: print(f"copied into {into}: {examples.copied(config.name, into)}"))
 
 
 def schedule(config: ScheduleConfig) -> None:
@@ -220,6 +220,12 @@ def schedule(config: ScheduleConfig) -> None:
     if config.csv is not None:
         text.save(whole if config.messages else without_messages(whole), config.csv)
     print(show.report(simulated, shutil.get_terminal_size().columns))
+
+
+def _on_rank_0(task: Callable[[], None]) -> None:
+    """Under mpirun every rank is given the same command; one is enough where none is trained."""
+    if world_from_env()[0] == 0:
+        task()
 
 
 def doctor() -> None:
@@ -327,7 +333,7 @@ def _parse(arguments: list[str]) -> Callable[[], None]:
         config: Annotated[tyro.conf.OmitArgPrefixes[PlotConfig], tyro.conf.arg(name="")],
     ) -> Callable[[], None]:
         """Draw the loss of a run, finished or not; or of several in one picture."""
-        return lambda: plot(config)
+        return lambda: _on_rank_0(lambda: plot(config))
 
     def examples_command(
         config: Annotated[tyro.conf.OmitArgPrefixes[ExamplesConfig], tyro.conf.arg(name="")],

@@ -264,12 +264,16 @@ def test_the_shape_and_the_prompt_are_keys_of_a_toml_file(tmp_path):
 # Plots
 
 
-def test_plot_draws_a_run_again_and_one_that_was_cut_short(shaped, here, tmp_path):
+def test_plot_draws_a_run_again_and_one_that_was_cut_short(shaped, here, tmp_path, monkeypatch):
     out, _ = shaped
     picture = out / "loss.png"
     picture.unlink()
     assert here("plot", out) == (0, f"drawn in {picture}\n", "")
     assert picture.read_bytes().startswith(b"\x89PNG")
+    with monkeypatch.context() as under_mpirun:
+        under_mpirun.setenv("PMI_SIZE", "2")
+        under_mpirun.setenv("PMI_RANK", "1")
+        assert here("plot", out) == (0, "", "")
     cut = tmp_path / "cut"
     cut.mkdir()
     (cut / "config.toml").write_text('model = "gpt-nano"\n')

@@ -64,6 +64,13 @@ def test_they_are_copied_and_nothing_is_written_over(here, tmp_path):
     assert len(list((tmp_path / "one").iterdir())) == 1
 
 
+def test_under_mpirun_one_rank_lists_and_copies(here, tmp_path, monkeypatch):
+    monkeypatch.setenv("PMI_SIZE", "2")
+    monkeypatch.setenv("PMI_RANK", "1")
+    assert here() == here("--copy", tmp_path / "all") == (0, "", "")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_comes_after_the_dashes_needs_a_program(here):
     assert "-- comes after the name of an example" in here("--", "--seeds", "1")[2]
 

@@ -53,8 +53,8 @@ def run(name: str, arguments: tuple[str, ...]) -> None:
     runpy.run_path(str(path), run_name="__main__")
 
 
-def copy(name: str | None, into: Path) -> list[Path]:
-    """Copy one program, or all, into a folder, where none of them may be yet."""
+def copied(name: str | None, into: Path) -> str:
+    """Copy one program, or all, into a folder, where none of them may be yet; the names."""
     wanted = list(programs().values()) if name is None else [find(name)]
     copies = [into / path.name for path in wanted]
     there = [str(path) for path in copies if path.exists()]
@@ -66,4 +66,4 @@ def copy(name: str | None, into: Path) -> list[Path]:
             shutil.copyfile(path, target)
     except OSError as error:
         raise UserError(f"copy '{into}' cannot be written: {error.strerror}") from None
-    return copies
+    return " ".join(path.name for path in copies)
