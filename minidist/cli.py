@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -355,13 +357,28 @@ def _parse(arguments: list[str]) -> Callable[[], None]:
         "train": train_command, "sample": sample_command, "plot": plot_command,
         "schedule": schedule_command, "examples": examples_command, "doctor": doctor_command,
     }  # fmt: skip
-    return tyro.extras.subcommand_cli_from_dict(
+    return _in_one_line(arguments, lambda: tyro.extras.subcommand_cli_from_dict(
         commands,
         prog="minidist",
         description="Train language models on many ranks, by hand-written parallelism. "
         "'minidist COMMAND --help' lists a command's flags, 'minidist --version' the version.",
         args=arguments,
-    )
+    ))  # fmt: skip
+
+
+def _in_one_line(arguments: list[str], parse: Callable[[], Any]) -> Any:
+    """Parse, and raise what tyro prints in a box about a mistake as a UserError of one line."""
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            return parse()
+    except SystemExit as leaving:
+        rows = [row.strip(" │") for row in box.getvalue().splitlines()[1:]]  # without the title
+        is_rule = lambda row: not row.strip("─-╰╯")
+        mistake = " ".join(takewhile(lambda row: not is_rule(row), dropwhile(is_rule, rows)))
+        _require(not mistake, f"{mistake.removesuffix('.')}: "
+                 f"'{' '.join(['minidist', *arguments[:1]])} --help' says more")  # fmt: skip
+        raise leaving from None
 
 
 def _say(error: Exception) -> None:

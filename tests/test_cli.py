@@ -141,6 +141,15 @@ MISTYPED = [
     ("plot runs/a --output x.png", "plot has no flag '--output': did you mean '--out'?"),
     ("examples gpip", "no example 'gpip': did you mean 'gpipe'?"),
     ("doctor --fix", "doctor has no flag '--fix'"),
+    ("", "Expected one of {train, sample, plot, schedule, examples, doctor}: 'minidist --help'"),
+    (
+        "train --steps x",
+        "Error parsing --steps: invalid literal for int() with base 10: 'x': 'mini",
+    ),
+    ("train --zero 7", "invalid choice '7' for argument '--zero'. Expected one of ('0', '1', '2'"),
+    ("train --steps", "Missing value for argument '--steps'"),
+    ("train my.txt", "Unrecognized options: my.txt: 'minidist train --help' says more"),
+    ("sample", "Missing from minidist sample: STR Run folder. (required)"),
 ]
 
 
