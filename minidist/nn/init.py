@@ -11,6 +11,7 @@ from typing import Any
 
 from ..autograd.modes import no_grad
 from ..kernels import arrays as xp
+from ..kernels import blas
 from ..tensor.random import default_generator
 from ..tensor.tensor import Tensor
 
@@ -116,6 +117,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
     if tensor.ndim < 2:
         raise ValueError(f"orthogonal_ of a tensor {tensor.shape}: want 2 dimensions or more")
     rows, columns = tensor.shape[0], math.prod(tensor.shape[1:])
+    blas.settle()  # the same bits, whatever the number of cores
     q, r = xp.linalg.qr(default_generator().standard_normal(sorted((rows, columns))[::-1]))
     q *= xp.sign(xp.diag(r))  # without this the matrices are not uniformly distributed
     return _fill(tensor, gain * (q if rows >= columns else q.T).reshape(tensor.shape))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,9 @@ import numpy as np
 from rich.progress import track
 
 from ..autograd.modes import no_grad
-from ..comm import Communicator, all_reduce, launch, shard_range
+from ..comm import AgreedExit, Communicator, all_reduce, launch, shard_range
 from ..data.digits import load_digits
+from ..errors import UserError
 from ..nn import Module
 from ..nn import functional as F
 from ..optim import AdamW, warmup_cosine
@@ -152,7 +154,12 @@ def digits_example(name: str, build: Callable[[], Module], goal: float, lr: floa
     recipe = Recipe(epochs=args.epochs, lr=lr)
 
     def run(comm: Communicator) -> int:
-        mean = study(name, build, load_digits, comm, recipe, args.seeds, args.out)
+        try:
+            mean = study(name, build, load_digits, comm, recipe, args.seeds, args.out)
+        except UserError as error:  # on every rank: scikit-learn is not installed
+            if comm.rank == 0:
+                print(f"{name}: {error}", file=sys.stderr, flush=True)
+            raise AgreedExit(2) from None
         if mean < goal and comm.rank == 0:
             console().print(f"{name}: {mean:.2%} is below its goal of {goal:.1%}")
         return int(mean < goal)

@@ -26,7 +26,7 @@ from .report import loss_curve
 from .screen import Bar, console, memory_table, show_end, show_sample, show_start, show_stop
 from .stop import Signals, Stop
 
-PROMPT, TEMPERATURE, TOP_K = "The ", 0.8, 40
+TEMPERATURE, TOP_K = 0.8, 40
 NAME = 150  # bytes of the data's name in the name of a run folder, which may have 255
 
 
@@ -100,7 +100,7 @@ def _drawn(trainer: Trainer, out: Path, stop: Stop) -> Iterator[None]:
 
 def _draw(trainer: Trainer, out: Path, stop: Stop) -> None:
     c, ranks = trainer.config, f"{trainer.comm.size} rank" + "s" * (trainer.comm.size > 1)
-    title = f"{c.model} on {visible(Path(c.data).name, 40)}, {ranks}"
+    title = f"{c.model_name} on {visible(Path(c.data).name, 40)}, {ranks}"
     with stop.noting(out / "loss.png"):
         records = read(out / "metrics.jsonl")
         loss_curve(records, out / "loss.png", title, uniform=float(np.log(data.VOCAB)))
@@ -142,7 +142,7 @@ def _sample(trainer: Trainer) -> np.ndarray | None:
     c = trainer.config
     if not c.sample:
         return None
-    prompt = data.encode(PROMPT, trainer.corpus.encoding)
+    prompt = data.encode(c.prompt, trainer.corpus.encoding)
     text = trainer.sample(prompt, c.sample, TEMPERATURE, TOP_K, c.seed)
     assert text is not None or trainer.comm.rank, "rank 0 is of the first replica"
     return text
@@ -184,7 +184,10 @@ def _prepare(config: TrainConfig, comm: Communicator) -> data.Corpus:
         raise UserError("allreduce native is MPI's own: start with mpirun, or use --allreduce ring")
     if comm.rank == 0 and config.out is not None:
         _check_folder(Path(config.out), config.resume)
-    return data.load(config.data, config.seq, config.drop_repeats, config.encoding)
+    corpus = data.load(config.data, config.seq, config.drop_repeats, config.encoding)
+    if config.sample:
+        data.encode(config.prompt, corpus.encoding)  # or an error
+    return corpus
 
 
 def _check_folder(out: Path, resume: bool) -> None:

@@ -145,7 +145,7 @@ def show_start(screen: Console, trainer: Trainer, out: Path, done: int, changes:
     world = "MPI" if comm.native is not None else "simulated" if comm.size > 1 else "one process"
     table = Table(show_header=False, box=None, padding=(0, 1))
     rows = {
-        "model": f"{c.model}: {parameters:,} parameters, {_numbers(c)}",
+        "model": f"{c.model_name}: {parameters:,} parameters, {_numbers(c)}",
         "data": f"{visible(c.data)}: {len(corpus.train):,} bytes to train on, "
                 f"{len(corpus.held_out):,} held out",
         "ranks": f"{comm.size} ({world}), {_layout(trainer)}, all-reduce {c.allreduce}",

@@ -127,7 +127,7 @@ class Accumulation:
         return total
 
     def generate(self, prompt: np.ndarray, *how: Any) -> np.ndarray:
-        """GPT.generate; `how`: tokens, temperature, top_k, seed."""
+        """GPT.generate; `how`: tokens, temperature, top_k, seed, context."""
         return self.model.generate(prompt, *how)
 
 
@@ -181,7 +181,7 @@ class Pipelined:
     @no_grad()
     def generate(self, prompt: np.ndarray, *how: Any) -> np.ndarray:
         """GPT.generate through all stages: every rank calls it and draws the same tokens."""
-        tokens, *rest = how
+        tokens, *rest, context = how
 
         def follow(window: np.ndarray) -> Tensor:
             self.model.set_length(window.shape[1])
@@ -193,7 +193,7 @@ class Pipelined:
             last = self.pipeline.last
             return Tensor(broadcast(self.pipeline.comm, logits, root=last, label="logits"))
 
-        return continued(follow, prompt, tokens, self.model.config.positions, *rest)
+        return continued(follow, prompt, tokens, context, *rest)
 
 
 def lower_precision(c: TrainConfig) -> Any:

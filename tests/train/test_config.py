@@ -29,7 +29,7 @@ def test_toml_there_and_back(tmp_path):
     ("text", "message"),
     [
         ("bacth = 8", "unknown key 'bacth': did you mean 'batch'"),
-        ("zzz = 8", "unknown key 'zzz': known keys: config, model"),
+        ("zzz = 8", "unknown key 'zzz': known keys: model, layers"),
         ('batch = "8"', "batch = '8': want int"),
         ("batch = true", "batch = True: want int"),
         ("dp = 1.5", "dp = 1.5: want int"),

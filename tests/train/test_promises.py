@@ -187,7 +187,7 @@ def test_the_seed_chooses_weights_batches_dropout_and_sample(desk, seen, monkeyp
     batches = [tokens for training, tokens, _ in seen if training]
     assert len({batch.tobytes() for batch in batches}) == 4
     assert keys == [(3, 0, 0), (3, 1, 0), (4, 0, 0), (4, 1, 0)], "seed, step, first row"
-    assert [(bytes(how[0]), *how[1:]) for how in sampled] == [
+    assert [(bytes(how[0]), *how[1:5]) for how in sampled] == [
         (b"The ", 5, 0.8, 40, seed) for seed in (3, 4)
     ]
 
@@ -288,7 +288,8 @@ def test_the_picture_shows_the_metrics(folder, desk, monkeypatch):
 
 
 FLAGS = {
-    "config": None, "model": "gpt2", "data": "b.txt", "drop_repeats": True, "encoding": "gbk",
+    "config": None, "layers": 33, "hidden": 34, "heads": 35, "positions": 36, "prompt": "Ab",
+    "model": "gpt2", "data": "b.txt", "drop_repeats": True, "encoding": "gbk",
     "steps": 11, "batch": 12, "seq": 13, "lr": 0.14, "final_lr": 0.15, "warmup": 16,
     "weight_decay": 0.17, "clip": 0.18, "dropout": 0.19, "seed": 20, "dtype": "float64",
     "precision": "bfloat16", "device": "cuda", "dp": 21, "tp": 22, "pp": 23, "schedule": "zbv",
@@ -316,11 +317,11 @@ def test_every_flag_arrives_where_it_belongs(monkeypatch):
         elif value not in (None, False):
             words += [flag, *map(str, value if isinstance(value, tuple) else [value])]
     config = command(monkeypatch, "train", words)
+    assert set(FLAGS) == {field.name for field in fields(TrainConfig)}
     for field in fields(TrainConfig):
-        if field.name in FLAGS:
-            assert getattr(config, field.name) == FLAGS[field.name], field.name
-            default = FLAGS[field.name] == field.default
-            assert not default or field.name in ("config", "resume"), "no flag left at its default"
+        assert getattr(config, field.name) == FLAGS[field.name], field.name
+        default = FLAGS[field.name] == field.default
+        assert not default or field.name in ("config", "resume"), "no flag left at its default"
 
 
 def test_sample_passes_its_flags_on(monkeypatch, capsys):

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from ...kernels import arrays as xp
-from ..blas import one_blas_thread
+from ...kernels import blas
 from ..buffers import receive_buffer, send_buffer
 from ..call_site import call_site
 from ..communicator import Communicator
@@ -27,7 +27,8 @@ from .waiting import Process, Work
 def mpi_world() -> Communicator:
     """This process's rank among all that mpirun started; without mpirun, rank 0 of 1.
 
-    With more than one rank, BLAS gets one thread, and an uncaught exception ends every rank.
+    With more than one rank, BLAS gets its threads now (kernels/blas.py: one), and an uncaught
+    exception ends every rank.
     MINIDIST_DEBUG=1, MINIDIST_TIMEOUT and MINIDIST_CUDA_AWARE=1 are read at the first call.
     """
     # Open MPI would try its one-sided component ucx, fail, and print that at every start.
@@ -40,7 +41,7 @@ def mpi_world() -> Communicator:
     native = MPI.COMM_WORLD.Dup()
     comm = MpiCommunicator(native, Process(native, _is_crowded(MPI)))
     if comm.size > 1:
-        one_blas_thread()
+        blas.settle()
         install_excepthook(comm)
     return comm
 
