@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -174,7 +174,9 @@ def _defaults(arguments: list[str]) -> TrainConfig:
         _require(
             os.path.isfile(path), f"out '{out}' holds no run (no config.toml): nothing to resume"
         )
-        return resumed(path, out)
+        config, data = resumed(path, out), _value(arguments, "--data")
+        # The encoding of a text that the run has not seen yet is guessed anew.
+        return config if data in (None, config.data) else replace(config, encoding=None)
     return TrainConfig() if given is None else read_toml(Path(given))
 
 
