@@ -91,3 +91,14 @@ def test_a_closed_output_is_said_and_nothing_is_lost():
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr == "minidist: standard output is closed: nothing is shown\n"
+
+
+def test_the_encoding_of_a_text_that_is_new_in_a_resumed_run_is_guessed_anew(monkeypatch, tmp_path):
+    write_toml(TrainConfig(data="a.txt", encoding="gb18030"), tmp_path / "config.toml")
+    for data, encoding in (([], "gb18030"), (["--data", "b.txt"], None)):
+        given: list[TrainConfig] = []
+        monkeypatch.setattr("minidist.cli.train", given.append)
+        words = ["minidist", "train", "--resume", "--out", str(tmp_path), *data]
+        monkeypatch.setattr(sys, "argv", words)
+        main()
+        assert given[0].encoding == encoding

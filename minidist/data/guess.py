@@ -70,7 +70,7 @@ def first_error(content: bytes, encoding: str) -> int | None:
 def unusual(content: bytes, encoding: str | None) -> Iterator[str]:
     """What a reader should know of the bytes of a file that seems to be in this encoding."""
     at = first_error(content, "utf-8")
-    wrong = None if encoding is None else first_error(content, encoding)
+    wrong = at if encoding in (None, "utf-8") else first_error(content, encoding)
     if at is not None:
         errors = "" if wrong is None else " with errors"
         like = "no encoding known here" if encoding is None else encoding + errors
