@@ -249,7 +249,7 @@ def test_the_sample_at_the_end_continues_the_prompt_as_minidist_sample_does(shap
         ),
         ("--positions 8", "positions 8 for windows of seq 64: want at least as many; raise --pos"),
         ("--heads 2 --tp 4 --ranks 4 --simulate", "gpt-tiny with heads 2 has 2 heads, and a rank"),
-        ("--layers 1 --pp 2 --ranks 2 --simulate", "of 1 layers (gpt-tiny with layers 1): a stage"),
+        ("--layers 1 --pp 2 --ranks 2 --simulate", "of gpt-tiny's 1 layers: a stage needs"),
         ("--prompt=", "prompt is empty: give at least one character"),
     ],
 )
