@@ -7,7 +7,8 @@ from ..kernels import arrays as xp
 from ..kernels.half_precision import as_dtype, wide
 from ..ops.index import steps
 from ..ops.op import unbroadcast
-from . import random, views
+from . import views
+from .generator import numbers_of
 from .tensor import Tensor
 
 
@@ -161,12 +162,12 @@ def masked_fill_(x, mask, value):
     return setitem(x, where, value, "masked_fill_")
 
 
-def uniform_(x, a=0.0, b=1.0):
-    """Every element drawn evenly from [a, b), from the default stream."""
-    return setitem(x, ..., random.default_generator().random(x.shape) * (b - a) + a, "uniform_")
+def uniform_(x, a=0.0, b=1.0, *, generator=None):
+    """Every element drawn evenly from [a, b), from the default stream or a generator."""
+    return setitem(x, ..., numbers_of(generator).random(x.shape) * (b - a) + a, "uniform_")
 
 
-def normal_(x, mean=0.0, std=1.0):
-    """Every element drawn from the normal distribution, from the default stream."""
-    numbers = random.default_generator().standard_normal(x.shape)
+def normal_(x, mean=0.0, std=1.0, *, generator=None):
+    """Every element drawn from the normal distribution, from the default stream or a generator."""
+    numbers = numbers_of(generator).standard_normal(x.shape)
     return setitem(x, ..., numbers * std + mean, "normal_")
