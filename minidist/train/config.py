@@ -445,8 +445,8 @@ def _check_pipeline(config: TrainConfig, dp: int) -> None:
     if schedule.stages > layers:
         raise UserError(
             f"{schedule.stages} stages (pp {config.pp}, {schedule.stages // config.pp} chunks a "
-            f"rank) of {layers} layers ({config.model_name}): a stage needs at least one; use a "
-            "smaller --pp or --chunks, more --layers or a larger --model"
+            f"rank) of {config.model}'s {layers} layers: a stage needs at least one; use a smaller "
+            "--pp or --chunks, more --layers or a larger --model"
         )
     ranges(layers, schedule.stages, config.split)
     if config.batch // dp < schedule.microbatches:
