@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 
 class UserError(ValueError):
@@ -16,16 +15,6 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
     """A question that names the nearest of the known names, or what to say if none is near."""
     near = difflib.get_close_matches(name, list(known), 1)
     return f"did you mean '{near[0]}'?" if near else otherwise
-
-
-@contextlib.contextmanager
-def writing(name: object, errors: tuple[type[Exception], ...] = (OSError,)) -> Iterator[None]:
-    """Around code that writes the file `name`: its failure (a full disk) becomes a UserError."""
-    try:
-        yield
-    except errors as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"'{name}' cannot be written: {reason}") from None
 
 
 UNSEEN = {"Cc", "Cs", "Zl", "Zp"}  # control characters, undecodable bytes, ends of lines

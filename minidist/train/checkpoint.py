@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ..comm import Communicator
-from ..errors import UserError, writing
+from ..errors import UserError
 from ..kernels import arrays as xp
 from ..kernels.half_precision import BFLOAT16, as_dtype, sum_dtype
 from ..nn import Module
@@ -22,6 +22,7 @@ from ..optim import Optimizer
 from ..parallel.layout import full_state_dict, gather_stages, load_full_state_dict, shards_of
 from ..parallel.zero.optimizer import Zero
 from ..tensor.device import moved
+from .files import FAILURES, writing
 
 SHOWN = 160  # characters of a list of weights
 FILES = ("model.safetensors", "optimizer.safetensors")
@@ -48,7 +49,7 @@ def save(
         return path
     shutil.rmtree(draft, ignore_errors=True)
     try:
-        with writing(path, (OSError, SafetensorError)):
+        with writing(path, (*FAILURES, SafetensorError)):
             draft.mkdir(parents=True)
             for array, file in zip(arrays, FILES):
                 save_file(_contiguous(array), draft / file)

@@ -365,11 +365,11 @@ def check(config: TrainConfig, ranks: int) -> None:
     if config.device == "cuda" and (reason := cuda.missing()):
         raise UserError(f"device cuda: {reason}")
     _check_layout(config, ranks)
-    _check_effects(config)
     if config.sample:
         check_prompt(config.prompt)
     if config.resume and config.out is None:
         raise UserError("resume needs the run folder: add --out DIR")
+    _check_effects(config)
 
 
 def check_prompt(prompt: str) -> None:

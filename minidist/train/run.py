@@ -16,10 +16,11 @@ from rich.console import Console
 
 from .. import data
 from ..comm import Communicator, Ledger, agree, broadcast
-from ..errors import UserError, visible, writing
+from ..errors import UserError, visible
 from . import checkpoint
 from .changes import changes, check_model, keep_config, ranks_of
 from .config import TrainConfig, check, read_toml
+from .files import writing
 from .loop import EVAL_ROWS, Trainer
 from .metrics import MetricsFile, read
 from .report import loss_curve

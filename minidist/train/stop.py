@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from ..comm import Communicator, agree, all_reduce, world_from_env
-from ..errors import UserError, writing
+from ..errors import UserError
+from .files import writing
 
 NOTED = (signal.SIGINT, signal.SIGTERM)
 AGAIN = 0.5  # seconds: timeout(1) sends its signal to the process and to its group, at once
@@ -96,11 +97,10 @@ class Stop:
             self.problem = self.problem or str(error)
 
     def lose_output(self, error: OSError) -> None:
-        """Nothing can be printed any more: a closed pipe stops the run as a signal does."""
-        if isinstance(error, BrokenPipeError):
-            self.signals.number = self.signals.number or SIGPIPE
-        else:
-            self.problem = self.problem or f"the output cannot be written: {error.strerror}"
+        """Nothing can be printed any more: that ends the run as a signal does, in silence."""
+        if not isinstance(error, BrokenPipeError):
+            _tell(f"the output cannot be written: {error.strerror}")
+        self.signals.number = self.signals.number or SIGPIPE
 
 
 def drop_output() -> None:
