@@ -4,6 +4,8 @@ On a CPU they are NumPy's own functions, at no cost. Once a GPU is first used, `
 their place functions that look at their arguments: CuPy's is called if one of them is CuPy's array,
 NumPy's if none is. Those that make an array of no other make it where the block of `beside` says,
 so that a kernel or an operation is one text for both.
+
+The first product of matrices also decides how many threads BLAS uses (blas.py).
 """
 
 # ruff: noqa: F403, SIM905
@@ -17,6 +19,8 @@ from typing import Any
 
 import numpy
 from numpy import *
+
+from . import blas
 
 MAKERS = frozenset(
     "arange array asarray ascontiguousarray empty eye full identity indices linspace ones tri "
@@ -38,6 +42,7 @@ def enable(cupy: Any) -> None:
     if _use.gpu is cupy:
         return
     _use.gpu = cupy
+    blas.settle()  # the names of products will be ours
     # The names of this module are replaced, once. If each call looked at its arguments without a
     # GPU too, a training step of gpt-tiny (16 x 64 tokens: 2,400 calls, 1.5 µs each) would take
     # 3 % longer on a CPU (measured on an AMD EPYC core).
@@ -52,6 +57,24 @@ def disable() -> None:
     """NumPy's names alone again: for tests."""
     _use.gpu = None
     globals().update({name: getattr(numpy, name) for name in numpy.__all__})
+
+
+PRODUCTS = ("matmul", "dot", "einsum")  # of NumPy's names that call BLAS, those in use
+
+
+def _first(name: str) -> Callable[..., Any]:
+    """NumPy's function, which gives BLAS its threads and then takes its own place again."""
+
+    def product(*args: Any, **options: Any) -> Any:
+        blas.settle()
+        if _use.gpu is None:
+            globals()[name] = getattr(numpy, name)
+        return getattr(numpy, name)(*args, **options)
+
+    return product
+
+
+globals().update({name: _first(name) for name in PRODUCTS})
 
 
 class _Either:

@@ -26,12 +26,12 @@ def orthogonalized(
     x = g.T if tall else g  # X Xᵀ is the smaller of the two products
     x = x / xp.maximum(xp.sqrt((x * x).sum()), eps)
     for _ in range(steps):
-        gram = x @ x.T
-        factor = gram @ gram
+        gram = xp.matmul(x, x.T)
+        factor = xp.matmul(gram, gram)
         factor *= c
         gram *= b
         factor += gram
-        y = factor @ x
+        y = xp.matmul(factor, x)
         x *= a
         x += y
     return x.T if tall else x

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import arrays as xp
+from . import blas
 
 MULTIPLICATIONS = 100**3
 DEPTH = 1024  # of a piece: deeper products are added up
@@ -27,6 +28,7 @@ def _libraries() -> list[Any]:
     """The BLAS libraries, if all of them have such kernels."""
     from threadpoolctl import ThreadpoolController  # importing minidist loads it for nobody
 
+    blas.settle()  # before threads are counted
     found = ThreadpoolController().select(user_api="blas").lib_controllers
     known = all(getattr(lib, "architecture", "") in ARCHITECTURES for lib in found)
     return found if known else []

@@ -1,23 +1,27 @@
-"""The `minidist` command: train, sample, schedule, doctor."""
+"""The `minidist` command: train, sample, plot, schedule, examples, doctor."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from . import __version__
 from .comm import AgreedExit, Communicator, MpiError, launch, world_from_env
 from .comm.environment import is_launched
-from .errors import UserError
-from .train.config import TrainConfig, read_toml, resumed
+from .errors import UserError, did_you_mean, visible
+from .kernels import blas, dispatch
+from .train.config import Grouped, TrainConfig, read_toml, resumed
 
 if TYPE_CHECKING:
     from .train.stop import Signals
@@ -42,6 +46,34 @@ class SampleConfig:
     """Draw among the k likeliest bytes only; 0 for all."""
     seed: int = 0
     """Of the draws."""
+
+
+@dataclass(frozen=True)
+class PlotConfig:
+    """Draw the loss of a run, finished or not, as its loss.png; or of several in one picture."""
+
+    runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN")]
+    """Run folders."""
+    out: Annotated[
+        str | None,
+        tyro.conf.arg(
+            metavar="FILE", help_behavior_hint="(default: RUN/loss.png; runs.png of several)"
+        ),
+    ] = None
+    """Picture, in any format of Matplotlib (.png, .svg, .pdf)."""
+
+
+@dataclass(frozen=True)
+class ExamplesConfig:
+    """List the example programs, run one, or copy them to read and change."""
+
+    name: Annotated[
+        tyro.conf.Positional[str | None],
+        tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: list them all)"),
+    ] = None
+    """Program to run, under mpirun on all ranks; it is given what stands after --."""
+    copy: Annotated[str | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
+    """Copy it, or all of them, into this folder instead."""
 
 
 Times = Annotated[tuple[float, ...], tyro.conf.arg(metavar="TIME")]
@@ -91,8 +123,17 @@ class ScheduleConfig:
     """With --csv: also what is sent and received, and when."""
 
 
+def _check_environment() -> None:
+    """The settings of kernels, before one of them runs: MINIDIST_KERNELS, MINIDIST_BLAS_THREADS."""
+    try:
+        dispatch.forced(), blas.threads()
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
 def train(config: TrainConfig) -> None:
     """Train where we are: on MPI's ranks, on simulated ones, or alone."""
+    _check_environment()
     from .train.stop import Signals
 
     with Signals() as signals:
@@ -143,8 +184,34 @@ def sample(config: SampleConfig) -> None:
     """Continue a prompt with a run's model."""
     from .train.sample import sample_run
 
-    print(sample_run(Path(config.run), config.prompt, config.tokens, config.temperature,
-                     config.top_k, config.seed))  # fmt: skip
+    _check_environment()
+    text = sample_run(Path(config.run), config.prompt, config.tokens, config.temperature,
+                      config.top_k, config.seed)  # fmt: skip
+    print(visible(text, keep="\r\n\t") if sys.stdout.isatty() else text)
+
+
+def plot(config: PlotConfig) -> None:
+    """Draw runs, and say where the picture is."""
+    from .train.plot import plot
+
+    _require(bool(config.runs), "no run is named: minidist plot RUN, a folder under runs/")
+    out = None if config.out is None else Path(config.out)
+    print(f"drawn in {visible(plot([Path(run) for run in config.runs], out))}")
+
+
+def examples(config: ExamplesConfig, arguments: tuple[str, ...]) -> None:
+    """List, run or copy the programs of tutorials/examples."""
+    is_run = config.name is not None and config.copy is None
+    _require(is_run or not arguments, "-- comes after the name of an example that is run")
+    from .lesson import examples
+
+    if is_run:
+        examples.run(str(config.name), arguments)
+    elif config.copy is None:
+        _on_rank_0(lambda: print(examples.listing()))
+    else:
+        into = Path(config.copy)
+        _on_rank_0(lambda: print(f"copied into {into}: {examples.copied(config.name, into)}"))
 
 
 def schedule(config: ScheduleConfig) -> None:
@@ -206,8 +273,12 @@ def _defaults(arguments: list[str]) -> TrainConfig:
                  f"config {given} with --resume: the run goes on by its own config.toml; leave "
                  "--config away, and give what changes as flags")  # fmt: skip
         path = Path(out) / "config.toml"
-        _require(path.is_file(), f"out '{out}' holds no run (no config.toml): nothing to resume")
-        return resumed(path, out)
+        _require(
+            os.path.isfile(path), f"out '{out}' holds no run (no config.toml): nothing to resume"
+        )
+        config, data = resumed(path, out), _value(arguments, "--data")
+        # The encoding of a text that the run has not seen yet is guessed anew.
+        return config if data in (None, config.data) else replace(config, encoding=None)
     config = TrainConfig() if given is None else read_toml(Path(given))
     _require(config.config is None,
              f"config '{given}' names another file, '{config.config}', which is not read: leave "
@@ -225,23 +296,91 @@ def _value(arguments: list[str], flag: str) -> str | None:
     return None
 
 
+OPTIONS: dict[str, type | None] = {
+    "train": TrainConfig, "sample": SampleConfig, "plot": PlotConfig, "schedule": ScheduleConfig,
+    "examples": ExamplesConfig, "doctor": None,
+}  # fmt: skip
+
+
+def _flags(command: str) -> dict[str, bool]:
+    """Every flag of a command, and whether a value comes after it."""
+    options = OPTIONS[command]
+    named = [f for f in fields(options) if "Positional" not in str(f.type)] if options else []
+    switches = {f.name for f in named if f.default is False}
+    known = {f.name: f.name not in switches for f in named}
+    known |= {f"no-{name}": False for name in switches} | {"help": False}
+    return {f"--{name.replace('_', '-')}": takes for name, takes in known.items()}
+
+
+def _check_names(arguments: list[str]) -> None:
+    """A mistyped command or flag is one line that names the nearest."""
+    command = arguments[0] if arguments else "--help"
+    if command in ("--help", "-h", "--version"):
+        return
+    every = f"the commands are {', '.join(OPTIONS)}"
+    if command not in OPTIONS:
+        _require(not command.startswith("-"), f"{command} stands before a command: {every}")
+        raise UserError(f"no command '{command}': {did_you_mean(command, OPTIONS, every)}")
+    flags, is_value = _flags(command), False
+    for argument in arguments[1:]:
+        flag = argument.split("=")[0].replace("_", "-")
+        if not is_value and flag.startswith("-") and not _is_number(flag):
+            _require(flag in flags or flag == "-h",
+                     f"{command} has no flag '{argument.split('=')[0]}': "
+                     + did_you_mean(f"--{flag.lstrip('-')}", flags,
+                                    f"'minidist {command} --help' lists its flags"))  # fmt: skip
+        is_value = flags.get(flag, False) and "=" not in argument
+
+
+def _split(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Our arguments, and those after -- of an example."""
+    if arguments[:1] != ["examples"] or "--" not in arguments:
+        return arguments, ()
+    at = arguments.index("--")
+    return arguments[:at], tuple(arguments[at + 1 :])
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _parse(arguments: list[str]) -> Callable[[], None]:
     """The command that the arguments ask for; --help and mistakes exit here."""
+    arguments, rest = _split(arguments)
+    _check_names(arguments)
+    if arguments[:1] == ["--version"]:
+        print(f"minidist {__version__}")
+        raise SystemExit(0)
     defaults = _defaults(arguments) if arguments[:1] == ["train"] else TrainConfig()
+    started = Grouped.of(defaults)
 
     def train_command(
-        config: Annotated[
-            tyro.conf.OmitArgPrefixes[TrainConfig], tyro.conf.arg(name="")
-        ] = defaults,
+        options: Annotated[tyro.conf.OmitArgPrefixes[Grouped], tyro.conf.arg(name="")] = started,
     ) -> Callable[[], None]:
         """Train a GPT. Under mpirun every rank takes its part; alone, one rank does it all."""
-        return lambda: train(config)
+        return lambda: train(options.flat())
 
     def sample_command(
         config: Annotated[tyro.conf.OmitArgPrefixes[SampleConfig], tyro.conf.arg(name="")],
     ) -> Callable[[], None]:
         """Let a trained model write: takes the last checkpoint of a run folder."""
         return lambda: _on_rank_0(lambda: sample(config))
+
+    def plot_command(
+        config: Annotated[tyro.conf.OmitArgPrefixes[PlotConfig], tyro.conf.arg(name="")],
+    ) -> Callable[[], None]:
+        """Draw the loss of a run, finished or not; or of several in one picture."""
+        return lambda: _on_rank_0(lambda: plot(config))
+
+    def examples_command(
+        config: Annotated[tyro.conf.OmitArgPrefixes[ExamplesConfig], tyro.conf.arg(name="")],
+    ) -> Callable[[], None]:
+        """List the example programs, run one, or copy them to read and change."""
+        return lambda: examples(config, rest)
 
     def schedule_command(
         config: Annotated[tyro.conf.OmitArgPrefixes[ScheduleConfig], tyro.conf.arg(name="")],
@@ -254,19 +393,64 @@ def _parse(arguments: list[str]) -> Callable[[], None]:
         return doctor
 
     commands: dict[str, Callable[..., Any]] = {
-        "train": train_command, "sample": sample_command, "schedule": schedule_command,
-        "doctor": doctor_command,
+        "train": train_command, "sample": sample_command, "plot": plot_command,
+        "schedule": schedule_command, "examples": examples_command, "doctor": doctor_command,
     }  # fmt: skip
-    return tyro.extras.subcommand_cli_from_dict(
+    return _in_one_line(arguments, lambda: tyro.extras.subcommand_cli_from_dict(
         commands,
         prog="minidist",
-        description="Train language models on many ranks, by hand-written parallelism.",
+        description="Train language models on many ranks, by hand-written parallelism. "
+        "'minidist COMMAND --help' lists a command's flags, 'minidist --version' the version.",
         args=arguments,
-    )
+    ))  # fmt: skip
+
+
+def _in_one_line(arguments: list[str], parse: Callable[[], Any]) -> Any:
+    """Parse, and raise what tyro prints in a box about a mistake as a UserError of one line."""
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            return parse()
+    except SystemExit as leaving:
+        rows = [row.strip(" │") for row in box.getvalue().splitlines()[1:]]  # without the title
+        is_rule = lambda row: not row.strip("─-╰╯")
+        mistake = " ".join(takewhile(lambda row: not is_rule(row), dropwhile(is_rule, rows)))
+        _require(not mistake, f"{mistake.removesuffix('.')}: "
+                 f"'{' '.join(['minidist', *arguments[:1]])} --help' says more")  # fmt: skip
+        raise leaving from None
 
 
 def _say(error: Exception) -> None:
-    print(f"minidist: error: {error}", file=sys.stderr, flush=True)
+    text = visible(error) if isinstance(error, UserError) else error
+    print(f"minidist: error: {text}", file=sys.stderr, flush=True)
+
+
+def _ready_to_print() -> None:
+    """Make printing safe: a closed stream is opened, and what a stream cannot write is escaped."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # or the next file that is opened gets its number, and what is printed
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell: `>&-`
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+            if name == "stdout" and world_from_env()[0] == 0:
+                print("minidist: standard output is closed: nothing is shown", file=sys.stderr)
+        stream = getattr(sys, name)
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _require_text(arguments: list[str]) -> None:
+    """Refuse arguments with bytes that are no text: Python passes each on as half a surrogate."""
+    encoding = sys.getfilesystemencoding()
+    for argument in arguments:
+        _require(
+            not any("\ud800" <= c <= "\udfff" for c in argument),
+            f"argument '{argument}' is not text in {encoding}, this shell's encoding: rename the "
+            "file, type the text in that encoding, or start with PYTHONUTF8=1",
+        )
 
 
 @contextlib.contextmanager
@@ -319,7 +503,9 @@ def _drop_output() -> int:
 
 def _main() -> None:
     try:
+        _ready_to_print()
         with _only_rank_0_speaks():
+            _require_text(sys.argv[1:])
             command = _parse(sys.argv[1:])
         command()
     except (UserError, MpiError) as error:

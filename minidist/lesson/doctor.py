@@ -42,16 +42,23 @@ def cores() -> Finding:
 
 
 def blas() -> Finding:
-    """Which BLAS NumPy loaded, its threads now and under many ranks."""
+    """Which BLAS NumPy loaded, its threads now and in products of ours."""
     import numpy
     from threadpoolctl import threadpool_info
+
+    from ..kernels.blas import threads
 
     found = [p for p in threadpool_info() if p["user_api"] == "blas"]
     what = ", ".join(
         f"{p['internal_api']} {p['version']}, {p['num_threads']} threads" for p in found
     )
+    try:
+        ours = threads() or "all of them"
+    except ValueError as error:
+        return Finding("BLAS", False, str(error), "unset MINIDIST_BLAS_THREADS, or set it to 1")
+    versions = f"NumPy {numpy.__version__}, {what or 'none found'}"
     return Finding(
-        "BLAS", bool(found), f"NumPy {numpy.__version__}, {what or 'none found'}; a rank uses 1",
+        "BLAS", bool(found), f"{versions}; a rank uses {ours}",
         "install NumPy from a wheel: pip install --force-reinstall numpy",
     )  # fmt: skip
 
@@ -152,5 +159,5 @@ def examine() -> int:
     table, found = Table("", "", "found", "fix", box=None), list(findings())
     for f in found:
         table.add_row(marks[f.ok], f.name, escape(f.what), "" if f.ok else escape(f.fix))
-    Console(highlight=False).print(table)
+    Console(highlight=False, emoji=False).print(table)
     return int(any(f.ok is False for f in found))

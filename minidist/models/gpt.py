@@ -281,24 +281,27 @@ class GPT(nn.Module):
 
     @no_grad()
     def generate(
-        self, prompt: xp.ndarray, tokens: int, temperature: float, top_k: int, seed: int
-    ) -> xp.ndarray:
+        self, prompt: xp.ndarray, tokens: int, temperature: float, top_k: int, seed: int,
+        context: int | None = None,
+    ) -> xp.ndarray:  # fmt: skip
         """Continue the prompt (s,) by `tokens` more: each is drawn from the softmax of the logits.
 
-        Temperature 0 takes the likeliest token; top_k > 0 draws among the k likeliest only.
+        Temperature 0 takes the likeliest token; top_k > 0 draws among the k likeliest only. The
+        model sees the last `context` tokens, by default as many as it has positions for.
         """
+        context = context or self.config.positions
         follow = lambda window: self(Tensor(window).to(self.wte.weight.device))[0, -1]
-        return continued(follow, prompt, tokens, self.config.positions, temperature, top_k, seed)
+        return continued(follow, prompt, tokens, context, temperature, top_k, seed)
 
 
 def continued(
-    follow: Callable[[xp.ndarray], Tensor], prompt: xp.ndarray, tokens: int, positions: int,
+    follow: Callable[[xp.ndarray], Tensor], prompt: xp.ndarray, tokens: int, context: int,
     temperature: float, top_k: int, seed: int,
 ) -> xp.ndarray:  # fmt: skip
     """Sampling with any model: follow(window (1, s)) returns the logits (V,) of the next token."""
     generator, out = random.generator(seed, "generate"), xp.asarray(prompt, xp.int64)
     for _ in range(tokens):
-        logits = follow(out[-positions:][None]).cpu().double().data
+        logits = follow(out[-context:][None]).cpu().double().data
         out = xp.append(out, _draw(logits, temperature, top_k, generator))
     return out
 

@@ -14,6 +14,7 @@ from typing import Any
 from ..absent import explain as _explain
 from ..autograd.modes import no_grad
 from ..kernels import arrays as xp
+from ..kernels import blas
 from ..tensor.generator import Generator, numbers_of
 from ..tensor.tensor import Tensor
 
@@ -125,6 +126,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Drawn = None) -> T
         raise ValueError(f"orthogonal_ of a tensor {tensor.shape}: want 2 dimensions or more")
     rows, columns = tensor.shape[0], math.prod(tensor.shape[1:])
     tall = sorted((rows, columns), reverse=True)
+    blas.settle()  # the same bits, whatever the number of cores
     q, r = xp.linalg.qr(numbers_of(generator).standard_normal(tall))
     q *= xp.sign(xp.diag(r))  # without this the matrices are not uniformly distributed
     return _fill(tensor, gain * (q if rows >= columns else q.T).reshape(tensor.shape))

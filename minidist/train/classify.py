@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,14 @@ import numpy as np
 from rich.progress import track
 
 from ..autograd.modes import no_grad
-from ..comm import Communicator, all_reduce, launch, shard_range
+from ..comm import AgreedExit, Communicator, all_reduce, launch, shard_range
 from ..data.digits import load_digits
+from ..errors import UserError
 from ..nn import Module
 from ..nn import functional as F
 from ..optim import AdamW, warmup_cosine
 from ..parallel.data import Bucketed
+from ..plots import plain
 from ..tensor import random
 from ..tensor.tensor import Tensor
 from .screen import console
@@ -101,7 +104,9 @@ def draw_confusion(table: np.ndarray, path: Path, title: str) -> None:
             color = "white" if count > table.max() / 4 else "black"
             axes.text(j, i, str(count), ha="center", va="center", color=color, fontsize=8)
     ticks = range(len(table))
-    axes.set(xlabel="predicted", ylabel="true", title=title, xticks=ticks, yticks=ticks)
+    axes.set(xlabel="predicted", ylabel="true", xticks=ticks, yticks=ticks)
+    text, how = plain(title)
+    axes.set_title(text, **how)
     figure.savefig(path)
 
 
@@ -148,7 +153,12 @@ def digits_example(name: str, build: Callable[[], Module], goal: float, lr: floa
     recipe = Recipe(epochs=args.epochs, lr=lr)
 
     def run(comm: Communicator) -> int:
-        mean = study(name, build, load_digits, comm, recipe, args.seeds, args.out)
+        try:
+            mean = study(name, build, load_digits, comm, recipe, args.seeds, args.out)
+        except UserError as error:  # on every rank: scikit-learn is not installed
+            if comm.rank == 0:
+                print(f"{name}: {error}", file=sys.stderr, flush=True)
+            raise AgreedExit(2) from None
         if mean < goal and comm.rank == 0:
             console().print(f"{name}: {mean:.2%} is below its goal of {goal:.1%}")
         return int(mean < goal)

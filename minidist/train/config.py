@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import shlex
 import tomllib
@@ -13,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import tomli_w
 import tyro
 
-from ..errors import UserError
+from ..errors import UserError, did_you_mean
 from ..models.gpt import GPTConfig
 from ..parallel.mesh import Mesh
 from ..parallel.pipeline.actions import Schedule
@@ -28,6 +27,8 @@ PRESETS: dict[str, dict[str, int]] = {
     "gpt-mini": {"layers": 6, "hidden": 256, "heads": 8},
     "gpt2": {"layers": 12, "hidden": 768, "heads": 12},
 }
+SHAPE = ("layers", "hidden", "heads", "positions")
+PRESET = "(default: the preset's)"
 LAUNCH = (
     "config",
     "out",
@@ -46,22 +47,65 @@ LAUNCH = (
 )  # how a run was started; a resumed run chooses these anew
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """Train a GPT. Under mpirun every rank takes its part; alone, one rank does it all."""
+def _norm(text: str) -> float:
+    return 0.0 if text.lower() == "none" else float(text)
 
-    config: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """TOML file with any of these options; flags override it."""
+
+Norm = Annotated[
+    float,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1, metavar="FLOAT|none", instance_from_str=lambda words: _norm(words[0]),
+        is_instance=lambda value: isinstance(value, float), str_from_instance=lambda v: [str(v)],
+    ),
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The model: a preset, of which flags change the shape."""
+
     model: str = "gpt-tiny"
     """Size: gpt-nano (36k parameters), gpt-tiny (0.8M), gpt-mini (4.8M) or gpt2 (85M)."""
+    layers: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=PRESET)] = None
+    """Transformer layers."""
+    hidden: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=PRESET)] = None
+    """Width of the states between layers: a multiple of the heads."""
+    heads: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=PRESET)] = None
+    """Attention heads of a layer."""
+    positions: Annotated[
+        int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: as --seq)")
+    ] = None
+    """Longest context that the model has positions for; those past --seq are not trained."""
+    dropout: float = 0.0
+    """Probability of dropping a unit, on the embedding and both residual branches."""
+    seed: int = 0
+    """Of the weights, batches, dropout and sample; the number of ranks changes none of them."""
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """The text, and how much of it a step sees."""
+
     data: str = "docs"
     """Text: docs (Python's language reference), stdlib (its library's source), or a file."""
-    steps: int = 1000
-    """Optimiser steps."""
+    drop_repeats: bool = False
+    """Leave out paragraphs of a file that came before, as is done in docs and stdlib."""
+    encoding: Annotated[
+        str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: a guess)")
+    ] = None
+    """Of the text, for prompts and samples; its bytes are trained on as they are."""
     batch: int = 16
     """Windows a step, over all ranks."""
     seq: int = 64
     """Bytes a window (the context)."""
+
+
+@dataclass(frozen=True)
+class OptimiserOptions:
+    """AdamW, its learning rate, and the length of the run."""
+
+    steps: int = 1000
+    """Optimiser steps."""
     lr: float = 4e-3
     """Peak learning rate of AdamW."""
     final_lr: float = 0.05
@@ -70,24 +114,38 @@ class TrainConfig:
     """Steps of linear warm-up before the cosine."""
     weight_decay: float = 0.1
     """Decoupled weight decay of AdamW."""
-    clip: float = 1.0
-    """Largest global gradient norm; larger ones are scaled down."""
-    dropout: float = 0.0
-    """Probability of dropping a unit, on the embedding and both residual branches."""
-    seed: int = 0
-    """Of the weights, batches, dropout and sample; the number of ranks changes none of them."""
+    clip: Norm = 1.0
+    """Largest global gradient norm; larger ones are scaled down. 0 or none: no clipping."""
+
+
+@dataclass(frozen=True)
+class NumberOptions:
+    """The numbers that it computes with, and where."""
+
     dtype: Literal["float32", "float64"] = "float32"
     """Of parameters and arithmetic."""
     precision: Literal["full", "float16", "bfloat16"] = "full"
     """Of products and attention: 16 bits beside --dtype float32 (float16 scales its loss)."""
     device: str = "cpu"
     """Where to compute: cpu or cuda (the ranks of a machine share its GPUs in turn)."""
+
+
+@dataclass(frozen=True)
+class LayoutOptions:
+    """The ranks, and what they share out."""
+
+    ranks: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    """How many ranks to simulate (with --simulate)."""
+    simulate: bool = False
+    """Run --ranks simulated ranks in this one process, without MPI."""
     dp: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: all)")] = (
         None
     )
     """Data-parallel ranks."""
     tp: Annotated[int, tyro.conf.arg(metavar="N")] = 1
     """Tensor-parallel ranks: they share out heads, units and vocabulary."""
+    sequence_parallel: bool = False
+    """With --tp: also share out the tokens between the tensor-parallel layers."""
     pp: Annotated[int, tyro.conf.arg(metavar="N")] = 1
     """Pipeline-parallel ranks: they share out the layers."""
     schedule: str = "1f1b"
@@ -107,12 +165,12 @@ class TrainConfig:
     """Layers of each stage."""
     zero: Literal[0, 1, 2, 3] = 0
     """ZeRO: data-parallel ranks share out optimiser states (1), gradients (2), parameters (3)."""
-    sequence_parallel: bool = False
-    """With --tp: also share out the tokens between the tensor-parallel layers."""
-    ranks: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
-    """How many ranks to simulate (with --simulate)."""
-    simulate: bool = False
-    """Run --ranks simulated ranks in this one process, without MPI."""
+
+
+@dataclass(frozen=True)
+class SumOptions:
+    """How gradients are summed over data-parallel ranks."""
+
     allreduce: Literal[
         "auto", "ring", "ordered", "doubling", "rabenseifner", "tree", "naive", "native",
     ] = "ring"  # fmt: skip
@@ -121,12 +179,14 @@ class TrainConfig:
     """Sum gradients one by one, in buckets, or in buckets while backward goes on (without ZeRO)."""
     bucket_mib: float = 1.0
     """Size of a gradient bucket in MiB."""
-    eval_every: int = 100
-    """Steps between measurements on held-out text (one always comes last)."""
-    save_every: int = 200
-    """Steps between checkpoints (one always comes last)."""
-    sample: int = 300
-    """Bytes of text that the model writes at the end; 0: none."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The run folder, and what is written there."""
+
+    config: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """TOML file with any of these options; flags override it."""
     out: Annotated[
         str | None,
         tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: runs/<date>-<model>-<data>)"),
@@ -134,11 +194,43 @@ class TrainConfig:
     """Run folder."""
     resume: bool = False
     """Go on with the run in --out from its last checkpoint."""
+    eval_every: int = 100
+    """Steps between measurements on held-out text (one always comes last)."""
+    save_every: int = 200
+    """Steps between checkpoints (one always comes last)."""
+    sample: int = 300
+    """Bytes of text that the model writes at the end; 0: none."""
+    prompt: str = "The "
+    """Text that the sample at the end continues."""
+
+
+@dataclass(frozen=True)
+class TrainConfig(
+    RunOptions, SumOptions, LayoutOptions, NumberOptions, OptimiserOptions, DataOptions,
+    ModelOptions,
+):  # fmt: skip
+    """Train a GPT. Under mpirun every rank takes its part; alone, one rank does it all."""
 
     def gpt(self, vocab: int) -> GPTConfig:
-        return GPTConfig(
-            **PRESETS[self.model], positions=self.seq, vocab=vocab, dropout=self.dropout
-        )
+        return GPTConfig(**self.shape, vocab=vocab, dropout=self.dropout)
+
+    @property
+    def shape(self) -> dict[str, int]:
+        """Layers, hidden, heads and positions: the preset's, where no flag says otherwise."""
+        usual = {**PRESETS[self.model], "positions": self.seq}
+        return {**usual, **self.own_shape}
+
+    @property
+    def own_shape(self) -> dict[str, int]:
+        """What flags say of the model's shape."""
+        given = {name: getattr(self, name) for name in SHAPE}
+        return {name: size for name, size in given.items() if size is not None}
+
+    @property
+    def model_name(self) -> str:
+        """'gpt-tiny', or 'gpt-tiny with layers 6, hidden 96'."""
+        own = ", ".join(f"{name} {size}" for name, size in self.own_shape.items())
+        return f"{self.model} with {own}" if own else self.model
 
     def mesh(self, ranks: int) -> Mesh:
         """Who stands where: tp innermost; dp, if it is not given, is what is left."""
@@ -153,9 +245,34 @@ class TrainConfig:
         return find(self.schedule, *sizes, usual, "change the flag or the file")
 
 
+@dataclass(frozen=True)
+class Grouped:
+    """The options of a TrainConfig as --help shows them: by what they are about."""
+
+    model: ModelOptions
+    data: DataOptions
+    optimiser: OptimiserOptions
+    number: NumberOptions
+    layout: LayoutOptions
+    gradient: SumOptions
+    run: RunOptions
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> Grouped:
+        """The same options, in groups."""
+        value = lambda group: {f.name: getattr(config, f.name) for f in fields(group)}
+        return cls(**{name: kind(**value(kind)) for name, kind in get_type_hints(cls).items()})
+
+    def flat(self) -> TrainConfig:
+        """The same options, in one."""
+        return TrainConfig(
+            **{k: v for group in vars(self).values() for k, v in vars(group).items()}
+        )
+
+
 OPTIONAL: dict[str, type] = {
     "dp": int, "ranks": int, "out": str, "config": str, "microbatches": int, "chunks": int,
-    "split": tuple,
+    "split": tuple, "encoding": str, "layers": int, "hidden": int, "heads": int, "positions": int,
 }  # fmt: skip
 
 
@@ -166,7 +283,7 @@ def listed(names: Any) -> str:
 def read_toml(path: Path) -> TrainConfig:
     """A TrainConfig from a TOML file; unknown keys and wrong types are errors."""
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
+        table = tomllib.loads(path.read_text("utf-8-sig"))  # some editors write a byte order mark
     except OSError as error:
         raise UserError(f"config '{path}' cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -177,11 +294,12 @@ def read_toml(path: Path) -> TrainConfig:
 def _typed(key: str, value: Any, path: Path) -> Any:
     names = [f.name for f in fields(TrainConfig)]
     if key not in names:
-        near = difflib.get_close_matches(key, names, 1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known keys: {listed(names)}"
+        hint = did_you_mean(key, names, f"known keys: {listed(names)}")
         raise UserError(f"config '{path}': unknown key '{key}': {hint}")
     kind = type(next(f.default for f in fields(TrainConfig) if f.name == key))
     wanted = OPTIONAL.get(key, kind)
+    if key == "clip" and value == "none":
+        return 0.0
     if wanted is tuple and type(value) is list and all(type(n) is int for n in value):
         return tuple(value)
     if wanted is float and type(value) is int:
@@ -217,14 +335,15 @@ def resuming(config: TrainConfig, out: Path, start: str = "") -> str:
 
 # Checks before a rank starts: each error names the flag to change
 
-POSITIVE = ("steps", "batch", "seq", "lr", "clip", "bucket_mib", "eval_every", "save_every")
-AT_LEAST_ZERO = ("warmup", "weight_decay", "final_lr", "seed", "sample")
+POSITIVE = ("steps", "batch", "seq", "lr", "bucket_mib", "eval_every", "save_every")
+AT_LEAST_ZERO = ("warmup", "weight_decay", "clip", "final_lr", "seed", "sample")
 
 
 def check(config: TrainConfig, ranks: int) -> None:
     """Refuse sizes that cannot work, with the flag to change."""
     if config.model not in PRESETS:
         raise UserError(f"model '{config.model}' is unknown: choose {listed(PRESETS)}")
+    _check_shape(config)
     for name in POSITIVE:
         _require(name, getattr(config, name), lambda v: v > 0, "more than 0")
     for name in AT_LEAST_ZERO:
@@ -235,6 +354,8 @@ def check(config: TrainConfig, ranks: int) -> None:
         _require(name, getattr(config, name), lambda v: v >= 1, "at least 1")
     for name in ("dtype", "precision", "allreduce", "sync", "zero"):
         _check_choice(name, getattr(config, name))
+    if config.encoding is not None:
+        _check_encoding(config.encoding)
     if config.precision != "full" and config.dtype != "float32":
         raise UserError(
             f"precision {config.precision} casts from float32: leave --dtype {config.dtype} away"
@@ -244,9 +365,34 @@ def check(config: TrainConfig, ranks: int) -> None:
     if config.device == "cuda" and (reason := cuda.missing()):
         raise UserError(f"device cuda: {reason}")
     _check_layout(config, ranks)
+    if config.sample:
+        check_prompt(config.prompt)
     if config.resume and config.out is None:
         raise UserError("resume needs the run folder: add --out DIR")
     _check_effects(config)
+
+
+def check_prompt(prompt: str) -> None:
+    """A model continues something: at least one byte."""
+    if not prompt:
+        raise UserError("prompt is empty: give at least one character to continue")
+
+
+def _check_shape(config: TrainConfig) -> None:
+    for name, size in config.own_shape.items():
+        _require(name, size, lambda v: v >= 1, "at least 1")
+    hidden, heads = config.shape["hidden"], config.shape["heads"]
+    if hidden % heads:
+        near = max(hidden // heads, 1) * heads
+        raise UserError(
+            f"hidden {hidden} does not divide into {heads} heads of the same width: use --hidden "
+            f"{near} or {near + heads}, or change --heads"
+        )
+    if config.positions is not None and config.positions < config.seq:
+        raise UserError(
+            f"positions {config.positions} for windows of seq {config.seq}: want at least as many; "
+            "raise --positions or lower --seq"
+        )
 
 
 def _check_layout(config: TrainConfig, ranks: int) -> None:
@@ -255,11 +401,11 @@ def _check_layout(config: TrainConfig, ranks: int) -> None:
             f"zero {config.zero} scatters its sums: --allreduce {config.allreduce} does not, use "
             "auto, ring or ordered"
         )
-    dp, heads = config.mesh(ranks).dp, PRESETS[config.model]["heads"]
+    dp, heads = config.mesh(ranks).dp, config.shape["heads"]
     if config.tp > heads:
         raise UserError(
-            f"tp {config.tp}: {config.model} has {heads} heads, and a rank needs at least one: "
-            f"use --tp {heads} or less, or a larger --model"
+            f"tp {config.tp}: {config.model_name} has {heads} heads, and a rank needs at least "
+            f"one: use --tp {heads} or less, more --heads or a larger --model"
         )
     if config.sequence_parallel and not 1 < config.tp <= config.seq:
         raise UserError(
@@ -294,13 +440,13 @@ def _check_effects(config: TrainConfig) -> None:
 
 
 def _check_pipeline(config: TrainConfig, dp: int) -> None:
-    schedule, layers = config.pipeline(), PRESETS[config.model]["layers"]
+    schedule, layers = config.pipeline(), config.shape["layers"]
     validate(schedule)
     if schedule.stages > layers:
         raise UserError(
             f"{schedule.stages} stages (pp {config.pp}, {schedule.stages // config.pp} chunks a "
             f"rank) of {config.model}'s {layers} layers: a stage needs at least one; use a smaller "
-            "--pp or --chunks, or a larger --model"
+            "--pp or --chunks, more --layers or a larger --model"
         )
     ranges(layers, schedule.stages, config.split)
     if config.batch // dp < schedule.microbatches:
@@ -320,6 +466,16 @@ def _check_pipeline(config: TrainConfig, dp: int) -> None:
 def _require(name: str, value: float, good: Any, wanted: str) -> None:
     if not (math.isfinite(value) and good(value)):
         raise UserError(f"{name} = {value}: want {wanted}; change --{name.replace('_', '-')}")
+
+
+def _check_encoding(name: str) -> None:
+    try:
+        "".encode(name)
+    except (LookupError, ValueError):
+        raise UserError(
+            f"encoding '{name}' is unknown: use a name that Python knows, such as utf-8, gb18030, "
+            "big5 or shift_jis, or leave --encoding away"
+        ) from None
 
 
 def _check_choice(name: str, value: str) -> None:

@@ -178,7 +178,7 @@ class Trainer:
         if self.dp.rank and self.config.zero < 3:
             return None
         self.model.eval()
-        text = self.passes.generate(prompt, *how)
+        text = self.passes.generate(prompt, *how, self.config.seq)
         self.model.train()
         return text
 

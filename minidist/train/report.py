@@ -2,29 +2,59 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..plots import plain
+
 HIGHEST_LOSS = math.log(sys.float_info.max)  # 709.8 nats: the perplexity of more is no number
+Records = list[dict[str, Any]]  # of metrics.jsonl
 
 
-def loss_curve(records: list[dict[str, Any]], path: Path, title: str, uniform: float) -> None:
+def loss_curve(records: Records, path: Path, title: str, uniform: float) -> None:
     """Draw training and held-out loss against the step, and the loss of a uniform guess."""
+    with _picture(path, title) as axes:
+        axes.plot(*_steps_and(records, "loss"), lw=1, label="training")
+        if any(held_out := _steps_and(records, "val_loss")):
+            axes.plot(*held_out, "o-", ms=4, label="held-out")
+        axes.axhline(uniform, ls=":", color="gray", label=f"uniform guess, ln V = {uniform:.3f}")
+
+
+def loss_curves(runs: dict[str, Records], path: Path) -> None:
+    """Draw several runs, each in its colour: held-out loss as points, training loss paler."""
+    with _picture(path, "held-out loss (points) and training loss") as axes:
+        for i, (name, records) in enumerate(runs.items()):
+            axes.plot(*_steps_and(records, "loss"), lw=1, alpha=0.35, color=f"C{i}")
+            axes.plot(*_steps_and(records, "val_loss"), "o-", ms=4, color=f"C{i}", label=name)
+
+
+def _steps_and(records: Records, key: str) -> tuple[list[int], list[float]]:
+    """The steps where something was measured, and what it was."""
+    measured = [(r["step"], r[key]) for r in records if r.get(key) is not None]
+    return [step for step, _ in measured], [value for _, value in measured]
+
+
+@contextlib.contextmanager
+def _picture(path: Path, title: str) -> Iterator[Any]:
+    """Axes of step and loss, to draw on; at the end they are labelled and saved."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.plot([r["step"] for r in records], [r["loss"] for r in records], lw=1, label="training")
-    held = [(r["step"], r["val_loss"]) for r in records if r.get("val_loss") is not None]
-    if held:
-        axes.plot(*zip(*held), "o-", ms=4, label="held-out")
-    axes.axhline(uniform, ls=":", color="gray", label=f"uniform guess, ln V = {uniform:.3f}")
-    axes.set(xlabel="step", ylabel="loss (nats a byte)", title=title, ylim=(0, None))
-    axes.legend()
+    yield axes
+    axes.set(xlabel="step", ylabel="loss (nats a byte)", ylim=(0, None))
+    text, how = plain(title)
+    axes.set_title(text, size=12 * min(1, 65 / max(len(text), 1)), **how)
+    legend = figure.legend(loc="outside lower center", ncols=3, frameon=False)  # off the curves
+    for entry in legend.get_texts():  # names of runs, perhaps
+        text, how = plain(entry.get_text(), 60)
+        entry.set(text=text, **how)
     axes.grid(alpha=0.3)
     figure.savefig(path)
 

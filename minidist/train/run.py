@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from rich.console import Console
 
 from .. import data
 from ..comm import Communicator, Ledger, agree, broadcast
-from ..errors import UserError
+from ..errors import UserError, visible
 from . import checkpoint
 from .changes import changes, check_model, keep_config, ranks_of
 from .config import TrainConfig, check, read_toml
@@ -25,7 +27,8 @@ from .report import loss_curve
 from .screen import Bar, console, memory_table, show_end, show_sample, show_start, show_stop
 from .stop import Signals, Stop
 
-PROMPT, TEMPERATURE, TOP_K = "The ", 0.8, 40
+TEMPERATURE, TOP_K = 0.8, 40
+NAME = 150  # bytes of the data's name in the name of a run folder, which may have 255
 
 
 def run(config: TrainConfig, comm: Communicator, signals: Signals | None = None) -> dict[str, Any]:
@@ -36,6 +39,8 @@ def run(config: TrainConfig, comm: Communicator, signals: Signals | None = None)
     """
     corpus = _together(comm, lambda: _prepare(config, comm))
     _together(comm, lambda: _same_text(corpus, comm))
+    if corpus.encoding != "utf-8":  # config.toml says it, for `minidist sample`
+        config = replace(config, encoding=corpus.encoding)
     trainer, stop = Trainer(config, comm, corpus), Stop(comm, signals or Signals())
     trainer.wants_to_stop = stop.is_wanted
     state = _together(comm, lambda: _resume(trainer))
@@ -76,8 +81,8 @@ def _lead(
     if number:
         show_stop(screen, trainer, record["step"], out)
     elif (sample := _sample(trainer)) is not None:
-        show_sample(screen, sample)
-    screen.print(f"left in {out}: config.toml, metrics.jsonl, loss.png, checkpoints/")
+        show_sample(screen, data.decode(sample, trainer.corpus.encoding))
+    screen.print(f"left in {visible(out)}: config.toml, metrics.jsonl, loss.png, checkpoints/")
     return {**record, "out": str(out)}
 
 
@@ -95,7 +100,8 @@ def _drawn(trainer: Trainer, out: Path, stop: Stop) -> Iterator[None]:
 
 
 def _draw(trainer: Trainer, out: Path, stop: Stop) -> None:
-    title = f"{trainer.config.model} on {trainer.config.data}, {trainer.comm.size} ranks"
+    c, ranks = trainer.config, f"{trainer.comm.size} rank" + "s" * (trainer.comm.size > 1)
+    title = f"{c.model_name} on {visible(Path(c.data).name, 40)}, {ranks}"
     with stop.noting(out / "loss.png"):
         records = read(out / "metrics.jsonl")
         loss_curve(records, out / "loss.png", title, uniform=float(np.log(data.VOCAB)))
@@ -137,7 +143,8 @@ def _sample(trainer: Trainer) -> np.ndarray | None:
     c = trainer.config
     if not c.sample:
         return None
-    text = trainer.sample(data.encode(PROMPT), c.sample, TEMPERATURE, TOP_K, c.seed)
+    prompt = data.encode(c.prompt, trainer.corpus.encoding)
+    text = trainer.sample(prompt, c.sample, TEMPERATURE, TOP_K, c.seed)
     assert text is not None or trainer.comm.rank, "rank 0 is of the first replica"
     return text
 
@@ -178,11 +185,14 @@ def _prepare(config: TrainConfig, comm: Communicator) -> data.Corpus:
         raise UserError("allreduce native is MPI's own: start with mpirun, or use --allreduce ring")
     if comm.rank == 0 and config.out is not None:
         _check_folder(Path(config.out), config.resume)
-    return data.load(config.data, config.seq)
+    corpus = data.load(config.data, config.seq, config.drop_repeats, config.encoding)
+    if config.sample:
+        data.encode(config.prompt, corpus.encoding)  # or an error
+    return corpus
 
 
 def _check_folder(out: Path, resume: bool) -> None:
-    if (out / "config.toml").is_file():
+    if os.path.isfile(out / "config.toml"):
         if not resume:
             raise UserError(
                 f"out '{out}' already holds a run: choose another --out, or go on with that run "
@@ -190,7 +200,7 @@ def _check_folder(out: Path, resume: bool) -> None:
             )
     elif resume:
         checkpoint.last(out / "checkpoints")
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif os.path.exists(out) and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"out '{out}' already holds other files: choose another --out")
 
 
@@ -238,6 +248,7 @@ def _open_folder(c: TrainConfig, state: dict[str, Any]) -> tuple[Path, MetricsFi
 def _new_folder(c: TrainConfig) -> Path:
     """runs/<date>-<model>-<data>, with a number behind it if that one is taken."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    base = Path("runs") / f"{stamp}-{c.model}-{Path(c.data).stem}"
+    data = Path(c.data).stem.encode()[:NAME].decode(errors="ignore")
+    base = Path("runs") / f"{stamp}-{c.model}-{data}"
     tries = (base if i == 1 else base.with_name(f"{base.name}-{i}") for i in range(1, 1000))
     return next(path for path in tries if not path.exists())

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 from .. import data
 from ..errors import UserError
 from ..models.gpt import GPT
 from . import checkpoint
-from .config import read_toml
+from .config import TrainConfig, check_prompt, read_toml
 
 
-def load_model(run: Path) -> GPT:
-    """The model of a run folder's last checkpoint, ready to evaluate."""
-    if not (run / "config.toml").is_file():
+def run_config(run: Path) -> TrainConfig:
+    """The configuration of a run folder."""
+    if not os.path.isfile(run / "config.toml"):
         raise UserError(f"run '{run}' holds no run (no config.toml): give a folder under runs/")
-    config = read_toml(run / "config.toml")
+    return read_toml(run / "config.toml")
+
+
+def load_model(run: Path, config: TrainConfig) -> GPT:
+    """The model of a run folder's last checkpoint, ready to evaluate."""
     model = GPT(config.gpt(data.VOCAB))
     model.to(config.dtype)
     checkpoint.load(checkpoint.last(run / "checkpoints"), model)
@@ -28,11 +33,13 @@ def sample_run(
     run: Path, prompt: str, tokens: int, temperature: float, top_k: int, seed: int
 ) -> str:
     """The prompt and `tokens` bytes more, drawn by the run's model."""
-    if not prompt:
-        raise UserError("prompt is empty: give at least one character to continue")
+    check_prompt(prompt)
     if tokens < 0 or top_k < 0 or not (temperature >= 0 and math.isfinite(temperature)):
         raise UserError(
             f"tokens {tokens}, top-k {top_k}, temperature {temperature}: none may be negative"
         )
-    model = load_model(run)
-    return data.decode(model.generate(data.encode(prompt), tokens, temperature, top_k, seed))
+    config = run_config(run)
+    model, encoding = load_model(run, config), config.encoding or "utf-8"
+    start = data.encode(prompt, encoding)
+    written = model.generate(start, tokens, temperature, top_k, seed, config.seq)
+    return data.decode(written, encoding)

@@ -12,13 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, cast
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from .. import data
 from ..comm import Ledger
+from ..errors import visible
 from ..plan.gpt import gpt_parameters
 from . import memory
 from .config import TrainConfig, resuming
@@ -39,7 +38,11 @@ def console(lost: Callable[[OSError], None] = leave) -> Console:
     `lost` is called if nothing can be printed any more.
     """
     terminal, file = sys.stdout.isatty() or _launcher_has_terminal(), cast(IO[str], Output(lost))
-    return Console(file=file, force_terminal=terminal, highlight=False, soft_wrap=not terminal)
+    # Names of files are no markup: "[/b]" is three letters of one, and ":x:" is no emoji.
+    return Console(
+        file=file, force_terminal=terminal, soft_wrap=not terminal, highlight=False, markup=False,
+        emoji=False,
+    )  # fmt: skip
 
 
 class Output:
@@ -142,16 +145,18 @@ def show_start(screen: Console, trainer: Trainer, out: Path, done: int, changes:
     world = "MPI" if comm.native is not None else "simulated" if comm.size > 1 else "one process"
     table = Table(show_header=False, box=None, padding=(0, 1))
     rows = {
-        "model": f"{c.model}: {parameters:,} parameters, {_numbers(c)}",
-        "data": f"{c.data}: {len(corpus.train):,} bytes to train on, "
+        "model": f"{c.model_name}: {parameters:,} parameters, {_numbers(c)}",
+        "data": f"{visible(c.data)}: {len(corpus.train):,} bytes to train on, "
                 f"{len(corpus.held_out):,} held out",
         "ranks": f"{comm.size} ({world}), {_layout(trainer)}, all-reduce {c.allreduce}",
         "batch": f"{c.batch} x {c.seq} = {c.batch * c.seq:,} tokens a step",
         "memory": f"{states / 2**20:.1f} MiB {'a rank' if alike else 'on rank 0'} for "
                   "parameters, gradients and optimiser",
-        "run": str(out) + (f", from step {done}" if done else ""),
+        "run": visible(out) + (f", from step {done}" if done else ""),
     }  # fmt: skip
-    for name, text in [*rows.items(), *(("changed", line) for line in changes)]:
+    for name, notes in {"data": corpus.notes, "ranks": trainer.schedule.notes}.items():
+        rows[name] = "\n".join([rows[name], *notes])
+    for name, text in [*rows.items(), *(("changed", visible(line)) for line in changes)]:
         table.add_row(name, text)
     screen.print(table)
 
@@ -182,7 +187,7 @@ def _microbatches(trainer: Trainer) -> str:
     schedule, layers = trainer.schedule, " + ".join(str(len(r)) for r in trainer.layers)
     if schedule.stages == schedule.microbatches == 1:
         return ""
-    return f", {schedule.name} of {schedule.microbatches} micro-batches, layers {layers}"
+    return f", {visible(schedule.name)} of {schedule.microbatches} micro-batches, layers {layers}"
 
 
 def _numbers(c: TrainConfig) -> str:
@@ -217,7 +222,8 @@ def show_stop(screen: Console, trainer: Trainer, step: int, out: Path) -> None:
         screen.print(f"go on by: {resuming(trainer.config, out, start)}", markup=False)
 
 
-def show_sample(screen: Console, sample: np.ndarray) -> None:
-    screen.rule("sample", align="left")
-    screen.print(data.decode(sample), markup=False)
-    screen.rule()
+def show_sample(screen: Console, sample: str) -> None:
+    line = "-" if screen.options.ascii_only else "─"
+    screen.rule("sample", align="left", characters=line)
+    screen.print(visible(sample, keep="\r\n\t"))  # a model of bytes may write any, escapes too
+    screen.rule(characters=line)

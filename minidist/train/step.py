@@ -8,6 +8,7 @@ where the layers lie on several stages. The trainer chooses one when it is built
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -71,7 +72,7 @@ class TrainStep:
         return loss_sum, norm  # the caller calls optimizer.zero_grad()
 
     def clip(self) -> Tensor:
-        """Scale the gradient down to the largest norm allowed; returns its norm before.
+        """Scale the gradient down to the largest norm allowed (0: any); returns its norm before.
 
         The norm is that of the whole model, so each rank says which of its gradients others have
         parts of, and which another stage counts already.
@@ -83,7 +84,7 @@ class TrainStep:
             pairs, shards = [(p, p) for p in self.model.parameters()], None
         elsewhere = {id(p) for p in self.passes.counted_elsewhere}
         return clip_grad_norm_(
-            [own for own, _ in pairs], self.config.clip, self.tp,
+            [own for own, _ in pairs], self.config.clip or math.inf, self.tp,
             [own for own, p in pairs if id(p) in self.shared_out], shards,
             self.pp, [own for own, p in pairs if id(p) in elsewhere],
         )  # fmt: skip
@@ -126,7 +127,7 @@ class Accumulation:
         return total
 
     def generate(self, prompt: np.ndarray, *how: Any) -> np.ndarray:
-        """GPT.generate; `how`: tokens, temperature, top_k, seed."""
+        """GPT.generate; `how`: tokens, temperature, top_k, seed, context."""
         return self.model.generate(prompt, *how)
 
 
@@ -180,7 +181,7 @@ class Pipelined:
     @no_grad()
     def generate(self, prompt: np.ndarray, *how: Any) -> np.ndarray:
         """GPT.generate through all stages: every rank calls it and draws the same tokens."""
-        tokens, *rest = how
+        tokens, *rest, context = how
 
         def follow(window: np.ndarray) -> Tensor:
             self.model.set_length(window.shape[1])
@@ -192,7 +193,7 @@ class Pipelined:
             last = self.pipeline.last
             return Tensor(broadcast(self.pipeline.comm, logits, root=last, label="logits"))
 
-        return continued(follow, prompt, tokens, self.model.config.positions, *rest)
+        return continued(follow, prompt, tokens, context, *rest)
 
 
 def lower_precision(c: TrainConfig) -> Any:

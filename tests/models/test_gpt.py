@@ -205,6 +205,9 @@ def test_generate():
     for i in range(2, 10):
         window = greedy[max(0, i - 5) : i]
         assert greedy[i] == model(Tensor(window[None])).data[0, -1].argmax()
+    short = model.generate(np.array([1, 2]), 6, 0, 0, 0, context=3)
+    for i in range(2, 8):
+        assert short[i] == model(Tensor(short[None, max(0, i - 3) : i])).data[0, -1].argmax()
     draw = lambda seed, k: model.generate(np.array([1]), 30, 1.0, k, seed).tolist()
     assert draw(0, 0) == draw(0, 0) != draw(1, 0)
     assert draw(0, 1) == draw(1, 1), "the likeliest only"

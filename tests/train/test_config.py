@@ -29,7 +29,7 @@ def test_toml_there_and_back(tmp_path):
     ("text", "message"),
     [
         ("bacth = 8", "unknown key 'bacth': did you mean 'batch'"),
-        ("zzz = 8", "unknown key 'zzz': known keys: config, model"),
+        ("zzz = 8", "unknown key 'zzz': known keys: model, layers"),
         ('batch = "8"', "batch = '8': want int"),
         ("batch = true", "batch = True: want int"),
         ("dp = 1.5", "dp = 1.5: want int"),
@@ -41,6 +41,15 @@ def test_bad_toml_is_refused(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(UserError, match=message):
         read_toml(path)
+
+
+@pytest.mark.parametrize(("text", "clip"), [("0", 0.0), ('"none"', 0.0), ("0.5", 0.5)])
+def test_a_file_with_a_byte_order_mark_and_clipping_off(tmp_path, text, clip):
+    path = tmp_path / "c.toml"
+    path.write_bytes(b"\xef\xbb\xbfclip = " + text.encode())
+    config = read_toml(path)
+    assert config == TrainConfig(clip=clip)
+    check(config, ranks=1)
 
 
 def test_whole_numbers_serve_as_floats(tmp_path):
@@ -62,6 +71,9 @@ def test_whole_numbers_serve_as_floats(tmp_path):
         ({"final_lr": 2.0}, "final_lr = 2.0: want a part of --lr, at most 1; change --final-lr"),
         ({"dropout": 1.0}, "dropout = 1.0"),
         ({"warmup": -1}, "warmup = -1"),
+        ({"clip": -1.0}, "clip = -1.0: want at least 0; change --clip"),
+        ({"encoding": "hex"}, "encoding 'hex' is unknown: use a name that Python knows"),
+        ({"encoding": "klingon"}, "encoding 'klingon' is unknown"),
         ({"dtype": "float16"}, "dtype = 'float16' is unknown: choose float32, float64"),
         ({"allreduce": "star"}, "allreduce = 'star' is unknown: choose auto, ring, ordered"),
         ({"dp": 2}, "dp 2 has 2 places, but there are 4 ranks: choose --dp 4"),

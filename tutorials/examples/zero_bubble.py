@@ -1,14 +1,15 @@
 """Zero bubble: backward in two parts, I at once for the rank before, and W when there is time.
 
-On MPI ranks: mpirun -n 4 python zero_bubble.py. On simulated ranks, in turns: without mpirun.
+On MPI ranks, by their own clock: mpirun -n 4 python zero_bubble.py. Without mpirun, on simulated
+ranks and a simulated clock: F, I and W of a layer take 1 ms, a message 5 µs and 0.1 ns a byte.
 """
 
 import numpy as np
 
 from minidist import Tensor
-from minidist.comm import Communicator, launch, print_in_order
+from minidist.comm import Clock, Communicator, launch, print_in_order
 from minidist.models.gpt import GPT, GPTConfig
-from minidist.parallel.pipeline import Costs, Pipeline, gathered, simulate, timeline
+from minidist.parallel.pipeline import Costs, Pipeline, Schedule, gathered, simulate, timeline
 from minidist.parallel.pipeline.cut import ranges
 from minidist.parallel.pipeline.schedules import make
 
@@ -38,18 +39,26 @@ def build(comm: Communicator, name: str) -> Pipeline:
     model.part_head()
     stages = {stage: lambda x, part=layers[stage]: model.stage(x, part) for stage in mine}
     loss_of = lambda states, target: model.loss_of(states, target, "sum") / COUNT
-    return Pipeline(model, stages, loss_of, comm, schedule)
+    pipeline = Pipeline(model, stages, loss_of, comm, schedule)
+    pipeline.costs = costs(schedule, 1e6)  # in operations of the simulated clock
+    return pipeline
+
+
+def costs(schedule: Schedule, layer: float) -> Costs:
+    """F, I and W of a stage: as long as it has layers."""
+    stage = layer * CONFIG.layers / schedule.stages
+    return Costs(stage, stage, stage)
 
 
 def show(comm: Communicator, name: str, pipeline: Pipeline) -> None:
     lanes = gathered(comm, pipeline.executed)
-    layers = CONFIG.layers / pipeline.schedule.stages  # of a stage; F, I and W of one take 1
-    predicted = simulate(pipeline.schedule, Costs(layers, layers, layers))
+    predicted = simulate(pipeline.schedule, costs(pipeline.schedule, 1))
+    clock = "a simulated" if comm.native is None else "the"
     if comm.rank == 0:
         print(f"{name} predicted: {predicted.makespan:g} long, {predicted.bubble_ratio:.1%} over "
               f"the ideal; {predicted.idle_fraction:.1%} of all time is idle, "
               f"{max(predicted.span_bubble):g} within a rank's span\n{timeline(predicted.times)}\n"
-              f"{name} executed{' in turns' * (not comm.native)}\n{timeline(lanes)}")  # fmt: skip
+              f"{name} executed, by {clock} clock\n{timeline(lanes)}")  # fmt: skip
 
 
 def main(comm: Communicator) -> None:
@@ -66,4 +75,4 @@ def main(comm: Communicator) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, ranks=4)
+    launch(main, ranks=4, clock=Clock(alpha=5e-6, beta=1e-10, gamma=1e-9))

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from ...kernels import arrays as xp
-from ..blas import one_blas_thread
+from ...kernels import blas
 from ..buffers import receive_buffer, send_buffer
 from ..call_site import call_site
 from ..communicator import Communicator
@@ -27,7 +27,8 @@ ABORT_SECONDS = 5.0  # in which the launcher has to end a process that aborts
 def mpi_world(timeout: float | None = None) -> Communicator:
     """This process's rank among all that mpirun started; without mpirun, rank 0 of 1.
 
-    With more than one rank, BLAS gets one thread, and an uncaught exception ends every rank.
+    With more than one rank, BLAS gets its threads now (kernels/blas.py: one), and an uncaught
+    exception ends every rank.
     `timeout`: seconds that a wait may last while no rank can go on, in place of MINIDIST_TIMEOUT
     (default 600). MINIDIST_DEBUG=1, MINIDIST_TIMEOUT, MINIDIST_NOTICE and MINIDIST_CUDA_AWARE=1 are
     read at the first call.
@@ -53,7 +54,7 @@ def _world() -> MpiCommunicator:
     native = MPI.COMM_WORLD.Dup()
     comm = MpiCommunicator(native, Process(native, _is_crowded(MPI)))
     if comm.size > 1:
-        one_blas_thread()
+        blas.settle()
         install_excepthook(comm)
     return comm
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..blas import one_blas_thread
+from ...kernels import blas
 from ..collectives.all_gather import all_gather
 from ..communicator import Communicator
 from ..environment import debug_level
@@ -41,7 +41,8 @@ def simulate(
     scheduler = Scheduler(size, seed, eager_limit, clock)
     ranks, debug = tuple(range(size)), debug_level() if debug is None else debug
     comms = [SimulatedCommunicator(scheduler, ranks, rank, debug) for rank in ranks]
-    with one_blas_thread():
+    blas.settle()
+    with blas.limit():  # also where the program has changed it since
         return scheduler.run([partial(fn, comm) for comm in comms])
 
 

@@ -49,8 +49,8 @@ class Costly(nn.Module):
         return _costly(x + self.free, self.weight, self.comm, self.costs)
 
 
-def executed(schedule, costs, alpha, beta):
-    """(step, start, end) of every rank, and when it was done."""
+def executed(schedule, costs, alpha, beta, of_steps=None):
+    """(step, start, end) of every rank, and when it was done; the pipeline may be given costs."""
 
     def main(comm):
         mine = schedule.stages_of(comm.rank)
@@ -58,6 +58,7 @@ def executed(schedule, costs, alpha, beta):
         module = nn.ModuleDict({f"s{s}": stage for s, stage in stages.items()})
         total = lambda y, target: y.sum()
         pipeline = Pipeline(module, stages, total, comm, schedule)
+        pipeline.costs = of_steps
         xs = [Tensor(np.ones((1, NUMBERS), "f4")) for _ in range(schedule.microbatches)]
         pipeline.shapes.agree(xs, nullcontext)
         comm.compute(START - comm.time())
@@ -67,9 +68,9 @@ def executed(schedule, costs, alpha, beta):
     return on_ranks(main, schedule.ranks, clock=Clock(alpha, beta, gamma=1.0))
 
 
-def assert_predicted(schedule, costs, alpha, beta):
-    predicted = simulate(schedule, Costs(*costs), alpha, beta, 4 * NUMBERS)
-    for rank, (_, steps) in enumerate(executed(schedule, costs, alpha, beta)):
+def assert_predicted(schedule, costs, alpha, beta, of_steps=None):
+    predicted = simulate(schedule, of_steps or Costs(*costs), alpha, beta, 4 * NUMBERS)
+    for rank, (_, steps) in enumerate(executed(schedule, costs, alpha, beta, of_steps)):
         found = [(step, start - START, end - START) for step, start, end in steps]
         assert found == [tuple(s) for s in predicted.times[rank]], f"rank {rank}"
 
@@ -80,6 +81,14 @@ def test_each_schedule_takes_the_time_that_was_predicted(name, alpha, beta):
     schedule = make(name, 3, 6)
     costs = [[1.0] * schedule.stages, [1.5] * schedule.stages, [0.5] * schedule.stages]
     assert_predicted(schedule, costs, alpha, beta)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_pipeline_that_is_given_costs_takes_them(name):
+    """Its layers know nothing of a clock."""
+    schedule = make(name, 3, 6)
+    free, given = [[0.0] * schedule.stages] * 3, Costs(1.0, 1.5, 0.5, overlap=2.25)
+    assert_predicted(schedule, free, 0.25, 2.0**-6, given)
 
 
 QUARTERS = st.integers(0, 12).map(lambda n: n / 4)

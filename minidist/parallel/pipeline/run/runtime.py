@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ....autograd.modes import no_grad
 from ....autograd.split import WeightBackward, backward_input
@@ -46,6 +46,9 @@ from ..schedules.forward_only import forward_only
 from .receipts import Receipts, Sending
 from .shapes import Shapes
 from .tied import Tied
+
+if TYPE_CHECKING:
+    from ..study.costs import Costs
 
 Stage = Callable[[Tensor], Tensor]
 Around = Callable[[int], Any]  # micro-batch number -> context manager for its forward
@@ -77,6 +80,8 @@ class Pipeline:
         self.gradients: Any = None
         self.executed: list[tuple[Step, float, float]] = []  # the last run: (step, start, end)
         self.watch: Callable[[Run, Action], None] | None = None  # called after each action
+        # On a simulated clock: the operations that each step takes (study/costs.py).
+        self.costs: Costs | None = None
         self._evaluations: dict[int, tuple[Schedule, Receipts]] = {}  # by number of micro-batches
         self._receipts = Receipts(self.schedule, comm.rank)
 
@@ -179,6 +184,8 @@ class Run:
                 if self.pipeline.watch is not None:
                     self.pipeline.watch(self, action)
             if step.kind not in MESSAGES:
+                if self.pipeline.costs is not None:
+                    self.comm.compute(self.pipeline.costs.of(step))
                 done.append((step, start, self.comm.time()))
         self.sending.finish()
         return done
