@@ -20,7 +20,10 @@ def _getitem(x, index):
         whole[index] = g
         return whole
 
-    return x[index], vjp
+    y = x[index]
+    if isinstance(y, xp.generic):  # NumPy's copy of a single element: "..." makes it a view
+        y = x[(*index, ...)]
+    return y, vjp
 
 
 def _is_array(part) -> bool:
@@ -90,7 +93,7 @@ def places(axis, index):
 
 def pick(x, axis, index):
     """x's elements at an index array along an axis, without checks; x may be 0-d."""
-    return _getitem(x, places(axis, index)) if x.ndim else x.reshape(index.shape)
+    return _getitem(x, places(axis, index)) if x.ndim else x.reshape(index.shape).clone()
 
 
 def checked(name, x, dim, index, *sources):

@@ -100,6 +100,7 @@ def _expand(x, shape):
     before = x.shape
     try:
         y = xp.broadcast_to(x, shape)
+        y = x.reshape(shape) if y.size == x.size else y  # nothing is repeated: it can be written to
     except ValueError:
         raise RuntimeError(f"expand: {before} to {shape}: only sizes of 1 can grow") from None
     return y, lambda g: unbroadcast(g, before)
@@ -345,7 +346,7 @@ def diag(input, diagonal=0):
     if input.ndim not in (1, 2):
         raise RuntimeError(f"diag of shape {input.shape}: want one or two dimensions")
     if input.ndim == 2:
-        return _diagonal(input, diagonal, (0, 1))
+        return _diagonal(input, diagonal, (0, 1)).clone()
     away = abs(diagonal)
     with xp.beside(input.data):
         on_it = Tensor(xp.eye(len(input) + away, k=diagonal, dtype=bool))

@@ -66,6 +66,8 @@ def as_tensor(data: Any, dtype: DTypeLike = None) -> Tensor:
 
 def from_numpy(array: xp.ndarray) -> Tensor:
     """A tensor that shares the array's memory."""
+    if not isinstance(array, xp.ndarray):  # array[0] is a number: NumPy's copy of the element
+        raise TypeError(f"from_numpy of {type(array).__name__}: want an array, tensor() copies")
     return Tensor(array)
 
 
