@@ -9,7 +9,7 @@ from ..kernels import half_precision
 from ..kernels.erf import erf as erf_kernel
 from ..kernels.pointwise import tiled
 from ..tensor.device import want_one_place
-from ..tensor.dtypes import DEFAULT, is_floating
+from ..tensor.dtypes import DEFAULT, fitting, is_floating, want_fit
 from ..tensor.tensor import Tensor
 from .op import differentiable, elementwise, want_one_dtype
 
@@ -151,17 +151,33 @@ def where(condition, input, other):
 
 @elementwise(autocast="fallthrough")
 def _where(a, b, *, condition):
-    c = condition
+    c, a, b = condition, _beside(a, b), _beside(b, a)
     return xp.where(c, a, b), lambda g: xp.where(c, g, 0), lambda g: xp.where(c, 0, g)
+
+
+def _beside(number, array):
+    """A number as the other operand's dtype takes it: xp.where would cast it without a check."""
+    is_number = isinstance(number, int | float) and isinstance(array, xp.ndarray)
+    return fitting("where", number, array.dtype) if is_number else number
 
 
 def masked_fill(input, mask, value):
     """value (a number or a 0-d tensor) where the mask is true, in input's dtype."""
     if mask.dtype != bool or getattr(value, "ndim", 0):
         raise RuntimeError(f"masked_fill: mask of {mask.dtype.name} (want bool), value {value!r}")
+    value = to_fill("masked_fill", value, input)
     if not isinstance(value, Tensor):
         value = Tensor(xp.full_like(half_precision.wide(input.data), value, shape=()))
     return where(mask, value.to(input.dtype), input)
+
+
+def to_fill(name, value, input):
+    """A number, or a 0-d tensor, after it is found to fit into input's dtype."""
+    if not isinstance(value, Tensor):
+        return fitting(name, value, input.dtype, floats=True)
+    if value.dtype != input.dtype and not value.is_cuda:  # a GPU would have to be waited for
+        want_fit(name, value.item(), input.dtype, floats=True)
+    return value
 
 
 # Of one argument, from its value and its slope

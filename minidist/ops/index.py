@@ -3,6 +3,7 @@
 from ..kernels import arrays as xp
 from ..kernels.embedding import put_back
 from ..kernels.half_precision import wide
+from ..tensor.dtypes import fitting
 from ..tensor.tensor import Tensor
 from .elementwise import logical_and
 from .op import axes_of, differentiable, is_integer, want_one_dtype
@@ -177,6 +178,8 @@ def scatter(input, dim, index, src=None, *, value=None):
         return scatter(input.reshape(1), dim, *rows).reshape(())
     sources = [src] if isinstance(src, Tensor) else []
     want_one_dtype("scatter", input, *sources)
+    if not sources:
+        src = fitting("scatter", src, input.dtype, floats=True)
     axis, y = checked("scatter", input, dim, index.data, *sources), input.clone()
     y[places(axis, index.data)] = src[tuple(map(slice, index.shape))] if sources else src
     return y

@@ -6,6 +6,7 @@ import math
 from ..autograd.tape import Joint
 from ..kernels import arrays as xp
 from ..tensor.device import moved
+from ..tensor.dtypes import fitting
 from ..tensor.tensor import Tensor
 from .elementwise import where
 from .index import getitem
@@ -252,7 +253,8 @@ def pad(input, pad, mode="constant", value=None):
     inner = [slice(max(a, 0), n - max(b, 0)) for n, (a, b) in zip(shape, pairs)]
     if min(pad, default=0) < 0:
         input = getitem(input, tuple(cut))
-    return _pad(input, tuple(inner), shape, 0 if value is None else value)
+    value = fitting("pad", 0 if value is None else value, input.dtype, floats=True)
+    return _pad(input, tuple(inner), shape, value)
 
 
 @differentiable(autocast="fallthrough")

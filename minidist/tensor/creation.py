@@ -9,7 +9,7 @@ from typing import Any
 
 from ..kernels import arrays as xp
 from .device import moved
-from .dtypes import DEFAULT, DTypeLike, as_array, dtype_of, float64
+from .dtypes import DEFAULT, DTypeLike, as_array, dtype_of, fitting, float64, want_fit
 from .random import default_generator
 from .tensor import Tensor
 
@@ -78,10 +78,11 @@ def full(
     """A tensor of one value, whose dtype it takes unless another is given."""
     value = fill_value.item() if isinstance(fill_value, Tensor | xp.generic) else fill_value
     dtype = as_array(value, None).dtype if dtype is None else dtype_of(dtype)
+    value = fitting("full", value, dtype)
     shape = _sizes((size,))
     if any(n < 0 for n in shape):
         raise RuntimeError(f"a tensor of shape {shape}: sizes are 0 or more")
-    return Tensor(xp.full(shape, value, dtype_of(dtype)), requires_grad, dtype)
+    return Tensor(xp.full(shape, value, dtype), requires_grad, dtype)
 
 
 @_placed
@@ -161,12 +162,21 @@ def randint(low: int = 0, high: Any = None, size: Any = None, dtype: DTypeLike =
     low, high = (0, low) if high is None else (low, high)
     if low >= high:
         raise RuntimeError(f"randint from {low} to {high}: the second must be larger")
+    _want_range("randint", low, high - 1, dtype)
     return Tensor(default_generator().integers(low, high, _sizes((size,))), dtype=dtype)
+
+
+def _want_range(name: str, low: int, high: int, dtype: DTypeLike) -> None:
+    """Refuse integers to draw from that the dtype does not hold; unsigned ones do not wrap here."""
+    dtype = dtype_of(dtype)
+    ends = xp.array([low, high], float) if dtype.kind == "u" else xp.array([low, high])
+    want_fit(f"{name} from {low} to {high}", ends, dtype)
 
 
 @_placed
 def randperm(n: int, dtype: DTypeLike = "int64") -> Tensor:
     """0 to n - 1 in random order."""
+    _want_range("randperm", 0, max(n - 1, 0), dtype)
     return Tensor(default_generator().permutation(n), dtype=dtype)
 
 
