@@ -51,14 +51,21 @@ def mul(a, b):
     return a * b, lambda g: g * b, lambda g: g * a
 
 
+@elementwise(autocast="fallthrough")
+def _add_scaled(a, b, *, alpha):
+    if isinstance(alpha, float) and xp.result_type(a, b).kind in "iub":
+        raise TypeError(f"alpha {alpha} of integers: want an integer, or convert with .float()")
+    return a + alpha * b, lambda g: g, lambda g: g * alpha
+
+
 def add(input, other, *, alpha=1):
-    """input + alpha·other."""
-    return _add(input, other if alpha == 1 else other * alpha)
+    """input + alpha·other, rounded once; alpha is a number."""
+    return _add(input, other) if alpha == 1 else _add_scaled(input, other, alpha=alpha)
 
 
 def sub(input, other, *, alpha=1):
-    """input - alpha·other."""
-    return _sub(input, other if alpha == 1 else other * alpha)
+    """input - alpha·other, rounded once; alpha is a number."""
+    return _sub(input, other) if alpha == 1 else _add_scaled(input, other, alpha=-alpha)
 
 
 @of_floats(autocast="fallthrough")

@@ -17,6 +17,7 @@ from .activation import softplus
 from .elementwise import abs, square
 from .op import composite, differentiable, elementwise, want_one_dtype
 from .product import linear
+from .reduce import sum_over
 from .shape import permute, reshape
 
 
@@ -27,11 +28,9 @@ def _reduced(losses, reduction, total=None):
     if reduction != "mean":
         return losses if reduction == "none" else losses.sum()
     total = losses.numel() if total is None else total
-    if xp.on_gpu(total):
-        return (losses.sum() / Tensor(total)).to(losses.dtype)
-    if not total:
+    if not xp.on_gpu(total) and not total:
         return losses.sum() * 0 + math.nan  # as 0/0, which moves nothing
-    return losses.sum() / float(total)
+    return sum_over(losses, total if xp.on_gpu(total) else float(total))
 
 
 # Of elements
@@ -120,7 +119,7 @@ def kl_div(input, target, *, reduction="mean", log_target=False):
     """t·(log t - x) of log-probabilities x; 'batchmean' divides the sum by the first size."""
     logs = target.exp() * (target - input) if log_target else _x_log_x(target) - target * input
     mean = reduction == "batchmean"
-    return logs.sum() / input.shape[0] if mean else _reduced(logs, reduction)
+    return sum_over(logs, input.shape[0]) if mean else _reduced(logs, reduction)
 
 
 # Of classes

@@ -108,7 +108,22 @@ def mv(input, vec):
     return input @ vec
 
 
+@differentiable(autocast="lower_precision_fp")
+def _addmm(x, a, b, *, beta, alpha):
+    y = kernel.multiply(a, b) * alpha
+    return (
+        y + x * beta if beta else y,  # with beta 0, a NaN in x does not count
+        lambda g: g * beta,
+        lambda g: kernel.multiply(g, _swap(b)) * alpha,
+        lambda g: kernel.multiply(_swap(a), g) * alpha,
+    )
+
+
 def addmm(input, mat1, mat2, *, beta=1, alpha=1):
-    """beta·input + alpha·(mat1 @ mat2)."""
-    product = mm(mat1, mat2)
-    return input.expand(product.shape) * beta + product * alpha
+    """beta·input + alpha·(mat1 @ mat2), rounded once; with beta 0, input does not count at all."""
+    _of_ranks("addmm", [2, 2], mat1, mat2)
+    want_one_dtype("addmm", input, mat1, mat2)
+    if mat1.shape[1] != mat2.shape[0]:
+        raise RuntimeError(f"addmm: shapes {mat1.shape} and {mat2.shape}: want (n, k) and (k, m)")
+    shape = mat1.shape[0], mat2.shape[1]
+    return _addmm(input.expand(shape), mat1, mat2, beta=beta, alpha=alpha)

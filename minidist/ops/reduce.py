@@ -41,6 +41,20 @@ def _sum(x, axes, keepdim):
     return y, lambda g: xp.broadcast_to(g.reshape(kept), shape)
 
 
+@differentiable(autocast="fp32")
+def _mean(x, axes, keepdim, total):
+    """Σ x / total: divided before it is rounded, since the sum may be too large for float16."""
+    shape, kept = x.shape, _kept(x.shape, axes)
+    over = lambda a: (a / total).astype(x.dtype, copy=False)
+    y = over(x.sum(axes, x.dtype, keepdims=keepdim))
+    return y, lambda g: xp.broadcast_to(over(g).reshape(kept), shape)
+
+
+def sum_over(input, total):
+    """The sum of all elements, divided by total (a number, or an array of one on a GPU)."""
+    return _mean(input, tuple(range(input.ndim)), False, total)
+
+
 @with_axis
 def sum(input, dim=None, keepdim=False, *, dtype=None):
     """The sum over dim (one, several, or all)."""
@@ -53,7 +67,7 @@ def mean(input, dim=None, keepdim=False, *, dtype=None):
     x = input if dtype is None else input.to(dtype)
     _want_floating("mean", x)
     axes = axes_of(dim, x.ndim)
-    return _sum(x, axes, keepdim) / (math.prod(x.shape[a] for a in axes) or math.nan)
+    return _mean(x, axes, keepdim, math.prod(x.shape[a] for a in axes) or math.nan)
 
 
 @differentiable(autocast="fp32")
