@@ -15,7 +15,7 @@ from ..tensor.dtypes import is_floating
 from ..tensor.tensor import Tensor
 from .activation import softplus
 from .elementwise import abs, square
-from .op import composite, differentiable, elementwise, want_one_dtype
+from .op import composite, differentiable, elementwise, want_floating, want_one_dtype
 from .product import linear
 from .reduce import sum_over
 from .shape import permute, reshape
@@ -53,7 +53,9 @@ def _difference(x, target):
 @composite(autocast="fp32")
 def mse_loss(input, target, *, reduction="mean"):
     """(x - t)²."""
-    return _reduced(square(_difference(input, target)), reduction)
+    difference = _difference(input, target)
+    want_floating("mse_loss", difference)
+    return _reduced(square(difference), reduction)
 
 
 @composite(autocast="fp32")
@@ -67,7 +69,9 @@ def huber_loss(input, target, reduction="mean", delta=1.0):
     """d²/2 where |d| = |x - t| < delta, else delta·(|d| - delta/2) (Huber 1964)."""
     if delta <= 0:
         raise RuntimeError(f"huber_loss: delta {delta}: want more than 0")
-    return _reduced(_huber(_difference(input, target), delta), reduction)
+    difference = _difference(input, target)
+    want_floating("huber_loss", difference)
+    return _reduced(_huber(difference, delta), reduction)
 
 
 @elementwise(autocast="fp32")
@@ -117,6 +121,7 @@ def _x_log_x(x):
 @composite(autocast="fp32")
 def kl_div(input, target, *, reduction="mean", log_target=False):
     """t·(log t - x) of log-probabilities x; 'batchmean' divides the sum by the first size."""
+    want_floating("kl_div", input)
     logs = target.exp() * (target - input) if log_target else _x_log_x(target) - target * input
     mean = reduction == "batchmean"
     return sum_over(logs, input.shape[0]) if mean else _reduced(logs, reduction)
@@ -173,6 +178,7 @@ def _weighed(losses, target, classes, keep, weight, reduction):
 
 def nll_loss(input, target, weight=None, *, ignore_index=-100, reduction="mean"):
     """-input[target]: log-probabilities (n, C, …) or (C,), classes (n, …), as cross_entropy."""
+    want_floating("nll_loss", input)
     scale, given = weight if weight is None else wide(weight.data), xp.asarray(target.data)
     want_one_place("nll_loss", input, target, weight)
     classes, keep = kernel.check("nll_loss", input.shape, given, scale, ignore_index)

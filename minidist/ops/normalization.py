@@ -9,7 +9,7 @@ from ..kernels import layer_norm as kernel
 from ..kernels import rms_norm as rms
 from ..kernels.half_precision import wide
 from ..tensor.device import want_one_place
-from .op import composite, differentiable, want_one_dtype
+from .op import composite, differentiable, want_floating, want_one_dtype
 
 
 @differentiable(autocast="fp32", native_on_gpu=True)
@@ -108,6 +108,7 @@ def batch_norm(
     Then running_mean and running_var, if given, move by momentum towards the batch's mean and
     unbiased variance; otherwise they are what is taken off.
     """
+    want_floating("batch_norm", input)
     want_one_place("batch_norm", input, running_mean, running_var)
     size = _channels("batch_norm", input, weight, bias, running_mean, running_var)
     if not training:

@@ -205,6 +205,12 @@ def want_one_dtype(name: str, *tensors: Any) -> None:
         raise RuntimeError(f"{name}: dtypes {names}: convert one with .to()")
 
 
+def want_floating(name: str, x: Tensor) -> None:
+    """Refuse integers and bools, on which a formula for real numbers would be rounded on the way."""
+    if not is_floating(x.data):
+        raise RuntimeError(f"{name} of {x.dtype.name}: convert with .float() first")
+
+
 def axes_of(dim: Any, ndim: int) -> tuple[int, ...]:
     """The dimensions that `dim` (one, several, or None for all) means, none of them negative."""
     if dim is None or dim == () or dim == []:

@@ -7,17 +7,12 @@ from ..kernels.half_precision import wide
 from ..tensor.dtypes import dtype_of, int64, is_floating
 from ..tensor.tensor import Tensor
 from .elementwise import where
-from .op import axes_of, differentiable, with_axis
+from .op import axes_of, differentiable, want_floating, with_axis
 from .shape import movedim
 
 
 def _kept(shape, axes):
     return tuple(1 if i in axes else n for i, n in enumerate(shape))
-
-
-def _want_floating(name, x):
-    if not is_floating(x.data):
-        raise RuntimeError(f"{name} of {x.dtype.name}: convert with .float() first")
 
 
 def want_elements(name, x, dim, error=RuntimeError):
@@ -52,6 +47,7 @@ def _mean(x, axes, keepdim, total):
 
 def sum_over(input, total):
     """The sum of all elements, divided by total (a number, or an array of one on a GPU)."""
+    want_floating("mean", input)
     return _mean(input, tuple(range(input.ndim)), False, total)
 
 
@@ -65,7 +61,7 @@ def sum(input, dim=None, keepdim=False, *, dtype=None):
 def mean(input, dim=None, keepdim=False, *, dtype=None):
     """The mean over dim (one, several, or all)."""
     x = input if dtype is None else input.to(dtype)
-    _want_floating("mean", x)
+    want_floating("mean", x)
     axes = axes_of(dim, x.ndim)
     return _mean(x, axes, keepdim, math.prod(x.shape[a] for a in axes) or math.nan)
 
@@ -86,7 +82,7 @@ def _var(x, axes, keepdim, correction, root):
 
 
 def _spread(name, x, dim, unbiased, keepdim, correction, root=False):
-    _want_floating(name, x)
+    want_floating(name, x)
     correction = int(unbiased) if correction is None else correction
     return _var(x, axes_of(dim, x.ndim), keepdim, correction, root)
 
@@ -190,7 +186,7 @@ def _norm(x, p, axes, keepdim):
 def norm(input, p="fro", dim=None, keepdim=False, dtype=None):
     """The vector norm (Σ |x|^p)^(1/p) over dim: p a number (0 counts), inf, -inf or "fro" (2)."""
     x = input if dtype is None else input.to(dtype)
-    _want_floating("norm", x)
+    want_floating("norm", x)
     if isinstance(p, str) and p != "fro":
         raise ValueError(f"norm: p is a number or 'fro', not {p!r}: no singular values here")
     p = 2 if p == "fro" else p
