@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..kernels.contract import contract
+from ..tensor.dtypes import is_floating
 from ..tensor.tensor import Tensor
-from .op import differentiable, want_one_dtype
+from .op import differentiable, want_numbers, want_one_dtype
 
 LETTERS = string.ascii_uppercase + string.ascii_lowercase
 
@@ -19,6 +20,7 @@ def einsum(equation: str, *operands: Any) -> Tensor:
     """
     if len(operands) == 1 and isinstance(operands[0], Sequence):
         operands = tuple(operands[0])
+    want_one_dtype("einsum", *operands)
     terms, output = _read(equation.replace(" ", ""), operands)
     pairs = list(map(_diagonals, operands, terms))
     sizes = _sizes(equation, pairs)
@@ -28,8 +30,9 @@ def einsum(equation: str, *operands: Any) -> Tensor:
     for i, (y, other) in enumerate(pairs[1:], 2):
         later = output + "".join(t for _, t in pairs[i:])
         y, other = _alone(y, other, term + later)
-        want_one_dtype("einsum", x, y)
+        x, y = _of_one_dtype(x, y)
         meet = "".join(dict.fromkeys(c for c in term + other if c in later))
+        want_numbers("einsum", x)
         x, term = _contract(x, y, term, other, meet), meet
     return x.permute(*map(term.index, output))
 
@@ -102,6 +105,13 @@ def _alone(x, term, others):
 
 
 # Two operands
+
+
+def _of_one_dtype(x, y):
+    """Both in int64 if one of two in smaller integers was summed, which makes it int64."""
+    if x.dtype == y.dtype or is_floating(x.data) or is_floating(y.data):
+        return x, y
+    return x.long(), y.long()
 
 
 @differentiable(autocast="lower_precision_fp")

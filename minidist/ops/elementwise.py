@@ -9,7 +9,7 @@ from ..kernels import half_precision
 from ..kernels.erf import erf as erf_kernel
 from ..kernels.pointwise import tiled
 from ..tensor.device import want_one_place
-from ..tensor.dtypes import DEFAULT, fitting, is_floating, want_fit
+from ..tensor.dtypes import DEFAULT, bool_, fitting, int64, is_floating, want_fit
 from ..tensor.tensor import Tensor
 from .op import differentiable, elementwise, want_one_dtype
 
@@ -229,9 +229,15 @@ erf = _unary(
     lambda g, x: g * xp.exp(-x * x) * (2 / math.sqrt(math.pi)),
 )
 
+
+def _times(a, b):
+    """a·b, of bools in integers, as their powers are."""
+    return xp.multiply(a, b, dtype=int64) if a.dtype == bool_ else a * b
+
+
 neg = _named("neg", "fallthrough", lambda x: (-x, lambda g: -g))
 abs = _named("abs", "fallthrough", lambda x: (xp.abs(x), lambda g: g * xp.sign(x)))
-square = _named("square", "fp32", lambda x: (x * x, lambda g: 2 * g * x))
+square = _named("square", "fp32", lambda x: (_times(x, x), lambda g: 2 * g * x))
 clone = _named("clone", "fallthrough", lambda x: (x.copy(), lambda g: g), moves_only=True)
 
 

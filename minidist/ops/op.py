@@ -29,6 +29,7 @@ from ..tensor.dtypes import (
     float16,
     float32,
     float64,
+    int8,
     int64,
     is_floating,
 )  # fmt: skip
@@ -123,11 +124,20 @@ def _fitted(function: Callable[..., tuple]) -> Callable[..., tuple]:
         except (ValueError, TypeError) as error:
             raise _refused(function.__name__.strip("_"), arrays, error) from None
         value = xp.asarray(value)
-        if value.dtype == float64 and dtype != float64:  # of integers: 1/2, exp(1)
-            value = value.astype(DEFAULT)
+        if value.dtype != dtype:
+            value = _settled(function.__name__.strip("_"), value, dtype)
         return value, *[_fit(vjp, a) for vjp, a in zip(vjps, arrays)]
 
     return fitted
+
+
+def _settled(name: str, value: xp.ndarray, dtype: xp.dtype) -> xp.ndarray:
+    """A value of another dtype than its operands': a predicate's, or one that NumPy chose."""
+    if value.dtype == float64:  # of integers: 1/2, exp(1)
+        return value.astype(DEFAULT)
+    if dtype == bool_ and value.dtype in (float16, int8):  # round(True), True**True
+        raise NotImplementedError(f"{name} of bool: convert with .long() or .float() first")
+    return value
 
 
 def composite(*, autocast: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -205,8 +215,14 @@ def want_one_dtype(name: str, *tensors: Any) -> None:
         raise RuntimeError(f"{name}: dtypes {names}: convert one with .to()")
 
 
+def want_numbers(name: str, x: Tensor) -> None:
+    """Refuse to sum products of bools, which NumPy takes for "or" of "and"."""
+    if x.dtype == bool_:
+        raise NotImplementedError(f"{name} of bool: convert with .long() or .float() first")
+
+
 def want_floating(name: str, x: Tensor) -> None:
-    """Refuse integers and bools, on which a formula for real numbers would be rounded on the way."""
+    """Refuse integers and bools, of which a formula for real numbers would make integers."""
     if not is_floating(x.data):
         raise RuntimeError(f"{name} of {x.dtype.name}: convert with .float() first")
 
@@ -217,6 +233,8 @@ def axes_of(dim: Any, ndim: int) -> tuple[int, ...]:
         return tuple(range(ndim))
     dims, n = dim if isinstance(dim, tuple | list) else (dim,), max(ndim, 1)
     for d in dims:
+        if d is True or d is False:  # keepdim in the place of dim: it would count as 1 or 0
+            raise TypeError(f"dim {d}: want a number, and other options by name (keepdim={d})")
         if not -n <= d < n:
             raise IndexError(f"dim {d} of a tensor of {ndim} dimensions: want {-n} to {n - 1}")
     found = tuple(d % n for d in dims)

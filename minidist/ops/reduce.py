@@ -83,8 +83,27 @@ def _var(x, axes, keepdim, correction, root):
 
 def _spread(name, x, dim, unbiased, keepdim, correction, root=False):
     want_floating(name, x)
-    correction = int(unbiased) if correction is None else correction
-    return _var(x, axes_of(dim, x.ndim), keepdim, correction, root)
+    if isinstance(dim, bool):  # var(False)
+        dim, unbiased = None, dim
+    correction, axes = int(unbiased) if correction is None else correction, axes_of(dim, x.ndim)
+    if 0 < math.prod(x.shape[a] for a in axes) <= correction:
+        return _without_freedom(x, axes, keepdim, root)
+    return _var(x, axes, keepdim, correction, root)
+
+
+@differentiable(autocast="fp32")
+def _without_freedom(x, axes, keepdim, root):
+    """Where n - correction <= 0: inf of numbers that differ, NaN of equal ones."""
+    kept = _kept(x.shape, axes)
+    with xp.errstate(invalid="ignore"):  # inf - inf is NaN, too
+        width = x.max(axes, keepdims=True) - x.min(axes, keepdims=True)
+        y = xp.where(width * 0 + width > 0, xp.inf, xp.nan).astype(x.dtype)
+
+    def vjp(g):  # of a root, inf/inf
+        slope = xp.nan if root else xp.where(x == x.mean(axes, keepdims=True), xp.nan, xp.inf)
+        return (g.reshape(kept) * xp.broadcast_to(slope, x.shape)).astype(x.dtype)
+
+    return y if keepdim else y.squeeze(axes), vjp
 
 
 @with_axis
@@ -103,7 +122,7 @@ def std(input, dim=None, unbiased=True, keepdim=False, *, correction=None):
 def _prod(x):
     """Over the last dimension."""
 
-    y = x.prod(-1)
+    y = x.prod(-1, x.dtype)
 
     def vjp(g):  # the product of all others
         if not xp.on_gpu(x) and x.all():
@@ -242,9 +261,16 @@ def count_nonzero(input, dim=None):
     return (input != 0).sum(dim)
 
 
-def var_mean(input, dim=None, **options):
-    return input.var(dim, **options), input.mean(dim, options.get("keepdim", False))
+def _beside_mean(spread):
+    """(spread, mean) of the same dimensions, with the arguments of var."""
+
+    @with_axis
+    def both(input, dim=None, unbiased=True, keepdim=False, *, correction=None):
+        found = spread(input, dim, unbiased, keepdim, correction=correction)
+        return found, mean(input, None if isinstance(dim, bool) else dim, keepdim)
+
+    both.__name__, both.__doc__ = f"{spread.__name__}_mean", f"({spread.__name__}, mean)."
+    return both
 
 
-def std_mean(input, dim=None, **options):
-    return input.std(dim, **options), input.mean(dim, options.get("keepdim", False))
+var_mean, std_mean = _beside_mean(var), _beside_mean(std)

@@ -353,7 +353,7 @@ def diag(input, diagonal=0):
     with xp.beside(input.data):
         on_it = Tensor(xp.eye(len(input) + away, k=diagonal, dtype=bool))
     rows = pad(input, (0, away) if diagonal > 0 else (away, 0))
-    return where(on_it, rows.unsqueeze(1), 0)
+    return where(on_it, rows.unsqueeze(1), False)  # of bools too: 0 would make them integers
 
 
 def meshgrid(*tensors, indexing="ij"):

@@ -63,14 +63,14 @@ def want_fit(name: str, values: Any, dtype: xp.dtype, floats: bool = False) -> N
         low, high = _range(dtype, whole=getattr(values, "dtype", type(values)) in WHOLE)
         fits = (values >= low) & (values <= high)
     elif floats and dtype != bool_:
-        high = float(finfo(dtype).max)
-        fits = (abs(values) <= high) | (abs(values) == math.inf) | (values != values)
+        fits = (abs(values) <= float(finfo(dtype).max)) | (abs(values) == math.inf)
+        fits = fits | (values != values)  # NaN
     else:
         return
     if not (fits if isinstance(fits, bool) else fits.all()):
-        high = xp.iinfo(dtype).max if dtype.kind in "iu" else high
+        largest = xp.iinfo(dtype).max if dtype.kind in "iu" else finfo(dtype).max
         raise RuntimeError(
-            f"{name}: {values} does not fit into {dtype.name}, whose largest number is {high}: "
+            f"{name}: {values} does not fit into {dtype.name}, whose largest number is {largest}: "
             "choose another dtype, or clamp() it before"
         )
 

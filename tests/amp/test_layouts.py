@@ -57,8 +57,6 @@ LAYOUTS = {
 KEPT = [*list(LAYOUTS)[:9], "dp, tp, pp", "overlapped", "zbv, tp"]
 
 
-
-
 def layers(layout):
     """Two stages a rank need four layers."""
     return 4 if layout.get("schedule") in ("interleaved", "zbv", "dualpipev") else 2
