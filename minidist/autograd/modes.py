@@ -22,6 +22,7 @@ class Modes(NamedTuple):
     anomaly: str = "off"  # "where": note the calling lines; "nan": also search for NaN
     autocast: Any = None  # (device type, dtype) inside an autocast block
     complex_numbers: bool = False  # for gradcheck's complex step alone
+    inference: bool = False  # new tensors are marked: see inference_mode
 
 
 _modes: ContextVar[Modes] = ContextVar("modes", default=Modes())  # noqa: B039 (a tuple)
@@ -103,13 +104,41 @@ def no_grad(function: Callable | None = None) -> Any:
 
 def enable_grad(function: Callable | None = None) -> Any:
     """Record again inside a no_grad block, as torch.enable_grad."""
-    mode = Mode(recording=current().recording or True)
+    mode = Mode(recording=_recording_again())
     return mode if function is None else mode(function)
+
+
+def _recording_again() -> Any:
+    """What `recording` is after enable_grad: inference mode stays as it is."""
+    return False if current().inference else current().recording or True
 
 
 def set_grad_enabled(mode: bool) -> Mode:
     """Record or not from now on, or inside the block, as torch.set_grad_enabled."""
-    return ModeFromNow(recording=(current().recording or True) if mode else False)
+    return ModeFromNow(recording=_recording_again() if mode else False)
+
+
+used_inference = False  # has this process ever been in inference mode?
+
+
+def inference_mode(mode: Any = True) -> Any:
+    """As no_grad, and tensors made inside stay out of autograd later, too: clone() one to use it.
+
+    A block, or a decorator with or without parentheses, as torch.inference_mode. With False it is
+    the ordinary mode inside, gradients included. Here it is no faster than no_grad; it finds the
+    places where results of an evaluation get into training.
+    """
+    global used_inference
+    if callable(mode):
+        return inference_mode()(mode)
+    used_inference = used_inference or bool(mode)
+    recording = False if mode else current().recording or True
+    return Mode(recording=recording, inference=bool(mode))
+
+
+def is_inference_mode_enabled() -> bool:
+    """Whether tensors that are made now stay out of autograd."""
+    return current().inference
 
 
 def is_grad_enabled() -> bool:

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..kernels import arrays as xp
 from . import modes
-from .versions import refuse_changed, versions
+from .saved import saved_arrays
+from .versions import owner, refuse_changed, versions
 
 if TYPE_CHECKING:
     from ..tensor.tensor import Tensor
@@ -106,6 +107,11 @@ class Leaf(Node):
                 self.hooks.after_accumulate(tensor)
 
 
+# The node of every tensor made in inference mode: a leaf that no walk may reach.
+INFERENCE = Leaf.__new__(Leaf)
+Node.__init__(INFERENCE, "inference", (), ())
+
+
 # Recording
 
 
@@ -115,19 +121,36 @@ def source(value: Any) -> Node | None:
         return None
     if value.node is None:
         value.node = Leaf(value)
+    elif value.node is INFERENCE:
+        raise RuntimeError("a tensor made in inference mode has no gradient: clone() it outside")
     return value.node
 
 
 def record(name: str, output: Tensor, inputs: Sequence[Any], vjps: Sequence[VJP]) -> None:
     """Note on the tape how `output` was computed from `inputs`, if one of them requires grad."""
-    if modes.current().recording is False:
+    mode = modes.current()
+    if mode.recording is False:
+        if mode.inference:
+            output.node = INFERENCE
         return
     sources = [source(x) for x in inputs]
     if any(sources) and vjps:
         if len(vjps) > 1:  # an array that only an unwanted VJP keeps can be freed
             vjps = [vjp if s else None for s, vjp in zip(sources, vjps)]  # type: ignore[misc]
+        if modes.used_inference:
+            _refuse_inference(name, inputs, vjps)
         output.node = new_node(name, sources, vjps, output.data.shape)
         output.wants_grad = True
+
+
+def _refuse_inference(name: str, inputs: Sequence[Any], vjps: Any) -> None:
+    """Refuse to save the array of a tensor that was made in inference mode."""
+    made = {id(owner(x.data)) for x in inputs if getattr(x, "node", None) is INFERENCE}
+    if made and any(id(owner(array)) in made for array in saved_arrays(vjps)):
+        raise RuntimeError(
+            f"{name}: it saves a tensor for backward that was made in inference mode: clone() that "
+            "one outside of it, or make it under no_grad()"
+        )
 
 
 def new_node(name: str, sources: Sequence[Node | None], vjps: Any, shape: tuple) -> Node:

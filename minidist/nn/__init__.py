@@ -2,6 +2,7 @@
 
 # ruff: noqa: F401, I001
 # fmt: off
+from ..absent import explain as _explain
 from . import functional, init, utils
 from .activation import (
     ELU, GELU, LeakyReLU, LogSigmoid, LogSoftmax, PReLU, ReLU, Sigmoid, SiLU, Softmax, Softplus,
@@ -22,3 +23,5 @@ from .module import Module, Parameter
 from .norm import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, RMSNorm
 from .pool import AdaptiveAvgPool1d, AdaptiveAvgPool2d, AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d
 from .recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
+
+_explain(__name__)  # names that PyTorch has and minidist not

@@ -2,6 +2,7 @@
 
 # ruff: noqa: F401
 # fmt: off
+from ..absent import explain as _explain
 from ..ops import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
@@ -50,3 +51,5 @@ from ..ops import (
     swiglu,
     tanh,
 )
+
+_explain(__name__)  # names that PyTorch has and minidist not

@@ -1,4 +1,6 @@
-"""Initial values of tensors, drawn in place from the default stream: PyTorch's nn.init.
+"""Initial values of tensors, drawn in place: PyTorch's nn.init.
+
+Numbers come from the default stream, or from the `generator` given.
 
 A tensor-parallel layer draws the full weights with these functions and keeps its shard of them
 (parallel/layout.py: shard_parameter).
@@ -9,10 +11,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ..absent import explain as _explain
 from ..autograd.modes import no_grad
 from ..kernels import arrays as xp
-from ..tensor.random import default_generator
+from ..tensor.generator import Generator, numbers_of
 from ..tensor.tensor import Tensor
+
+Drawn = Generator | None
 
 GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 0.75} | {
     f"conv{kind}{dims}d": 1.0 for kind in ("", "_transpose") for dims in (1, 2, 3)
@@ -33,22 +38,23 @@ def _fill(tensor: Tensor, values: Any) -> Tensor:
         return tensor.copy_(values)
 
 
-def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
-    return _fill(tensor, default_generator().random(tensor.shape) * (b - a) + a)
+def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Drawn = None) -> Tensor:
+    return _fill(tensor, numbers_of(generator).random(tensor.shape) * (b - a) + a)
 
 
-def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
-    return _fill(tensor, default_generator().standard_normal(tensor.shape) * std + mean)
+def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Drawn = None) -> Tensor:
+    return _fill(tensor, numbers_of(generator).standard_normal(tensor.shape) * std + mean)
 
 
 def trunc_normal_(
-    tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0
-) -> Tensor:
+    tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0,
+    generator: Drawn = None,
+) -> Tensor:  # fmt: skip
     """Normal numbers. Each is drawn again until it lies in [a, b]."""
     low, high = (0.5 * math.erf((x - mean) / std / math.sqrt(2)) for x in (a, b))
     if high - low < 1e-3:
         raise ValueError(f"trunc_normal_: almost no number of N({mean}, {std}) lies in [{a}, {b}]")
-    draws, values = default_generator(), xp.full(tensor.shape, xp.nan)
+    draws, values = numbers_of(generator), xp.full(tensor.shape, xp.nan)
     while len(missing := xp.argwhere(~((values >= a) & (values <= b)))):
         values[tuple(missing.T)] = draws.standard_normal(len(missing)) * std + mean
     return _fill(tensor, values)
@@ -80,14 +86,14 @@ def _fans(tensor: Tensor) -> tuple[int, int]:
     return tensor.shape[1] * kernel, tensor.shape[0] * kernel
 
 
-def xavier_uniform_(tensor: Tensor, gain: float = 1.0) -> Tensor:
+def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Drawn = None) -> Tensor:
     """Uniform in ±gain·sqrt(6 / (fan_in + fan_out)) (Glorot & Bengio 2010)."""
     bound = gain * math.sqrt(6 / sum(_fans(tensor)))
-    return uniform_(tensor, -bound, bound)
+    return uniform_(tensor, -bound, bound, generator)
 
 
-def xavier_normal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
-    return normal_(tensor, 0.0, gain * math.sqrt(2 / sum(_fans(tensor))))
+def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Drawn = None) -> Tensor:
+    return normal_(tensor, 0.0, gain * math.sqrt(2 / sum(_fans(tensor))), generator)
 
 
 def _kaiming(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> float:
@@ -98,25 +104,28 @@ def _kaiming(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> float:
 
 
 def kaiming_uniform_(
-    tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu"
-) -> Tensor:
+    tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
+    generator: Drawn = None,
+) -> Tensor:  # fmt: skip
     """Uniform in ±gain·sqrt(3 / fan) (He et al. 2015)."""
     bound = math.sqrt(3) * _kaiming(tensor, a, mode, nonlinearity)
-    return uniform_(tensor, -bound, bound)
+    return uniform_(tensor, -bound, bound, generator)
 
 
 def kaiming_normal_(
-    tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu"
-) -> Tensor:
-    return normal_(tensor, 0.0, _kaiming(tensor, a, mode, nonlinearity))
+    tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
+    generator: Drawn = None,
+) -> Tensor:  # fmt: skip
+    return normal_(tensor, 0.0, _kaiming(tensor, a, mode, nonlinearity), generator)
 
 
-def orthogonal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
+def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Drawn = None) -> Tensor:
     """Orthonormal rows or columns, whichever are fewer, times gain (Saxe et al. 2013)."""
     if tensor.ndim < 2:
         raise ValueError(f"orthogonal_ of a tensor {tensor.shape}: want 2 dimensions or more")
     rows, columns = tensor.shape[0], math.prod(tensor.shape[1:])
-    q, r = xp.linalg.qr(default_generator().standard_normal(sorted((rows, columns))[::-1]))
+    tall = sorted((rows, columns), reverse=True)
+    q, r = xp.linalg.qr(numbers_of(generator).standard_normal(tall))
     q *= xp.sign(xp.diag(r))  # without this the matrices are not uniformly distributed
     return _fill(tensor, gain * (q if rows >= columns else q.T).reshape(tensor.shape))
 
@@ -127,3 +136,6 @@ def default_(weight: Tensor, bias: Tensor | None) -> None:
     uniform_(weight, -bound, bound)
     if bias is not None:
         uniform_(bias, -bound, bound)
+
+
+_explain(__name__)  # names that PyTorch has and minidist not

@@ -10,18 +10,19 @@ from .conv import conv1d, conv2d, conv_transpose2d
 from .dropout import dropout
 from .einsum import einsum
 from .elementwise import (
-    abs, absolute, acos, acosh, add, allclose, asin, asinh, atan, atan2, atanh, bitwise_and,
-    bitwise_not, bitwise_or, bitwise_xor, ceil, clamp, clip, clone, cos, cosh, div, divide, eq,
-    equal, erf, exp, expm1, floor, floor_divide, ge, gelu, greater, greater_equal, gt, isclose,
-    isfinite, isinf, isnan, le, lerp, less, less_equal, log, log10, log1p, log2, logical_and,
-    logical_not, logical_or, logical_xor, lt, masked_fill, maximum, minimum, mul, multiply, ne, neg,
-    negative, not_equal, pow, reciprocal, remainder, round, rsqrt, sign, sin, sinh, sqrt, square,
-    sub, subtract, tan, tanh, true_divide, trunc, where,
+    abs, absolute, acos, acosh, add, addcdiv, addcmul, allclose, asin, asinh, atan, atan2, atanh,
+    bitwise_and, bitwise_not, bitwise_or, bitwise_xor, ceil, clamp, clamp_max, clamp_min, clip,
+    clone, cos, cosh, div, divide, eq, equal, erf, exp, expm1, floor, floor_divide, ge, gelu,
+    greater, greater_equal, gt, isclose, isfinite, isinf, isnan, le, lerp, less, less_equal, log,
+    log10, log1p, log2, logaddexp, logical_and, logical_not, logical_or, logical_xor, lt,
+    masked_fill, maximum, minimum, mul, multiply, nan_to_num, ne, neg, negative, not_equal, pow,
+    reciprocal, remainder, round, rsqrt, sign, sin, sinh, sqrt, square, sub, subtract, tan, tanh,
+    true_divide, trunc, where,
 )
 from .embedding import embedding
 from .index import (
     argwhere, bincount, gather, getitem, index_add, index_select, masked_select, nonzero, one_hot,
-    scatter, scatter_add,
+    scatter, scatter_add, take_along_dim,
 )
 from .loss import (
     binary_cross_entropy, binary_cross_entropy_with_logits, cross_entropy, ctc_loss, huber_loss,
@@ -33,7 +34,7 @@ from .normalization import (
 from .pool import (
     adaptive_avg_pool1d, adaptive_avg_pool2d, avg_pool1d, avg_pool2d, max_pool1d, max_pool2d,
 )
-from .product import addmm, bmm, dot, linear, matmul, mm, mv, outer
+from .product import addmm, baddbmm, bmm, dot, linear, matmul, mm, mv, outer, tensordot
 from .reduce import (
     all, amax, amin, any, count_nonzero, cumprod, cumsum, logsumexp, mean, norm, prod, std,
     std_mean, sum, var, var_mean,

@@ -9,9 +9,16 @@ from ..kernels import half_precision
 from ..kernels.erf import erf as erf_kernel
 from ..kernels.pointwise import tiled
 from ..tensor.device import want_one_place
-from ..tensor.dtypes import DEFAULT, bool_, fitting, int64, is_floating, want_fit
+from ..tensor.dtypes import DEFAULT, bool_, finfo, fitting, int64, is_floating, want_fit
 from ..tensor.tensor import Tensor
-from .op import differentiable, elementwise, want_one_dtype
+from .op import (
+    differentiable,
+    elementwise,
+    result_dtype,
+    want_one_dtype,
+    want_tensors,
+    want_whole,
+)  # fmt: skip
 
 
 def of_floats(**precision):
@@ -69,15 +76,39 @@ def sub(input, other, *, alpha=1):
 
 
 @of_floats(autocast="fallthrough")
-def div(a, b):
+def _div(a, b):
     y = a / b
     return y, lambda g: g / b, lambda g: -g * y / b
 
 
+def div(input, other, *, rounding_mode=None):
+    """input / other; with rounding_mode, rounded down ("floor") or towards 0 ("trunc")."""
+    if rounding_mode is None:
+        return _div(input, other)
+    if rounding_mode not in ("floor", "trunc"):
+        raise RuntimeError(f"div: rounding_mode is None, 'trunc' or 'floor', not {rounding_mode!r}")
+    return (floor_divide if rounding_mode == "floor" else _div_trunc)(input, other)
+
+
 def _whole(function, a, b):
-    if xp.result_type(a, b).kind != "f" and not xp.on_gpu(b) and not xp.all(b):
+    kind = xp.result_type(a, b).kind
+    if kind == "b":
+        raise NotImplementedError("a division of bools: convert with .long() first")
+    if kind != "f" and not xp.on_gpu(b) and not xp.all(b):
         raise ValueError("an integer divided by zero")
     return function(a, b)
+
+
+def _divide_towards_0(a, b):
+    if xp.result_type(a, b).kind == "f":
+        return xp.trunc(a / b)
+    y = xp.floor_divide(a, b)
+    return y + ((y < 0) & (y * b != a))  # what was rounded down below 0 goes one up
+
+
+@elementwise(autocast="fallthrough")
+def _div_trunc(a, b):
+    return _whole(_divide_towards_0, a, b), xp.zeros_like, xp.zeros_like
 
 
 @elementwise(autocast="fallthrough")
@@ -144,6 +175,22 @@ def clamp(input, min=None, max=None):
         raise RuntimeError("clamp: min and max are both None: give one of them")
     x = input if min is None else _at_least(input, min)
     return x if max is None else _at_most(x, max)
+
+
+def clamp_min(input, min):
+    """At least min, a number or a tensor."""
+    return _clamp_one("clamp_min", _at_least, input, min)
+
+
+def clamp_max(input, max):
+    """At most max, a number or a tensor."""
+    return _clamp_one("clamp_max", _at_most, input, max)
+
+
+def _clamp_one(name, operation, input, bound):
+    if bound is None:
+        raise TypeError(f"{name}: the bound is None: want a number or a tensor")
+    return operation(input, bound)
 
 
 def where(condition, input, other):
@@ -329,8 +376,74 @@ def lerp(input, end, weight):
     return input + weight * (end - input)
 
 
+@elementwise(autocast="promote")
+def _addcmul(x, a, b, *, value):
+    want_whole("addcmul", result_dtype((x, a, b)), value=value)
+    return x + value * a * b, lambda g: g, lambda g: g * (value * b), lambda g: g * (value * a)
+
+
+def addcmul(input, tensor1, tensor2, *, value=1):
+    """input + value·tensor1·tensor2, all three broadcast."""
+    want_tensors("addcmul", input, tensor1, tensor2)
+    return _addcmul(input, tensor1, tensor2, value=value)
+
+
+@elementwise(autocast="promote")
+def _addcdiv(x, a, b, *, value):
+    part = value * a / b
+    return x + part, lambda g: g, lambda g: g * (value / b), lambda g: -g * part / b
+
+
+def addcdiv(input, tensor1, tensor2, *, value=1):
+    """input + value·tensor1 / tensor2, all three broadcast."""
+    want_tensors("addcdiv", input, tensor1, tensor2)
+    if not (is_floating(tensor1.data) or is_floating(tensor2.data)):
+        raise RuntimeError(
+            f"addcdiv of {tensor1.dtype.name} and {tensor2.dtype.name}: integers are not divided: "
+            "convert one with .float() first"
+        )
+    return _addcdiv(input, tensor1, tensor2, value=value)
+
+
+@elementwise(autocast="fallthrough")
+def _logaddexp(a, b):
+    if xp.result_type(a, b).kind != "f":
+        raise NotImplementedError("logaddexp of integers: convert with .float() first")
+    return xp.logaddexp(a, b), lambda g: g * _sigmoid(a - b), lambda g: g * _sigmoid(b - a)
+
+
+def _sigmoid(x):
+    with xp.errstate(over="ignore"):  # 1 / (1 + inf) is right
+        return 1 / (1 + xp.exp(-x))
+
+
+def logaddexp(input, other):
+    """log(exp(input) + exp(other)), without overflow."""
+    want_tensors("logaddexp", input, other)
+    return _logaddexp(input, other)
+
+
+@differentiable(autocast="fallthrough")
+def _nan_to_num(x, *, nan, posinf, neginf):
+    y, finite = x.copy(), xp.isfinite(x)
+    for found, value in ((xp.isnan(x), nan), (x == math.inf, posinf), (x == -math.inf, neginf)):
+        y[found] = value
+    return y, lambda g: xp.where(finite, g, 0)
+
+
+def nan_to_num(input, nan=None, posinf=None, neginf=None):
+    """NaN as `nan` (0), infinities as `posinf` and `neginf` (the dtype's largest and smallest)."""
+    want_tensors("nan_to_num", input)
+    if not is_floating(input.data):
+        return input.clone()
+    most = float(finfo(input.dtype).max)
+    values = ((nan, 0.0), (posinf, most), (neginf, -most))
+    nan, posinf, neginf = (default if v is None else float(v) for v, default in values)
+    return _nan_to_num(input, nan=nan, posinf=posinf, neginf=neginf)
+
+
 # Other names that PyTorch has
 
 absolute, clip, multiply, negative, subtract = abs, clamp, mul, neg, sub
-divide = true_divide = div
+divide, true_divide = div, _div
 greater, greater_equal, less, less_equal, not_equal = gt, ge, lt, le, ne

@@ -124,6 +124,29 @@ def gather(input, dim, index):
     return pick(input, checked("gather", input, dim, index.data), index.data)
 
 
+def take_along_dim(input, indices, dim=None):
+    """As gather, but all other dimensions broadcast; without dim, from the elements in one row."""
+    if indices.dtype != xp.int64:
+        raise RuntimeError(f"take_along_dim: {indices.dtype.name} indices: convert with .long()")
+    if dim is None:
+        return gather(input.reshape(-1), 0, indices.reshape(-1))
+    if input.ndim != indices.ndim or not input.ndim:
+        raise (RuntimeError if input.ndim else IndexError)(
+            f"take_along_dim along {dim}: indices {indices.shape} for {input.shape}: want as many "
+            "dimensions, one or more"
+        )
+    axis = axes_of((dim,), input.ndim)[0]
+    rest = [tuple(1 if d == axis else n for d, n in enumerate(t.shape)) for t in (input, indices)]
+    try:
+        shape = xp.broadcast_shapes(*rest)
+    except ValueError:
+        raise RuntimeError(
+            f"take_along_dim along {dim}: {input.shape} and {indices.shape} do not broadcast"
+        ) from None
+    spread = lambda t: t.expand(*(-1 if d == axis else n for d, n in enumerate(shape)))
+    return gather(spread(input), axis, spread(indices))
+
+
 @differentiable(autocast="promote")
 def _add_at(x, source, grid):
     y = x.copy()

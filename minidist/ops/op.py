@@ -227,6 +227,22 @@ def want_floating(name: str, x: Tensor) -> None:
         raise RuntimeError(f"{name} of {x.dtype.name}: convert with .float() first")
 
 
+def want_tensors(name: str, *tensors: Any) -> None:
+    """Refuse a number where a tensor must stand, as PyTorch does."""
+    for place, t in enumerate(tensors):
+        if not isinstance(t, Tensor):
+            raise TypeError(f"{name}: argument {place} is {t!r}: want a Tensor, md.tensor({t!r})")
+
+
+def want_whole(name: str, dtype: xp.dtype, **factors: Any) -> None:
+    """Refuse to scale integers by a fraction, and bools by anything: PyTorch rounds to 0."""
+    if dtype.kind == "b":
+        raise NotImplementedError(f"{name} of bools: convert with .long() or .float() first")
+    for factor, value in factors.items() if dtype.kind in "iu" else ():
+        if isinstance(value, float):
+            raise RuntimeError(f"{name} of {dtype.name}: {factor}={value} must be an integer")
+
+
 def axes_of(dim: Any, ndim: int) -> tuple[int, ...]:
     """The dimensions that `dim` (one, several, or None for all) means, none of them negative."""
     if dim is None or dim == () or dim == []:

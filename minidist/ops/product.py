@@ -4,7 +4,15 @@ import math
 
 from ..kernels import arrays as xp
 from ..kernels import linear as kernel
-from .op import differentiable, unbroadcast, want_numbers, want_one_dtype
+from ..tensor.tensor import Tensor
+from .op import (
+    axes_of,
+    differentiable,
+    unbroadcast,
+    want_numbers,
+    want_one_dtype,
+    want_whole,
+)  # fmt: skip
 
 
 def _swap(x: xp.ndarray) -> xp.ndarray:
@@ -111,6 +119,7 @@ def mv(input, vec):
 
 @differentiable(autocast="lower_precision_fp")
 def _addmm(x, a, b, *, beta, alpha):
+    want_whole("addmm", a.dtype, beta=beta, alpha=alpha)
     y = kernel.multiply(a, b) * alpha
     return (
         y + x * beta if beta else y,  # with beta 0, a NaN in x does not count
@@ -128,3 +137,58 @@ def addmm(input, mat1, mat2, *, beta=1, alpha=1):
         raise RuntimeError(f"addmm: shapes {mat1.shape} and {mat2.shape}: want (n, k) and (k, m)")
     shape = mat1.shape[0], mat2.shape[1]
     return _addmm(input.expand(shape), mat1, mat2, beta=beta, alpha=alpha)
+
+
+def baddbmm(input, batch1, batch2, *, beta=1, alpha=1):
+    """addmm for each of b matrices: batch1 (b, n, k), batch2 (b, k, m); input broadcasts."""
+    _of_ranks("baddbmm", [3, 3], batch1, batch2)
+    want_one_dtype("baddbmm", input, batch1, batch2)
+    if len(batch1) != len(batch2) or batch1.shape[2] != batch2.shape[1]:
+        raise RuntimeError(
+            f"baddbmm: shapes {batch1.shape} and {batch2.shape}: want (b, n, k) and (b, k, m)"
+        )
+    shape = *batch1.shape[:2], batch2.shape[2]
+    return _addmm(input.expand(shape), batch1, batch2, beta=beta, alpha=alpha)
+
+
+def tensordot(a, b, dims=2):
+    """Σ of products over pairs of dimensions, by one matrix product; the others stay, a's first.
+
+    dims is a number (so many of the last of a, with as many of the first of b) or two lists.
+    Where one of a pair has size 1, it broadcasts.
+    """
+    want_one_dtype("tensordot", a, b)
+    first, second = _pairs(a, b, dims)
+    for i, j in zip(first, second):
+        if b.shape[j] == 1:
+            a = a.sum(i, keepdim=True)
+        elif a.shape[i] == 1:
+            b = b.sum(j, keepdim=True)
+        elif a.shape[i] != b.shape[j]:
+            raise RuntimeError(
+                f"tensordot: size {a.shape[i]} of dim {i} of {a.shape}, but {b.shape[j]} of dim "
+                f"{j} of {b.shape}: a pair has one size"
+            )
+    rows = [d for d in range(a.ndim) if d not in first]
+    columns = [d for d in range(b.ndim) if d not in second]
+    shape = [*(a.shape[d] for d in rows), *(b.shape[d] for d in columns)]
+    n, k, m = (math.prod(x.shape[d] for d in ds) for x, ds in ((a, rows), (a, first), (b, columns)))
+    left = a.permute(*rows, *first).reshape(n, k)
+    right = b.permute(*second, *columns).reshape(k, m)
+    return (left @ right).reshape(shape)
+
+
+def _pairs(a, b, dims):
+    """The dimensions of a and of b that meet."""
+    dims = dims.tolist() if isinstance(dims, Tensor) else dims
+    if not isinstance(dims, int):
+        first, second = ([d] if isinstance(d, int) else list(d) for d in dims)
+        if len(first) != len(second):
+            raise RuntimeError(f"tensordot: dims {dims}: want two lists of one length")
+        return [axes_of(d, x.ndim) if d else () for d, x in ((first, a), (second, b))]
+    if not 0 <= dims <= min(a.ndim, b.ndim):
+        raise RuntimeError(
+            f"tensordot: dims={dims} of shapes {a.shape} and {b.shape}: want 0 to "
+            f"{min(a.ndim, b.ndim)}, or two lists of dimensions"
+        )
+    return range(a.ndim - dims, a.ndim), range(dims)

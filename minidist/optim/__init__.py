@@ -1,5 +1,6 @@
 """Optimisers: PyTorch's names, arguments and state_dict layout."""
 
+from ..absent import explain as _explain
 from ..nn.utils import clip_grad_norm_, clip_grad_value_
 from . import lr_scheduler
 from .adagrad import Adagrad
@@ -10,6 +11,8 @@ from .muon import Muon
 from .optimizer import Optimizer
 from .rmsprop import RMSprop
 from .sgd import SGD
+
+_explain(__name__)  # names that PyTorch has and minidist not
 
 __all__ = [
     "SGD",

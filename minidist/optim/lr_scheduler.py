@@ -11,10 +11,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ..absent import explain as _explain
 from .one_cycle import OneCycleLR
 from .optimizer import Optimizer
 from .plateau import ReduceLROnPlateau
 from .scheduler import LRScheduler, checked, per_group
+
+_explain(__name__)  # names that PyTorch has and minidist not
 
 __all__ = [
     "CosineAnnealingLR",

@@ -7,10 +7,12 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from ..autograd.modes import is_inference_mode_enabled
+from ..autograd.tape import INFERENCE
 from ..kernels import arrays as xp
 from .device import moved
 from .dtypes import DEFAULT, DTypeLike, as_array, dtype_of, fitting, float64, want_fit
-from .random import default_generator
+from .generator import Generator, numbers_of
 from .tensor import Tensor
 
 
@@ -34,6 +36,8 @@ def _placed(create: Callable[..., Tensor]) -> Callable[..., Tensor]:
             device = args[0].device
         if device is not None:
             made.data = moved(made.data, device)
+        if is_inference_mode_enabled():
+            made.node = INFERENCE
         return made
 
     return on_device
@@ -112,6 +116,26 @@ def eye(
 
 
 @_placed
+def tril_indices(row: int, col: int, offset: int = 0, *, dtype: DTypeLike = "int64") -> Tensor:
+    """(2, n): the row and the column of each element on or below a diagonal of a matrix."""
+    return _indices("tril_indices", xp.tril_indices, row, col, offset, dtype)
+
+
+@_placed
+def triu_indices(row: int, col: int, offset: int = 0, *, dtype: DTypeLike = "int64") -> Tensor:
+    """(2, n): the row and the column of each element on or above a diagonal of a matrix."""
+    return _indices("triu_indices", xp.triu_indices, row, col, offset, dtype)
+
+
+def _indices(name: str, find: Any, row: int, col: int, offset: int, dtype: DTypeLike) -> Tensor:
+    if min(row, col) < 0:
+        raise RuntimeError(f"{name} of {row} rows and {col} columns: want 0 or more")
+    if dtype_of(dtype).kind not in "iu":
+        raise NotImplementedError(f"{name} of {dtype_of(dtype).name}: indices are integers")
+    return Tensor(xp.stack(find(row, offset, col)), dtype=dtype)
+
+
+@_placed
 def arange(
     start: Any = 0, end: Any = None, step: Any = 1, dtype: DTypeLike = None,
     requires_grad: bool = False,
@@ -143,27 +167,36 @@ def _drawn(array: xp.ndarray, name: str, dtype: DTypeLike, requires_grad: bool) 
 
 
 @_placed
-def randn(*size: Any, dtype: DTypeLike = DEFAULT, requires_grad: bool = False) -> Tensor:
-    """Standard normal numbers from the default stream."""
-    numbers = default_generator().standard_normal(_sizes(size))
+def randn(
+    *size: Any, dtype: DTypeLike = DEFAULT, requires_grad: bool = False,
+    generator: Generator | None = None,
+) -> Tensor:  # fmt: skip
+    """Standard normal numbers, from the default stream or a generator."""
+    numbers = numbers_of(generator).standard_normal(_sizes(size))
     return _drawn(numbers, "randn", dtype, requires_grad)
 
 
 @_placed
-def rand(*size: Any, dtype: DTypeLike = DEFAULT, requires_grad: bool = False) -> Tensor:
-    """Uniform numbers in [0, 1) from the default stream."""
-    return _drawn(default_generator().random(_sizes(size)), "rand", dtype, requires_grad)
+def rand(
+    *size: Any, dtype: DTypeLike = DEFAULT, requires_grad: bool = False,
+    generator: Generator | None = None,
+) -> Tensor:  # fmt: skip
+    """Uniform numbers in [0, 1), from the default stream or a generator."""
+    return _drawn(numbers_of(generator).random(_sizes(size)), "rand", dtype, requires_grad)
 
 
 @_placed
-def randint(low: int = 0, high: Any = None, size: Any = None, dtype: DTypeLike = "int64") -> Tensor:
+def randint(
+    low: int = 0, high: Any = None, size: Any = None, dtype: DTypeLike = "int64", *,
+    generator: Generator | None = None,
+) -> Tensor:  # fmt: skip
     """Integers from low to high - 1; randint(high, size) draws from 0."""
     low, high, size = (0, low, high) if size is None else (low, high, size)
     low, high = (0, low) if high is None else (low, high)
     if low >= high:
         raise RuntimeError(f"randint from {low} to {high}: the second must be larger")
     _want_range("randint", low, high - 1, dtype)
-    return Tensor(default_generator().integers(low, high, _sizes((size,))), dtype=dtype)
+    return Tensor(numbers_of(generator).integers(low, high, _sizes((size,))), dtype=dtype)
 
 
 def _want_range(name: str, low: int, high: int, dtype: DTypeLike) -> None:
@@ -174,10 +207,10 @@ def _want_range(name: str, low: int, high: int, dtype: DTypeLike) -> None:
 
 
 @_placed
-def randperm(n: int, dtype: DTypeLike = "int64") -> Tensor:
+def randperm(n: int, dtype: DTypeLike = "int64", *, generator: Generator | None = None) -> Tensor:
     """0 to n - 1 in random order."""
     _want_range("randperm", 0, max(n - 1, 0), dtype)
-    return Tensor(default_generator().permutation(n), dtype=dtype)
+    return Tensor(numbers_of(generator).permutation(n), dtype=dtype)
 
 
 # Of another tensor's shape, and of its dtype unless another is given
@@ -192,9 +225,11 @@ def full_like(
 
 def _like(create: Any) -> Any:
     @_placed
-    def of_shape(input: Tensor, dtype: DTypeLike = None, requires_grad: bool = False) -> Tensor:
+    def of_shape(
+        input: Tensor, dtype: DTypeLike = None, requires_grad: bool = False, **options: Any
+    ) -> Tensor:
         dtype = input.dtype if dtype is None else dtype
-        return create(input.shape, dtype=dtype, requires_grad=requires_grad)
+        return create(input.shape, dtype=dtype, requires_grad=requires_grad, **options)
 
     of_shape.__name__ = f"{create.__name__}_like"
     return of_shape

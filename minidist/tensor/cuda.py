@@ -20,6 +20,7 @@ import importlib
 from collections.abc import Iterator
 from typing import Any
 
+from ..absent import explain as _explain
 from ..kernels import arrays
 from ..kernels.capture import capturing
 
@@ -152,3 +153,6 @@ def graph(cuda_graph: CUDAGraph) -> Iterator[None]:
         cuda_graph._graph = stream.end_capture()
     cuda_graph._memory = memory, stream
     synchronize()
+
+
+_explain(__name__)  # names that PyTorch has and minidist not

@@ -8,8 +8,9 @@ from ..kernels.half_precision import as_dtype, wide
 from ..ops.elementwise import to_fill
 from ..ops.index import steps
 from ..ops.op import unbroadcast
-from . import random, views
+from . import views
 from .dtypes import fitting, is_floating
+from .generator import numbers_of
 from .tensor import Tensor
 
 
@@ -170,14 +171,14 @@ def _want_floats(name, x):
         raise NotImplementedError(f"{name} of {x.dtype.name}: draw with randint, and copy_() it")
 
 
-def uniform_(x, a=0.0, b=1.0):
-    """Every element drawn evenly from [a, b), from the default stream."""
+def uniform_(x, a=0.0, b=1.0, *, generator=None):
+    """Every element drawn evenly from [a, b), from the default stream or a generator."""
     _want_floats("uniform_", x)
-    return setitem(x, ..., random.default_generator().random(x.shape) * (b - a) + a, "uniform_")
+    return setitem(x, ..., numbers_of(generator).random(x.shape) * (b - a) + a, "uniform_")
 
 
-def normal_(x, mean=0.0, std=1.0):
-    """Every element drawn from the normal distribution, from the default stream."""
+def normal_(x, mean=0.0, std=1.0, *, generator=None):
+    """Every element drawn from the normal distribution, from the default stream or a generator."""
     _want_floats("normal_", x)
-    numbers = random.default_generator().standard_normal(x.shape)
+    numbers = numbers_of(generator).standard_normal(x.shape)
     return setitem(x, ..., numbers * std + mean, "normal_")

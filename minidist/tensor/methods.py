@@ -39,7 +39,8 @@ def like_self(create: Callable) -> Callable:
 
     @functools.wraps(create)
     def new(self: Tensor, *args: Any, **options: Any) -> Tensor:
-        return create(*args, **{"dtype": self.dtype, "device": self.device} | options)
+        given = {name: value for name, value in options.items() if value is not None}
+        return create(*args, **{"dtype": self.dtype, "device": self.device} | given)
 
     return new
 
@@ -87,8 +88,8 @@ Tensor.__sub__ = ops.sub
 Tensor.__rsub__ = reflected(ops.sub)
 Tensor.__mul__ = ops.mul
 Tensor.__rmul__ = reflected(ops.mul)
-Tensor.__truediv__ = ops.div
-Tensor.__rtruediv__ = composite(autocast="fp32")(reflected(ops.div))
+Tensor.__truediv__ = ops.true_divide
+Tensor.__rtruediv__ = composite(autocast="fp32")(reflected(ops.true_divide))
 Tensor.__floordiv__ = ops.floor_divide
 Tensor.__rfloordiv__ = reflected(ops.floor_divide)
 Tensor.__mod__ = ops.remainder
@@ -117,6 +118,11 @@ Tensor.maximum = ops.maximum
 Tensor.minimum = ops.minimum
 Tensor.clamp = ops.clamp
 Tensor.clip = ops.clip
+Tensor.clamp_min = ops.clamp_min
+Tensor.clamp_max = ops.clamp_max
+Tensor.addcmul = ops.addcmul
+Tensor.addcdiv = ops.addcdiv
+Tensor.logaddexp = ops.logaddexp
 
 # Elementwise functions
 
@@ -154,6 +160,7 @@ Tensor.trunc = ops.trunc
 Tensor.atan2 = ops.atan2
 Tensor.gelu = ops.gelu
 Tensor.round = ops.round
+Tensor.nan_to_num = ops.nan_to_num
 
 # Comparisons and logic
 
@@ -236,6 +243,7 @@ Tensor.mv = ops.mv
 Tensor.dot = ops.dot
 Tensor.outer = ops.outer
 Tensor.addmm = ops.addmm
+Tensor.baddbmm = ops.baddbmm
 
 # Shapes
 
@@ -277,6 +285,7 @@ Tensor.diagonal = ops.diagonal
 
 Tensor.__getitem__ = ops.getitem
 Tensor.gather = ops.gather
+Tensor.take_along_dim = ops.take_along_dim
 Tensor.scatter = ops.scatter
 Tensor.scatter_add = ops.scatter_add
 Tensor.index_select = ops.index_select
@@ -298,6 +307,7 @@ Tensor.new_zeros = like_self(creation.zeros)
 Tensor.new_ones = like_self(creation.ones)
 Tensor.new_empty = like_self(creation.empty)
 Tensor.new_full = like_self(creation.full)
+Tensor.new_tensor = like_self(creation.tensor)
 
 # Changes in place: the result is written into the tensor, and returned
 
@@ -327,6 +337,13 @@ Tensor.remainder_ = in_place(ops.remainder, "remainder_")
 Tensor.pow_ = in_place(ops.pow, "pow_")
 Tensor.clamp_ = in_place(ops.clamp, "clamp_")
 Tensor.clip_ = in_place(ops.clip, "clip_")
+Tensor.clamp_min_ = in_place(ops.clamp_min, "clamp_min_")
+Tensor.clamp_max_ = in_place(ops.clamp_max, "clamp_max_")
+Tensor.addcmul_ = in_place(ops.addcmul, "addcmul_")
+Tensor.addcdiv_ = in_place(ops.addcdiv, "addcdiv_")
+Tensor.addmm_ = in_place(ops.addmm, "addmm_")
+Tensor.baddbmm_ = in_place(ops.baddbmm, "baddbmm_")
+Tensor.nan_to_num_ = in_place(ops.nan_to_num, "nan_to_num_")
 Tensor.lerp_ = in_place(ops.lerp, "lerp_")
 Tensor.bitwise_and_ = in_place(ops.bitwise_and, "bitwise_and_")
 Tensor.bitwise_or_ = in_place(ops.bitwise_or, "bitwise_or_")

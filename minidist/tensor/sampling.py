@@ -1,33 +1,34 @@
-"""Draws from the default stream by given probabilities, as PyTorch's of these names."""
+"""Draws by given probabilities, under PyTorch's names: from the default stream or a generator."""
 
 from ..kernels import arrays as xp
 from ..kernels.half_precision import wide
 from . import creation
 from .device import moved
 from .dtypes import is_floating
-from .random import default_generator
+from .generator import numbers_of
 from .tensor import Tensor
 
 
-def normal(mean, std, size=None, *, dtype=None, requires_grad=False, device=None):
+def normal(mean, std, size=None, *, generator=None, dtype=None, requires_grad=False, device=None):
     """Normal numbers of mean and std: numbers, with a size, or tensors, whose dtype they have."""
     shape = size or xp.broadcast_shapes(*(xp.shape(getattr(a, "data", a)) for a in (mean, std)))
     like = next((t for t in (mean, std) if isinstance(t, Tensor)), None)
     if like is not None:
         device, dtype = device or like.device, dtype or like.dtype
-    drawn = creation.randn(*shape, dtype=dtype or "float32", device=device)
+    drawn = creation.randn(*shape, dtype=dtype or "float32", device=device, generator=generator)
     return creation.tensor((drawn * std + mean).to(drawn.dtype), None, requires_grad)
 
 
-def bernoulli(input):
+def bernoulli(input, *, generator=None):
     """1 with the probability that the input says, else 0."""
     p = wide(input.data)
     if not ((p >= 0) & (p <= 1)).all():
         raise RuntimeError("bernoulli: probabilities outside 0 to 1")
-    return (creation.rand_like(input, dtype="float64") < input.double()).to(input.dtype)
+    drawn = creation.rand_like(input, dtype="float64", generator=generator)
+    return (drawn < input.double()).to(input.dtype)
 
 
-def multinomial(input, num_samples, replacement=False):
+def multinomial(input, num_samples, replacement=False, *, generator=None):
     """Indices drawn with probabilities in proportion to input (n) or (m, n)."""
     p = xp.atleast_2d(moved(wide(input.data), "cpu")).astype(float)  # drawn on the host
     fit = xp.isfinite(p).all() and (p >= 0).all() and (p.sum(1) > 0).all()
@@ -38,7 +39,7 @@ def multinomial(input, num_samples, replacement=False):
         )
     if not replacement and num_samples > p.shape[1]:
         raise RuntimeError(f"multinomial: {num_samples} of {p.shape[1]} without replacement")
-    draws = default_generator().random((len(p), num_samples) if replacement else p.shape)
+    draws = numbers_of(generator).random((len(p), num_samples) if replacement else p.shape)
     found = _with_replacement(p, draws) if replacement else _without(p, draws)[:, :num_samples]
     return Tensor(found if input.ndim == 2 else found[0]).to(input.device)
 

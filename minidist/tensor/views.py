@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..autograd.modes import enable_grad, is_grad_enabled
-from ..autograd.tape import Node, new_node, source
+from ..autograd.modes import enable_grad, is_grad_enabled, is_inference_mode_enabled
+from ..autograd.tape import INFERENCE, Node, new_node, source
 from ..autograd.versions import owner
 from ..kernels import arrays as xp
 
@@ -75,11 +75,21 @@ def note_view(
         if argument is not array and owner(array) is memory:
             arrays[place] = None  # held by what is changed in place later, it would be a cycle
             output.alias = View(argument, Recipe(function, arrays, options, place), operation)
+            if output.node is None or output.node is INFERENCE:  # a view is what it is a view of
+                output.node = INFERENCE if argument.node is INFERENCE else None
             return
 
 
 def refuse_leaf(x: Tensor, name: str) -> None:
-    """A leaf that requires grad, or a view of one, is written to inside no_grad() alone."""
+    """A leaf that requires grad, or a view of one, is written to inside no_grad() alone.
+
+    What was made in inference mode is written to in inference mode alone.
+    """
+    if x.node is INFERENCE and not is_inference_mode_enabled():
+        raise RuntimeError(
+            f"{name}: a tensor made in inference mode is being used in an in-place operation: "
+            "write inside inference_mode(), or into a clone()"
+        )
     what, tensor = "a leaf", x
     while is_grad_enabled():
         if tensor.requires_grad and tensor.is_leaf:

@@ -30,13 +30,13 @@ from minidist.parallel.tensor.linear import ColumnParallelLinear
 BF = md.bfloat16
 
 # https://docs.pytorch.org/docs/stable/amp.html, "Autocast Op Reference", for CUDA: the names that
-# minidist has too. (`dot` is not among them: here it is a matmul, and lowered.)
+# minidist has too. (`dot` and `tensordot` are not among them: here they are a matmul, and lowered.)
 PYTORCH = {
-    "lower_precision_fp": "conv conv_transpose linear matmul prelu",
+    "lower_precision_fp": "addmm conv conv_transpose linear matmul prelu",
     "fp32": """acos asin binary_cross_entropy_with_logits cosh cosine_similarity cross_entropy
         cumsum exp expm1 kl_div l1_loss layer_norm log log10 log1p log2 log_softmax mse_loss norm
         pow prod reciprocal rsqrt sinh softmax softplus sum tan""",
-    "promote": "atan2",
+    "promote": "addcdiv addcmul atan2",
 }  # fmt: skip
 
 

@@ -119,8 +119,16 @@ case("contiguous", of(ANY), lambda m, x: x.contiguous() * 1)
 
 for _name in ("add", "sub"):
     case(_name, pairs(), lambda m, a, b, f=_name: getattr(m, f)(a, b, alpha=3))
-for _name in ("mul", "div", "atan2", "maximum", "minimum"):
+for _name in "mul true_divide atan2 maximum minimum logaddexp".split():  # noqa: SIM905
     case(_name, pairs())
+case("div", pairs(), lambda m, a, b: m.div(a, b) + m.div(a, b * 1.37, rounding_mode="floor")
+     + m.div(a, b * 1.37, rounding_mode="trunc"))  # fmt: skip
+for _name in ("clamp_min", "clamp_max"):
+    case(_name, pairs(), lambda m, a, b, f=_name: getattr(m, f)(a, b + 0.013))
+case("addcmul", pairs(), lambda m, a, b: m.addcmul(a + b, a, b, value=0.3))
+case("addcdiv", pairs(), lambda m, a, b: m.addcdiv(a + b, b, a, value=-3))
+case("nan_to_num", of(ANY.map(lambda x: np.where(x > 1, np.inf, x))), lambda m, x: m.nan_to_num(
+    x, posinf=1.5), smooth=False)  # fmt: skip
 case("pow", pairs(), lambda m, a, b: m.pow(a.abs(), b))
 case("remainder", pairs(), lambda m, a, b: m.remainder(a, b.abs() + 7.3))
 case(
@@ -220,6 +228,17 @@ def picked(draw, sources=False):
 
 
 @st.composite
+def taken(draw):
+    """An array and indices along a dimension of it; their other sizes broadcast."""
+    shape = draw(shapes(min_dims=1, min_side=1))
+    dim = draw(st.integers(-len(shape), len(shape) - 1))
+    at, wanted = dim % len(shape), draw(st.integers(0, 3))
+    x, i = ([n if d == at or draw(st.booleans()) else 1 for d, n in enumerate(shape)] for _ in "xi")
+    i[at] = wanted
+    return [*filled(draw, x), integers(draw, i, shape[at])], {"dim": dim}
+
+
+@st.composite
 def rows_of(draw, source=False):
     shape = draw(shapes(min_dims=1, min_side=1))
     dim = draw(st.integers(-len(shape), len(shape) - 1))
@@ -242,6 +261,7 @@ INDEXED = {
 case("getitem", of(arrays((3, 2, 3)), arrays((2, 2)).map(lambda a: (a > 0) * 2),
                    how=st.sampled_from(list(INDEXED))),
      lambda m, x, i, how: INDEXED[how](x, i))  # fmt: skip
+case("take_along_dim", taken(), lambda m, x, i, dim: m.take_along_dim(x, i, dim))
 case("gather", picked(), lambda m, x, i, dim: m.gather(x, dim, i))
 case("scatter_add", picked(True), lambda m, x, s, i, dim: m.scatter_add(x, dim, i, s))
 case("scatter", picked("once"), lambda m, x, s, i, dim: m.scatter(x, dim, i, s))
@@ -272,6 +292,10 @@ case("dot", sized("i i"))
 case("mv", sized("ij j"))
 case("outer", sized("i j"))
 case("addmm", sized("ik ij jk"), lambda m, *x: m.addmm(*x, beta=2, alpha=0.5))
+case("baddbmm", st.sampled_from(["bik bij bjk", "ik bij bjk", "k bij bjk"]).flatmap(sized),
+     lambda m, *x: m.baddbmm(*x, beta=2, alpha=0.5))  # fmt: skip
+DIMS = {"ijk jkl": 2, "ij jk": 1, "i j": 0, "ikj jlk": ([1, 2], [2, 0]), "i i": ([0], [-1])}
+case("tensordot", st.sampled_from(list(DIMS)).flatmap(lambda s: sized(s, dims=st.just(DIMS[s]))))
 case("linear", st.sampled_from(["i oi o", "bi oi o", "bci oi o", "bi oi"]).flatmap(sized))
 EQUATIONS = ["ij,jk->ik", "ij,jk", "bij,bjk->bik", "ij->ji", "ij->", "...i,...i", "i,j->ij",
              "...ij,...jk->...ik", "bhqd,bhkd->bhqk", "ij,ij->i", "ij,jk,kl->il"]  # fmt: skip

@@ -115,18 +115,22 @@ def test_numpys_order_is_killed():
 
 
 IN_PLACE = [n[:-1] for n in vars(Tensor) if n[0] != "_" and n[-1] == "_" and hasattr(ops, n[:-1])]
-IN_PLACE = sorted(set(IN_PLACE) - {"clip", "lerp", "scatter", "index_add", "masked_fill"})
+WITH_OTHERS = {"clip", "lerp", "scatter", "index_add", "masked_fill", "addmm", "baddbmm"}
+IN_PLACE = sorted(set(IN_PLACE) - WITH_OTHERS)
 
 
 @pytest.mark.parametrize("name", IN_PLACE)
 def test_every_operation_in_place_is_the_operation(name):
     positive = np.abs(numbers((2, 3), 0))
     dtype = "int64" if name.startswith("bitwise") else "float64"
+    three = lambda x: (x * 2, Tensor(positive + 0.7))
     more = {"scatter_add": lambda x: (0, Tensor(np.array([[0, 1, 1]])), x * 2)}
+    more |= {"addcmul": three, "addcdiv": three}
     two = lambda x: (Tensor((positive + 0.7).astype(dtype)),)
     pairs = ("add", "div", "floor_divide", "mul", "pow", "remainder", "sub")
     arguments = more.get(
-        name, two if name in pairs or dtype == "int64" else lambda x: (0.5,) * (name == "clamp")
+        name,
+        two if name in pairs or dtype == "int64" else lambda x: (0.5,) * name.startswith("clamp"),
     )
 
     def changed(x):

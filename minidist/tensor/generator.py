@@ -1,0 +1,74 @@
+"""Generator: random numbers of one's own, beside the default stream, as torch.Generator."""
+
+from __future__ import annotations
+
+import operator
+import secrets
+from typing import Any
+
+import numpy as np
+
+from ..kernels import arrays as xp
+from . import random
+from .device import device as place
+from .tensor import Tensor
+
+SEEDS = range(-(1 << 63), 1 << 64)  # PyTorch's
+
+
+class Generator:
+    """What `generator=` of a sampling function takes: it draws from this, and from nothing else.
+
+    Each call takes the next numbers. After manual_seed(s) they are those that the default stream
+    gives after md.manual_seed(s). Numbers are drawn on the host, whatever the device.
+    """
+
+    def __init__(self, device: Any = "cpu"):
+        self.device = place(device)
+        self._seed = self._calls = 0
+
+    def manual_seed(self, seed: int) -> Generator:
+        """Start anew from a seed; returns the generator."""
+        try:
+            number = operator.index(seed)
+        except TypeError:
+            raise RuntimeError(f"manual_seed: {seed!r}: want an integer") from None
+        if isinstance(seed, Tensor):
+            raise RuntimeError(f"manual_seed: a tensor: want an integer, {number}")
+        if number not in SEEDS:
+            raise ValueError(f"manual_seed: {seed}: want {SEEDS[0]} to {SEEDS[-1]}")
+        self._seed, self._calls = number % (1 << 64), 0
+        return self
+
+    def seed(self) -> int:
+        """Start anew from a seed that the operating system draws; returns it."""
+        return self.manual_seed(secrets.randbits(63)).initial_seed()
+
+    def initial_seed(self) -> int:
+        """The seed in use; a negative one counts from 2**64."""
+        return self._seed
+
+    def get_state(self) -> Tensor:
+        """Seed and place, as bytes: after set_state(), the same numbers follow again."""
+        return Tensor(np.array([self._seed, self._calls], "<u8").view(np.uint8))
+
+    def set_state(self, new_state: Tensor) -> None:
+        """Go to where get_state() was called, on this generator or another."""
+        if not isinstance(new_state, Tensor) or new_state.dtype != xp.uint8:
+            raise TypeError("set_state: want a tensor of uint8, which get_state() gives")
+        if new_state.shape != (16,):
+            raise RuntimeError(f"set_state: shape {new_state.shape}: want 16 bytes, as get_state()")
+        self._seed, self._calls = new_state.cpu().numpy().view("<u8").tolist()
+
+    def _next(self) -> np.random.Generator:
+        self._calls += 1
+        return random.generator(self._seed, "default", self._calls - 1)
+
+
+def numbers_of(generator: Generator | None) -> np.random.Generator:
+    """What a sampling function draws from: the generator given, or else the default stream."""
+    if generator is None:
+        return random.default_generator()
+    if not isinstance(generator, Generator):
+        raise TypeError(f"generator: {generator!r}: want an md.Generator, or None")
+    return generator._next()
