@@ -32,7 +32,8 @@ def einsum(equation: str, *operands: Any) -> Tensor:
         y, other = _alone(y, other, term + later)
         x, y = _of_one_dtype(x, y)
         meet = "".join(dict.fromkeys(c for c in term + other if c in later))
-        want_numbers("einsum", x)
+        if set(term) & set(other) - set(meet):
+            want_numbers("einsum", x)
         x, term = _contract(x, y, term, other, meet), meet
     return x.permute(*map(term.index, output))
 

@@ -104,6 +104,8 @@ CHOSEN_BY_NUMPY = {
     "diag of bools, away": lambda m, F, nn: small(m, "bool")[0].diag(-1),
     "product of bools": lambda m, F, nn: small(m, "bool") @ small(m, "bool").T,
     "einsum of bools": lambda m, F, nn: m.einsum("ij,kj->ik", small(m, "bool"), small(m, "bool")),
+    "einsum of bools, each by each": lambda m, F, nn: m.einsum(
+        "ij,ij->ij", small(m, "bool"), small(m, "bool")),
     "round of bools": lambda m, F, nn: small(m, "bool").round(),
     "pow of bools": lambda m, F, nn: small(m, "bool") ** small(m, "bool"),
 }  # fmt: skip
