@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import tyro
 
 from .comm import AgreedExit, Communicator, MpiError, launch, world_from_env
+from .comm.environment import is_launched
 from .errors import UserError
 from .train.config import TrainConfig, read_toml, resumed
 
@@ -93,7 +94,7 @@ def train(config: TrainConfig) -> None:
 
     _, size = world_from_env()
     ranks = 1 if config.ranks is None else config.ranks
-    if size > 1:
+    if is_launched():
         _require(not config.simulate, "simulate under mpirun: leave one of the two away")
         _require(
             config.ranks in (None, size),
@@ -159,9 +160,11 @@ def schedule(config: ScheduleConfig) -> None:
 
 
 def doctor() -> None:
-    """Say what this machine has, and how to get what it lacks."""
+    """Say what this machine has, and how to get what it lacks: under mpirun, rank 0 alone."""
     from .lesson.doctor import examine
 
+    if world_from_env()[0]:
+        return
     raise SystemExit(examine())
 
 

@@ -51,6 +51,7 @@ POOLING = {
     "dropout": lambda m, F, nn: F.dropout(small(m, "int64"), 0.5),
     "mse_loss": lambda m, F, nn: F.mse_loss(m.arange(3), m.arange(3) + 1),
     "huber_loss": lambda m, F, nn: F.huber_loss(m.arange(3), m.arange(3) + 3),
+    "smooth_l1_loss": lambda m, F, nn: F.smooth_l1_loss(m.arange(3), m.arange(3) + 3),
     "kl_div": lambda m, F, nn: F.kl_div(m.arange(3), m.arange(3)),
     "nll_loss": lambda m, F, nn: F.nll_loss(small(m, "int64"), m.tensor([0, 1])),
 }

@@ -45,7 +45,7 @@ def main(comm: Communicator) -> None:
     loss_of = lambda states, target: model.loss_of(states, target, "sum") / TOKENS[:, 1:].size
     stage = {pp.rank: lambda x: model.stage(x, layers)}
     pipeline = Pipeline(model, stage, loss_of, pp, make("1f1b", p, M))
-    sums = Bucketed(model.parameters(), dp)
+    sums = Bucketed(model, dp)
     first, last = shard_range(len(TOKENS), dp.size, dp.rank)  # this replica's rows
     rows = np.array_split(TOKENS[first:last], M)
     inputs, targets = ([Tensor(x[:, i : i + 16].copy()) for x in rows] for i in (0, 1))
