@@ -77,8 +77,8 @@ def avg_pool2d(
 ):  # fmt: skip
     """The mean of each window: (n, c, h, w) -> (n, c, h', w'); padding counts as 0 or not at all.
 
-    Means of int64 are cut off towards 0. A NaN or an infinity reaches all the windows of its row
-    and column.
+    Means of int64 are cut off towards 0. On a GPU a NaN or an infinity reaches all the windows of
+    its row and column.
     """
     divisor = divisor_override
     return _mean(2, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor)
