@@ -34,6 +34,7 @@ from ..tensor.dtypes import (
     int8,
     int64,
     is_floating,
+    want_fit,
 )  # fmt: skip
 from ..tensor.tensor import Tensor
 from ..tensor.views import note_view
@@ -250,10 +251,10 @@ def want_numbers_fit(name: str, operands: tuple) -> None:
     if int not in map(type, operands):
         return
     operands = tuple(a.data if isinstance(a, Tensor) else a for a in operands)
-    low, high = RANGES.get(dtype := result_dtype(operands), EVERY)
+    dtype = result_dtype(operands)
     for n in operands:
-        if type(n) is int and not low <= n <= high:
-            raise RuntimeError(f"{name}: {n} does not fit {dtype.name}, {low} to {high}")
+        if type(n) is int:
+            want_fit(name, n, dtype)
 
 
 def want_one_dtype(name: str, *tensors: Any) -> None:
