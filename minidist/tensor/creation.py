@@ -178,6 +178,7 @@ def _end(number: Any, dtype: xp.dtype) -> Any:
             f"linspace: an end of shape {number.shape}: want a number, or a 0-d tensor"
         )
     number = number.item() if isinstance(number, Tensor | xp.generic) else number
+    number = fitting("linspace", number, dtype, floats=True)
     return int(number) if dtype.kind in "iu" else number
 
 

@@ -79,6 +79,9 @@ def test_a_number_that_does_not_fit_is_refused(name):
 
 
 REFUSED = {
+    "linspace": lambda m: m.linspace(0, 300, 3, dtype=m.uint8),
+    "linspace to infinity": lambda m: m.linspace(0, INF, 3, dtype=m.int64),
+    "linspace of float16": lambda m: m.linspace(0, 1e5, 3, dtype=m.float16),
     "randint above": lambda m: m.randint(0, 300, (3,), dtype=m.uint8),
     "randint below": lambda m: m.randint(-1, 3, (3,), dtype=m.uint8),
     "randperm": lambda m: m.randperm(300, dtype=m.uint8),
@@ -88,7 +91,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_drawn_fits_too(name):
+def test_what_is_drawn_or_counted_fits_too(name):
     for m in (md, torch):
         with pytest.raises((RuntimeError, NotImplementedError)):
             REFUSED[name](m)
