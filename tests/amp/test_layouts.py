@@ -22,8 +22,8 @@ from minidist import data, nn
 from minidist.amp.autocast import Precision
 from minidist.comm import simulate
 from minidist.parallel.tensor import cross_entropy
-from minidist.train.config import PRESETS, TrainConfig, check
 from minidist.tensor.tensor import Tensor
+from minidist.train.config import PRESETS, TrainConfig, check
 from minidist.train.loop import Trainer
 
 CONFIG = TrainConfig(

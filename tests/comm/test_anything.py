@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
+from minidist.kernels.half_precision import BFLOAT16
 from support.ranks import ALGORITHMS
 
 import minidist as md
 from minidist import comm as c
 from minidist.comm import Ledger, MismatchError, simulate
 from minidist.comm.guard.fingerprint import Fingerprint
-from minidist.kernels.half_precision import BFLOAT16
 from minidist.ops import communication
 from minidist.parallel import Bucketed, Zero
 

@@ -5,13 +5,13 @@ import re
 
 import numpy as np
 import pytest
+from minidist.kernels import blas
 from threadpoolctl import ThreadpoolController
 
 from minidist import comm as c
 from minidist.comm import CommError, DeadlockError, UnmatchedError, all_reduce, barrier, simulate
 from minidist.comm import call_site as sites
 from minidist.comm.simulated.deadlock import find_cycle
-from minidist.kernels import blas
 
 
 def send_to_the_right_first(comm):

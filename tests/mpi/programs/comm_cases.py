@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 import numpy as np
+from minidist.kernels.half_precision import BFLOAT16
 
 from minidist.comm import (  # fmt: skip
     Ledger,
@@ -31,8 +32,6 @@ from minidist.comm import (  # fmt: skip
     scan,
     scatter,
 )
-
-from minidist.kernels.half_precision import BFLOAT16
 
 COLLECTIVES = (
     "all_reduce", "broadcast", "reduce", "scatter", "gather", "all_gather", "reduce_scatter",
