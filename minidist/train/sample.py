@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 from .. import data
@@ -14,7 +15,7 @@ from .config import TrainConfig, check_prompt, read_toml
 
 def run_config(run: Path) -> TrainConfig:
     """The configuration of a run folder."""
-    if not (run / "config.toml").is_file():
+    if not os.path.isfile(run / "config.toml"):
         raise UserError(f"run '{run}' holds no run (no config.toml): give a folder under runs/")
     return read_toml(run / "config.toml")
 
