@@ -9,7 +9,7 @@ from typing import Any
 
 from . import arrays as xp
 from .dispatch import dispatched
-from .tiles import constant, flat_tiles
+from .tiles import constant, flat_tiles, without
 
 
 @dispatched
@@ -154,6 +154,75 @@ def elu_slope(g, x, alpha, out):
     out *= g
 
 
+ALPHA, SCALE = 1.6732632423543772, 1.0507009873554805  # SELU's: they keep mean 0 and variance 1
+
+
+def selu(x, out):
+    """SCALE·elu(x) with ALPHA (Klambauer et al. 2017)."""
+    elu(x, ALPHA, out)
+    out *= SCALE
+
+
+def selu_slope(g, x, out):
+    """SCALE·g where x is positive, SCALE·ALPHA·exp(x)·g elsewhere."""
+    elu_slope(g, x, ALPHA, out)
+    out *= SCALE
+
+
+def mish(x, out):
+    """x·tanh(log(1 + exp(x)))."""
+    log1p_exp(x, out)
+    xp.tanh(out, out=out)
+    out *= x
+
+
+def mish_slope(g, x, out):
+    """g·(t + x·s·(1 - t²)), from t = tanh(log(1 + exp(x))) and s = sigmoid(x)."""
+    s = xp.empty_like(x)
+    sigmoid(x, s)
+    s *= x
+    log1p_exp(x, out)
+    xp.tanh(out, out=out)
+    t = xp.multiply(out, out)
+    xp.subtract(1, t, out=t)
+    s *= t
+    out += s
+    out *= g
+
+
+def hard_tanh(x, low, high, out):
+    """x, but at least low and at most high."""
+    xp.maximum(x, constant(low, x), out=out)
+    xp.minimum(out, constant(high, x), out=out)
+
+
+def hard_tanh_slope(g, x, low, high, out):
+    """g strictly between low and high, 0 elsewhere; g at NaN."""
+    stopped = x <= low
+    stopped |= x >= high
+    without(stopped, g, out)
+
+
+def hard_swish(x, out):
+    """x·min(max(x + 3, 0), 6) / 6."""
+    xp.add(x, 3, out=out)
+    xp.maximum(out, constant(0, x), out=out)
+    xp.minimum(out, constant(6, x), out=out)
+    out *= x
+    out /= 6
+
+
+def hard_swish_slope(g, x, out):
+    """g·(x/3 + 1/2) between -3 and 3, 0 below, g above and at NaN."""
+    xp.fmin(x, constant(3, x), out=out)  # 3 for NaN too
+    xp.fmax(out, constant(-3, x), out=out)
+    out /= 3
+    out += 0.5
+    out -= xp.multiply(~(x < 3), out.dtype.type(0.5))  # 3/3 + 1/2 is 1
+    out *= g
+    without(x <= -3, out, out)
+
+
 # The formulas as they are written, one temporary an operation
 
 
@@ -174,11 +243,32 @@ def _naive_softplus_slope(g, x, beta, threshold):
     return xp.where(x * beta > threshold, g, g * _naive_sigmoid(x * beta))
 
 
+def _naive_mish(x):
+    return x * xp.tanh(xp.logaddexp(0, x))
+
+
+def _naive_mish_slope(g, x):
+    t = xp.tanh(xp.logaddexp(0, x))
+    return g * (t + x * _naive_sigmoid(x) * (1 - t * t))
+
+
+def _naive_hard_swish_slope(g, x):
+    return g * xp.where(x < 3, xp.where(x > -3, x / 3 + 0.5, 0), 1)
+
+
 NAIVE: dict[Any, Callable[..., xp.ndarray]] = {
     relu: lambda x: xp.maximum(x, 0),
     relu_slope: lambda g, x: g * (x > 0),
     sigmoid: _naive_sigmoid,
     sigmoid_slope: lambda g, y: g * y * (1 - y),
+    selu: lambda x: SCALE * xp.where(x > 0, x, ALPHA * xp.expm1(x)),
+    selu_slope: lambda g, x: SCALE * xp.where(x <= 0, g * ALPHA * xp.exp(x), g),
+    mish: _naive_mish,
+    mish_slope: _naive_mish_slope,
+    hard_tanh: lambda x, low, high: xp.minimum(xp.maximum(x, low), high),
+    hard_tanh_slope: lambda g, x, low, high: xp.where((x <= low) | (x >= high), 0, g),
+    hard_swish: lambda x: x * xp.minimum(xp.maximum(x + 3, 0), 6) / 6,
+    hard_swish_slope: _naive_hard_swish_slope,
     log_sigmoid: lambda x: -xp.logaddexp(0, -x),
     log_sigmoid_slope: lambda g, x: g * _naive_sigmoid(-x),
     softplus: _naive_softplus,

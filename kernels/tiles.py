@@ -60,6 +60,23 @@ def constant(value: float, x: xp.ndarray) -> xp.ndarray:
     return _tile(value, x.dtype)[: x.size].reshape(x.shape)
 
 
+def without(gone: xp.ndarray, g: xp.ndarray, out: xp.ndarray) -> None:
+    """out = g with zeros where `gone` (bools, which are used up) is true.
+
+    Bit by bit, for a product of 0 and inf would be NaN.
+    """
+    bits, stays = f"i{out.itemsize}", gone.view(xp.int8)
+    stays -= 1  # all bits are 1 where g stays
+    xp.bitwise_and(stays, g.view(bits), out=out.view(bits))
+
+
+def zeroed(g: xp.ndarray, gone: xp.ndarray) -> xp.ndarray:
+    """g with zeros where `gone` is true: in half the time of where(gone, 0, g)."""
+    out = xp.empty_like(g)
+    without(gone, g, out)
+    return out
+
+
 @functools.lru_cache(maxsize=8)
 def _tile(value: float, dtype: xp.dtype) -> xp.ndarray:
     tile = xp.full(ELEMENTS, value, dtype)

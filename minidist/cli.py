@@ -18,6 +18,7 @@ import tyro
 
 from . import __version__
 from .comm import AgreedExit, Communicator, MpiError, launch, world_from_env
+from .comm.environment import is_launched
 from .errors import UserError, did_you_mean
 from .kernels import blas, dispatch
 from .train.config import Grouped, TrainConfig, read_toml, resumed
@@ -134,7 +135,7 @@ def train(config: TrainConfig) -> None:
 
     _, size = world_from_env()
     ranks = 1 if config.ranks is None else config.ranks
-    if size > 1:
+    if is_launched():
         _require(not config.simulate, "simulate under mpirun: leave one of the two away")
         _require(
             config.ranks in (None, size),
@@ -231,9 +232,11 @@ def _on_rank_0(task: Callable[[], None]) -> None:
 
 
 def doctor() -> None:
-    """Say what this machine has, and how to get what it lacks."""
+    """Say what this machine has, and how to get what it lacks: under mpirun, rank 0 alone."""
     from .lesson.doctor import examine
 
+    if world_from_env()[0]:
+        return
     raise SystemExit(examine())
 
 

@@ -108,20 +108,19 @@ NAMES = {
         AdaptiveMaxPool3d AlphaDropout AvgPool3d BatchNorm3d Bilinear Buffer CELU ChannelShuffle
         CircularPad1d CircularPad2d CircularPad3d ConstantPad1d ConstantPad2d ConstantPad3d
         Container Conv3d ConvTranspose1d ConvTranspose3d CosineEmbeddingLoss CosineSimilarity
-        CrossMapLRN2d DataParallel Dropout1d Dropout2d Dropout3d EmbeddingBag FeatureAlphaDropout
-        Fold FractionalMaxPool2d FractionalMaxPool3d GLU GaussianNLLLoss Hardshrink Hardsigmoid
-        Hardswish Hardtanh HingeEmbeddingLoss InstanceNorm1d InstanceNorm2d InstanceNorm3d LPPool1d
-        LPPool2d LPPool3d LazyBatchNorm1d LazyBatchNorm2d LazyBatchNorm3d LazyConv1d LazyConv2d
-        LazyConv3d LazyConvTranspose1d LazyConvTranspose2d LazyConvTranspose3d LazyInstanceNorm1d
+        CrossMapLRN2d DataParallel Dropout1d Dropout3d EmbeddingBag FeatureAlphaDropout Fold
+        FractionalMaxPool2d FractionalMaxPool3d GaussianNLLLoss Hardshrink Hardsigmoid
+        HingeEmbeddingLoss InstanceNorm1d InstanceNorm2d InstanceNorm3d LPPool1d LPPool2d LPPool3d
+        LazyBatchNorm1d LazyBatchNorm2d LazyBatchNorm3d LazyConv1d LazyConv2d LazyConv3d
+        LazyConvTranspose1d LazyConvTranspose2d LazyConvTranspose3d LazyInstanceNorm1d
         LazyInstanceNorm2d LazyInstanceNorm3d LazyLinear LinearCrossEntropyLoss
         LinearCrossEntropyOptions LocalResponseNorm MarginRankingLoss MaxPool3d MaxUnpool1d
-        MaxUnpool2d MaxUnpool3d Mish MultiLabelMarginLoss MultiLabelSoftMarginLoss MultiMarginLoss
-        NLLLoss2d PairwiseDistance ParameterDict ParameterList PixelShuffle PixelUnshuffle
-        PoissonNLLLoss RNNBase RNNCellBase RReLU ReLU6 ReflectionPad1d ReflectionPad2d
-        ReflectionPad3d ReplicationPad1d ReplicationPad2d ReplicationPad3d SELU SmoothL1Loss
-        SoftMarginLoss Softmax2d Softmin Softshrink Softsign SyncBatchNorm Tanhshrink Threshold
-        Transformer TripletMarginLoss TripletMarginWithDistanceLoss Unflatten Unfold
-        UninitializedBuffer UninitializedParameter Upsample UpsamplingBilinear2d UpsamplingNearest2d
+        MaxUnpool2d MaxUnpool3d MultiLabelMarginLoss MultiLabelSoftMarginLoss MultiMarginLoss
+        NLLLoss2d PairwiseDistance PixelShuffle PixelUnshuffle PoissonNLLLoss RNNBase RNNCellBase
+        RReLU ReflectionPad1d ReflectionPad2d ReflectionPad3d ReplicationPad1d ReplicationPad2d
+        ReplicationPad3d SoftMarginLoss Softmax2d Softmin Softshrink Softsign SyncBatchNorm
+        Tanhshrink Threshold TripletMarginLoss TripletMarginWithDistanceLoss Unfold
+        UninitializedBuffer UninitializedParameter UpsamplingBilinear2d UpsamplingNearest2d
         ZeroPad1d ZeroPad2d ZeroPad3d common_types factory_kwargs grad intrinsic modules parallel
         parameter qat quantizable quantized
     """,
@@ -129,19 +128,18 @@ NAMES = {
         adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool1d_with_indices adaptive_max_pool2d
         adaptive_max_pool2d_with_indices adaptive_max_pool3d adaptive_max_pool3d_with_indices
         affine_grid alpha_dropout avg_pool3d bilinear celu celu_ channel_shuffle conv3d conv_tbc
-        conv_transpose1d conv_transpose3d cosine_embedding_loss dropout1d dropout2d dropout3d elu_
+        conv_transpose1d conv_transpose3d cosine_embedding_loss dropout1d dropout3d elu_
         embedding_bag feature_alpha_dropout fold fractional_max_pool2d
         fractional_max_pool2d_with_indices fractional_max_pool3d fractional_max_pool3d_with_indices
-        gaussian_nll_loss glu grid_sample grouped_mm gumbel_softmax hardshrink hardsigmoid hardswish
-        hardtanh hardtanh_ hinge_embedding_loss instance_norm interpolate leaky_relu_
-        local_response_norm lp_pool1d lp_pool2d lp_pool3d margin_ranking_loss
-        max_pool1d_with_indices max_pool2d_with_indices max_pool3d max_pool3d_with_indices
-        max_unpool1d max_unpool2d max_unpool3d mish multi_head_attention_forward multi_margin_loss
-        multilabel_margin_loss multilabel_soft_margin_loss pairwise_distance pdist pixel_shuffle
-        pixel_unshuffle poisson_nll_loss relu6 relu_ rrelu rrelu_ scaled_grouped_mm scaled_mm selu
-        selu_ smooth_l1_loss soft_margin_loss softmin softshrink softsign tanhshrink threshold
-        threshold_ triplet_margin_loss triplet_margin_with_distance_loss unfold upsample
-        upsample_bilinear upsample_nearest
+        gaussian_nll_loss grid_sample grouped_mm gumbel_softmax hardshrink hardsigmoid hardtanh_
+        hinge_embedding_loss instance_norm leaky_relu_ local_response_norm lp_pool1d lp_pool2d
+        lp_pool3d margin_ranking_loss max_pool1d_with_indices max_pool2d_with_indices max_pool3d
+        max_pool3d_with_indices max_unpool1d max_unpool2d max_unpool3d multi_head_attention_forward
+        multi_margin_loss multilabel_margin_loss multilabel_soft_margin_loss pairwise_distance pdist
+        pixel_shuffle pixel_unshuffle poisson_nll_loss relu_ rrelu rrelu_ scaled_grouped_mm
+        scaled_mm selu_ soft_margin_loss softmin softshrink softsign tanhshrink threshold threshold_
+        triplet_margin_loss triplet_margin_with_distance_loss unfold upsample upsample_bilinear
+        upsample_nearest
     """,
     "minidist.optim": """
         ASGD Adadelta Adafactor Adamax LBFGS NAdam RAdam Rprop SparseAdam swa_utils

@@ -117,7 +117,8 @@ TABLE = {
         is_anomaly_enabled set_anomaly_enabled: md.autograd.detect_anomaly
         is_inference: x.is_inference()
         celu: F.elu
-        alpha_dropout feature_alpha_dropout feature_dropout: F.dropout
+        alpha_dropout feature_alpha_dropout: F.dropout
+        feature_dropout: F.dropout2d
         instance_norm: F.group_norm
         pixel_shuffle pixel_unshuffle channel_shuffle: x.reshape and x.permute
         cosine_embedding_loss: F.cosine_similarity
@@ -161,6 +162,12 @@ TABLE = {
         Buffer: nn.Module.register_buffer
         CELU: nn.ELU
         ConstantPad1d ConstantPad2d ConstantPad3d ZeroPad1d ZeroPad2d ZeroPad3d: F.pad
+        ReflectionPad1d ReflectionPad2d ReflectionPad3d: F.pad(x, pad, mode="reflect")
+        ReplicationPad1d ReplicationPad2d ReplicationPad3d: F.pad(x, pad, mode="replicate")
+        CircularPad1d CircularPad2d CircularPad3d: F.pad(x, pad, mode="circular")
+        UpsamplingNearest2d UpsamplingBilinear2d: nn.Upsample
+        Dropout1d: nn.Dropout2d of x.unsqueeze(3)
+        Dropout3d: nn.Dropout2d of x.flatten(3)
         ConvTranspose1d: nn.ConvTranspose2d on an axis of size 1
         CosineEmbeddingLoss CosineSimilarity: F.cosine_similarity
         DataParallel: minidist.parallel.data.Overlapped
@@ -208,6 +215,8 @@ TABLE = {
         multi_head_attention_forward: nn.MultiheadAttention
         conv_transpose1d: F.conv_transpose2d on an axis of size 1
         upsample upsample_nearest upsample_bilinear: F.interpolate
+        dropout1d: F.dropout2d of x.unsqueeze(3)
+        dropout3d: F.dropout2d of x.flatten(3)
     """,
     "minidist.optim": """
         ASGD: optim.SGD

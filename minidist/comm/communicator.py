@@ -17,6 +17,8 @@ from types import TracebackType
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
+import numpy as np
+
 from ..kernels import arrays as xp
 from .call_site import call_site
 from .guard.fingerprint import Fingerprint, describe_group
@@ -150,7 +152,7 @@ class Communicator(ABC):
             return InCollective(self, name, None)
         if array is not None:
             arguments |= {"dtype": array.dtype, "shape": array.shape if shape is None else shape}
-        texts = {key: str(value) for key, value in arguments.items() if value is not None}
+        texts = {key: _text(value) for key, value in arguments.items() if value is not None}
         rank, group = str(self.ranks[self.rank]), describe_group(self.ranks)
         called, site = f"{self.prefix}{number}", self.site or call_site()
         mine = Fingerprint(rank, group, called, name, label=label, site=site, **texts)
@@ -267,14 +269,50 @@ class InCollective:
 
 def check_array(where: str, array: Any) -> None:
     """Raise unless `array` is a NumPy or CuPy array whose memory holds its values."""
-    if not isinstance(array, xp.ndarray):
-        kind = type(array).__name__
-        raise TypeError(f"{where}: needs a NumPy array, got {kind}: wrap it in np.asarray")
+    if type(array) is not np.ndarray:
+        _check_kind(where, array)
     if array.dtype.hasobject:
         raise TypeError(
             f"{where}: dtype {array.dtype} holds pointers, which mean nothing on another rank: "
             "convert it to a number's dtype"
         )
+
+
+def _text(value: Any) -> str:
+    """As ranks compare it: an algorithm of the user by its name, not by its place in memory."""
+    if not callable(value) or isinstance(value, np.dtype):
+        return str(value)
+    return getattr(value, "__qualname__", type(value).__qualname__)
+
+
+FOR_TENSORS = {  # the function in minidist.ops.communication, where its name is another
+    "all_reduce": "reduce", "isend": "sendrecv", "irecv": "sendrecv", "scan": "",
+}  # fmt: skip
+
+
+def _check_kind(where: str, array: Any) -> None:
+    """Refuse what is no array, and arrays that are more than their memory."""
+    kind = type(array).__name__
+    if any(k.__module__ == "minidist.tensor.tensor" for k in type(array).__mro__):  # not imported
+        raise TypeError(f"{where}: needs a NumPy array, got a {kind}: {_for_tensors(where)}")
+    if not isinstance(array, xp.ndarray):
+        raise TypeError(f"{where}: needs a NumPy array, got {kind}: wrap it in np.asarray")
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(f"{where}: the mask of a masked array would be lost: pass array.filled(…), "
+                        "and its mask as another array")  # fmt: skip
+    if isinstance(array, np.matrix):
+        raise TypeError(f"{where}: an np.matrix has always two dimensions, so it cannot be cut "
+                        "into parts: pass np.asarray(matrix)")  # fmt: skip
+
+
+def _for_tensors(where: str) -> str:
+    """`rank 0 all_reduce` -> the collective of tensors that has a gradient."""
+    verb = where.split()[-1]
+    name = FOR_TENSORS.get(verb, verb)
+    without = f"without a gradient pass tensor.data to {verb}"
+    if not name:
+        return f"no {verb} of tensors has a gradient; {without}"
+    return f"with a gradient use minidist.ops.communication.{name}(tensor, comm), {without}"
 
 
 def describe(array: xp.ndarray) -> str:

@@ -7,13 +7,18 @@ from collections.abc import Mapping
 
 from ..errors import UserError
 
-DEADLINE = 300.0  # seconds that a rank waits for another before it raises, in debug mode
+DEADLINE = 600.0  # seconds that a rank waits, while nobody can go on, before it raises
+NOTICE = 10.0  # seconds that a rank waits before it says on stderr for whom
 
+SLURM_SIZE = "SLURM_STEP_NUM_TASKS"
 LAUNCHERS = [  # variables that MPICH's and Intel's mpirun, Open MPI's mpirun, and srun set
     ("PMI_RANK", "PMI_SIZE"),
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+    ("SLURM_PROCID", SLURM_SIZE),
 ]
+RANKS_OWN = (  # how the launchers' variables for one rank begin
+    "PMI_", "PMIX_", "HYDI_", "MPI_LOCAL", "OMPI_COMM_WORLD_", "PRTE_LAUNCHED",
+)  # fmt: skip
 LOCAL_RANKS = (
     "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "MV2_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID",
 )  # fmt: skip
@@ -28,6 +33,24 @@ def world_from_env(env: Mapping[str, str] = os.environ) -> tuple[int, int]:
         if env.get(rank, "").isdigit() and env.get(size, "").isdigit():
             return int(env[rank]), int(env[size])
     return 0, 1
+
+
+def is_launched(env: Mapping[str, str] = os.environ) -> bool:
+    """Whether a launcher started this process as a rank; `mpirun -n 1` starts one rank.
+
+    A single task of Slurm does not count: an interactive shell under srun is one too.
+    """
+    found = [size for rank, size in LAUNCHERS
+             if env.get(rank, "").isdigit() and env.get(size, "").isdigit()]  # fmt: skip
+    return world_from_env(env)[1] > 1 or found[:1] not in ([], [SLURM_SIZE])
+
+
+def without_launcher(env: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment for a process that a rank starts, and that is no rank itself.
+
+    With the launcher's variables an MPI program would take itself for this rank, and fail.
+    """
+    return {name: value for name, value in env.items() if not name.startswith(RANKS_OWN)}
 
 
 def local_rank(env: Mapping[str, str] = os.environ) -> int:
@@ -46,18 +69,29 @@ def cuda_aware(env: Mapping[str, str] = os.environ) -> bool:
     return _one_of("MINIDIST_CUDA_AWARE", env, "0", "1") == "1"
 
 
-def deadline(env: Mapping[str, str] = os.environ) -> float | None:
-    """MINIDIST_TIMEOUT: seconds that one wait may last; DEADLINE in debug mode, else no limit."""
-    text = env.get("MINIDIST_TIMEOUT", "")
-    if not text:
-        return DEADLINE if debug_level(env) else None
+def deadline(env: Mapping[str, str] = os.environ) -> float:
+    """MINIDIST_TIMEOUT: seconds that a wait may last while nobody can go on; inf for no limit."""
+    return _seconds("MINIDIST_TIMEOUT", env, DEADLINE)
+
+
+def notice(env: Mapping[str, str] = os.environ) -> float:
+    """MINIDIST_NOTICE: seconds after which a rank that waits says so on stderr; inf for never."""
+    return _seconds("MINIDIST_NOTICE", env, NOTICE)
+
+
+def check_seconds(name: str, given: object) -> float:
+    """The number of seconds, more than 0; it may be inf."""
     try:
-        seconds = float(text)
+        seconds = float(str(given))
     except ValueError:
         seconds = 0
     if not seconds > 0:  # also refuses nan
-        raise UserError(f"MINIDIST_TIMEOUT={text!r}: want seconds, more than 0")
+        raise UserError(f"{name}={given!r}: want seconds, more than 0 (inf: no limit)")
     return seconds
+
+
+def _seconds(name: str, env: Mapping[str, str], default: float) -> float:
+    return check_seconds(name, env[name]) if env.get(name) else default
 
 
 def _one_of(name: str, env: Mapping[str, str], *known: str) -> str:

@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..comm.environment import without_launcher
+
 PING_RANKS, PING_SECONDS = 4, 30
 
 
@@ -67,7 +69,9 @@ def mpi() -> Finding:
     if util.find_spec("mpi4py") is None:
         return Finding("MPI", False, "mpi4py is not installed", fix)
     code = "from mpi4py import MPI; print(MPI.Get_library_version().splitlines()[0])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=without_launcher()
+    )
     if done.returncode:
         return Finding("MPI", False, (done.stderr.strip().splitlines() or ["no library"])[-1], fix)
     library = " ".join(done.stdout.split())
@@ -103,7 +107,7 @@ def ping() -> Finding:
 def _mpi_environment() -> dict[str, str]:
     """Open MPI wants to be asked before it runs as root, or more ranks than cores."""
     return {
-        **os.environ,
+        **without_launcher(),
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
         "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",

@@ -5,19 +5,21 @@
 from ..absent import explain as _explain
 from . import functional, init, utils
 from .activation import (
-    ELU, GELU, LeakyReLU, LogSigmoid, LogSoftmax, PReLU, ReLU, Sigmoid, SiLU, Softmax, Softplus,
-    Tanh,
+    ELU, GELU, GLU, SELU, Hardswish, Hardtanh, LeakyReLU, LogSigmoid, LogSoftmax, Mish, PReLU, ReLU,
+    ReLU6, Sigmoid, SiLU, Softmax, Softplus, Tanh,
 )
 from .attention import (
-    MultiheadAttention, TransformerDecoder, TransformerDecoderLayer, TransformerEncoder,
-    TransformerEncoderLayer,
+    MultiheadAttention, Transformer, TransformerDecoder, TransformerDecoderLayer,
+    TransformerEncoder, TransformerEncoderLayer,
 )
-from .containers import ModuleDict, ModuleList, Sequential
+from .containers import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
 from .conv import Conv1d, Conv2d, ConvTranspose2d
-from .layers import Dropout, Embedding, Flatten, Identity, Linear
+from .layers import (
+    Dropout, Dropout2d, Embedding, Flatten, Identity, Linear, Unflatten, Upsample,
+)
 from .loss import (
     BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, CTCLoss, HuberLoss, KLDivLoss, L1Loss, MSELoss,
-    NLLLoss,
+    NLLLoss, SmoothL1Loss,
 )
 from .module import Module, Parameter
 from .norm import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, RMSNorm

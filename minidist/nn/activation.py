@@ -63,6 +63,51 @@ class GELU(_Activation):
         self.approximate = approximate
 
 
+class Mish(_Activation):
+    """x·tanh(softplus(x))."""
+
+    function = staticmethod(F.mish)
+
+
+class SELU(_Activation):
+    """ELU with an alpha and a scale that keep mean 0 and variance 1."""
+
+    function = staticmethod(F.selu)
+
+
+class Hardswish(_Activation):
+    """x·relu6(x + 3) / 6."""
+
+    function = staticmethod(F.hardswish)
+
+
+class ReLU6(_Activation):
+    """min(max(x, 0), 6)."""
+
+    function = staticmethod(F.relu6)
+
+
+class Hardtanh(_Activation):
+    """x, but at least min_val and at most max_val."""
+
+    function, shown = staticmethod(F.hardtanh), ("min_val", "max_val")
+
+    def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False):
+        super().__init__(inplace)
+        if min_val >= max_val:
+            raise ValueError(f"Hardtanh: min_val {min_val}, max_val {max_val}: want the first less")
+        self.min_val, self.max_val = min_val, max_val
+
+
+class GLU(_Activation):
+    """a·sigmoid(b) for the halves a and b of dim."""
+
+    function, shown = staticmethod(F.glu), ("dim",)
+
+    def __init__(self, dim: int = -1):
+        self.dim = dim
+
+
 class LeakyReLU(_Activation):
     """x where it is positive, negative_slope·x elsewhere."""
 

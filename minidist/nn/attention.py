@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
 from ..kernels import arrays as xp
+from ..tensor.creation import full
 from ..tensor.dtypes import DEFAULT, DTypeLike
 from ..tensor.tensor import Tensor
 from . import functional as F
@@ -229,3 +231,66 @@ class TransformerDecoder(_Stack):
 
     def forward(self, tgt: Tensor, memory: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return self._through(tgt, memory, *args, **kwargs)
+
+
+class Transformer(Module):
+    """Encoder and decoder (Vaswani et al. 2017), each a stack of layers and a norm.
+
+    src (s, b, e) and tgt (t, b, e) -> (t, b, e); (b, s, e) with batch_first; (s, e) without a
+    batch. Masks and the layers' dropout names as in TransformerEncoder and TransformerDecoder.
+    """
+
+    def __init__(
+        self, d_model: int = 512, nhead: int = 8, num_encoder_layers: int = 6,
+        num_decoder_layers: int = 6, dim_feedforward: int = 2048, dropout: float = 0.1,
+        activation: str | Callable[[Tensor], Tensor] = F.relu, custom_encoder: Any = None,
+        custom_decoder: Any = None, layer_norm_eps: float = 1e-5, batch_first: bool = False,
+        norm_first: bool = False, bias: bool = True, *, dtype: DTypeLike = DEFAULT,
+        name: str = "transformer",
+    ):  # fmt: skip
+        how = dim_feedforward, dropout, activation, layer_norm_eps, batch_first, norm_first, bias
+
+        def stack(kind: Any, layer: Any, count: int, part: str) -> Module:
+            one = layer(d_model, nhead, *how, dtype=dtype, name=f"{name}.{part}")
+            return kind(one, count, LayerNorm(d_model, layer_norm_eps, bias=bias, dtype=dtype))
+
+        self.encoder = custom_encoder or stack(
+            TransformerEncoder, TransformerEncoderLayer, num_encoder_layers, "encoder"
+        )
+        self.decoder = custom_decoder or stack(
+            TransformerDecoder, TransformerDecoderLayer, num_decoder_layers, "decoder"
+        )
+        self.d_model, self.nhead, self.batch_first = d_model, nhead, batch_first
+        for p in self.parameters():
+            if p.ndim > 1:
+                init.xavier_uniform_(p)
+
+    def forward(
+        self, src: Tensor, tgt: Tensor, src_mask: Tensor | None = None,
+        tgt_mask: Tensor | None = None, memory_mask: Tensor | None = None,
+        src_key_padding_mask: Tensor | None = None, tgt_key_padding_mask: Tensor | None = None,
+        memory_key_padding_mask: Tensor | None = None, src_is_causal: bool | None = None,
+        tgt_is_causal: bool | None = None, memory_is_causal: bool = False,
+    ) -> Tensor:  # fmt: skip
+        """The decoder's output. memory_mask (t, s): what each step of tgt may see of src."""
+        both, batch = f"src {src.shape}, tgt {tgt.shape}", 0 if self.batch_first else 1
+        if src.ndim == tgt.ndim == 3 and src.shape[batch] != tgt.shape[batch]:
+            raise RuntimeError(f"Transformer: {both}: want equal batches, dimension {batch}")
+        if {src.shape[-1], tgt.shape[-1]} != {self.d_model}:
+            raise RuntimeError(f"Transformer: {both}: want d_model = {self.d_model} features")
+        memory = self.encoder(
+            src, mask=src_mask, src_key_padding_mask=src_key_padding_mask, is_causal=src_is_causal
+        )
+        return self.decoder(
+            tgt, memory, tgt_mask=tgt_mask, memory_mask=memory_mask,
+            tgt_key_padding_mask=tgt_key_padding_mask,
+            memory_key_padding_mask=memory_key_padding_mask, tgt_is_causal=tgt_is_causal,
+            memory_is_causal=memory_is_causal,
+        )  # fmt: skip
+
+    @staticmethod
+    def generate_square_subsequent_mask(
+        sz: int, device: Any = None, dtype: DTypeLike = DEFAULT
+    ) -> Tensor:
+        """The causal mask (sz, sz): -inf where a step would look ahead, 0 elsewhere."""
+        return full((sz, sz), -math.inf, dtype, device=device).triu(1)

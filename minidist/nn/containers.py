@@ -1,12 +1,24 @@
-"""Modules that hold modules."""
+"""Modules that hold modules, or parameters."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+import operator
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from .module import Module
+from ..tensor.tensor import Tensor
+from .module import Module, Parameter
+
+
+def _want_name(module: Module, name: str, held: Iterable[str]) -> None:
+    """Refuse a name that would hide an attribute, or that a state_dict could not spell."""
+    kind = type(module).__name__
+    if not isinstance(name, str):
+        raise TypeError(f"{kind}: name {name!r}: want a str")
+    if not name or "." in name or (hasattr(module, name) and name not in held):
+        raise KeyError(f"{kind}: a value cannot be named '{name}': choose a plain, unused name")
 
 
 class ModuleDict(Module):
@@ -25,8 +37,7 @@ class ModuleDict(Module):
     def __setitem__(self, name: str, module: Module) -> None:
         if not isinstance(module, Module):
             raise TypeError(f"{type(module).__name__} is not a Module")
-        if not name or "." in name or (hasattr(self, name) and name not in self._held()):
-            raise KeyError(f"a module cannot be named '{name}': choose a plain, unused name")
+        _want_name(self, name, self._held())
         setattr(self, name, module)
 
     def __getitem__(self, name: str) -> Module:
@@ -151,3 +162,172 @@ class Sequential(ModuleList):
         for module in self:
             input = module(input)
         return input
+
+
+def _as_parameter(value: Any) -> Any:
+    """A Tensor as a Parameter, which shares its memory; what is no Tensor stays as it is."""
+    plain = isinstance(value, Tensor) and not isinstance(value, Parameter)
+    return Parameter(value) if plain else value
+
+
+class _Parameters(Module):
+    """What ParameterList and ParameterDict share: values under names, and how they are shown."""
+
+    def _named_values(self) -> Iterable[tuple[str, Any]]:
+        raise NotImplementedError
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError(f"a {type(self).__name__} cannot be called: use what it holds")
+
+    def _told(self) -> Iterator[tuple[str, str]]:
+        for name, value in self._named_values():
+            if isinstance(value, Tensor):
+                size = "x".join(map(str, value.shape))
+                where = f" ({value.device})" * value.is_cuda
+                yield name, f"Parameter containing: [{value.dtype.name} of size {size}{where}]"
+            else:
+                yield name, f"Object of type: {type(value).__name__}"
+
+
+class ParameterList(_Parameters):
+    """A list of parameters, named 0, 1, 2, … A Tensor becomes a Parameter; the rest is kept."""
+
+    def __init__(self, values: Iterable[Any] | None = None):
+        self._size = 0
+        self.extend(() if values is None else values)
+
+    def extend(self, values: Iterable[Any]) -> ParameterList:
+        if isinstance(values, Tensor) or not isinstance(values, Iterable):
+            kind = type(values).__name__
+            raise TypeError(f"ParameterList.extend takes an iterable of parameters, not a {kind}")
+        for value in values:
+            self.append(value)
+        return self
+
+    __iadd__ = extend
+
+    def append(self, value: Any) -> ParameterList:
+        setattr(self, str(self._size), _as_parameter(value))
+        self._size += 1
+        return self
+
+    def _name(self, index: int) -> str:
+        if not -self._size <= operator.index(index) < self._size:
+            raise IndexError(f"index {index} of a ParameterList of {self._size}")
+        return str(index % self._size)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return type(self)(self[i] for i in range(*index.indices(self._size)))
+        return getattr(self, self._name(index))
+
+    def __setitem__(self, index: int, value: Any) -> None:
+        setattr(self, self._name(index), _as_parameter(value))
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(self._size))
+
+    def _named_values(self) -> Iterable[tuple[str, Any]]:
+        return ((str(i), value) for i, value in enumerate(self))
+
+
+class ParameterDict(_Parameters):
+    """Parameters by name. A Tensor becomes a Parameter; the rest is kept.
+
+    Those of a plain dict are taken in the order of their names, as in PyTorch.
+    """
+
+    def __init__(self, parameters: Any = None):
+        self._keys: dict[str, None] = {}
+        self.update(() if parameters is None else parameters)
+
+    def update(self, parameters: Any) -> None:
+        """From a mapping or from pairs (name, value)."""
+        if not isinstance(parameters, Iterable):
+            kind = type(parameters).__name__
+            raise TypeError(f"ParameterDict.update takes a mapping or pairs, not a {kind}")
+        if isinstance(parameters, OrderedDict | ParameterDict):
+            parameters = parameters.items()
+        elif isinstance(parameters, Mapping):
+            parameters = sorted(parameters.items(), key=operator.itemgetter(0))
+        for name, value in parameters:
+            self[name] = value
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._keys:
+            raise KeyError(f"{name!r} is not in the ParameterDict: it has {list(self._keys)}")
+        return getattr(self, name)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _want_name(self, name, self._keys)
+        setattr(self, name, _as_parameter(value))
+        self._keys[name] = None
+
+    def __delitem__(self, name: str) -> None:
+        del self._keys[name]
+        delattr(self, name)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(self._keys)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._keys
+
+    def __or__(self, other: Any) -> ParameterDict:
+        both = self.copy()
+        both.update(other)
+        return both
+
+    def __ior__(self, other: Any) -> ParameterDict:
+        self.update(other)
+        return self
+
+    def copy(self) -> ParameterDict:
+        """Another dict of the same parameters."""
+        return ParameterDict(self)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return getattr(self, name) if name in self._keys else default
+
+    def setdefault(self, name: str, default: Any = None) -> Any:
+        if name not in self:
+            self[name] = default
+        return self[name]
+
+    def pop(self, name: str) -> Any:
+        value = self[name]
+        del self[name]
+        return value
+
+    def popitem(self) -> tuple[str, Any]:
+        """The last name and its value, taken out."""
+        name = next(reversed(self._keys))
+        return name, self.pop(name)
+
+    def clear(self) -> None:
+        for name in list(self._keys):
+            del self[name]
+
+    def fromkeys(self, names: Iterable[str], default: Any = None) -> ParameterDict:
+        """Another dict with these names, each for the same value."""
+        return ParameterDict((name, default) for name in names)
+
+    def keys(self) -> Iterable[str]:
+        return self._keys.keys()
+
+    def values(self) -> Iterable[Any]:
+        return (self[name] for name in self._keys)
+
+    def items(self) -> Iterable[tuple[str, Any]]:
+        return ((name, self[name]) for name in self._keys)
+
+    _named_values = items

@@ -15,6 +15,20 @@ from . import init
 from .layers import empty
 from .module import Module
 
+MODES = "zeros", "reflect", "replicate", "circular"
+
+
+def padded(layer: Any, input: Tensor) -> tuple[Tensor, Any]:
+    """The input padded as the layer's padding_mode says, and the zeros left for the convolution."""
+    if layer.padding_mode == "zeros" or layer.padding == "valid":
+        return input, layer.padding
+    if layer.padding == "same":  # the odd one behind
+        totals = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size)]
+        each = [(total // 2, total - total // 2) for total in totals]
+    else:
+        each = [(n, n) for n in layer.padding]
+    return F.pad(input, [n for pair in reversed(each) for n in pair], layer.padding_mode), 0
+
 
 class _Conv(Module):
     """What all convolutions share: weight and bias uniform in ±1/sqrt(fan_in) at first."""
@@ -29,11 +43,13 @@ class _Conv(Module):
     ) -> None:  # fmt: skip
         if groups < 1 or into % groups or out % groups:
             raise ValueError(f"{groups} groups do not divide {into} and {out} channels")
-        if padding_mode != "zeros":
-            raise ValueError(f"padding_mode {padding_mode!r}: only 'zeros' is here: pad before")
+        if padding_mode not in (MODES[:1] if self.transposed else MODES):
+            want = "'zeros'" if self.transposed else ", ".join(MODES)
+            raise ValueError(f"padding_mode {padding_mode!r}: want {want}")
         if padding not in ("same", "valid") and isinstance(padding, str):
             raise ValueError(f"padding {padding!r}: want numbers, 'same' or 'valid'")
         self.in_channels, self.out_channels, self.groups = into, out, groups
+        self.padding_mode = padding_mode
         self.kernel_size, self.stride = self._each(kernel_size), self._each(stride)
         self.padding, self.dilation = self._each(padding), self._each(dilation)
         if padding == "same" and set(self.stride) != {1}:
@@ -54,11 +70,16 @@ class _Conv(Module):
         usual = {"padding": 0, "dilation": 1, "output_padding": 0, "groups": 1}
         told = {k: getattr(self, k) for k in usual}
         changed = [f"{k}={v}" for k, v in told.items() if v not in (usual[k], self._each(usual[k]))]
-        return ", ".join([super().extra_repr(), *changed, *["bias=False"] * (self.bias is None)])
+        changed += ["bias=False"] * (self.bias is None)
+        changed += [f"padding_mode={self.padding_mode}"] * (self.padding_mode != "zeros")
+        return ", ".join([super().extra_repr(), *changed])
 
 
 class Conv2d(_Conv):
-    """Cross-correlation of (n, c, h, w): weight (out, in/groups, kh, kw), bias (out,)."""
+    """Cross-correlation of (n, c, h, w): weight (out, in/groups, kh, kw), bias (out,).
+
+    padding_mode: what padding adds: 'zeros', or elements as F.pad does by the other modes.
+    """
 
     function: Any = staticmethod(F.conv2d)
 
@@ -71,8 +92,9 @@ class Conv2d(_Conv):
         self._build(in_channels, out_channels, *how)
 
     def forward(self, input: Tensor) -> Tensor:
-        how = self.stride, self.padding, self.dilation, self.groups
-        return self.function(input, self.weight, self.bias, *how)
+        x, padding = padded(self, input)
+        how = self.stride, padding, self.dilation, self.groups
+        return self.function(x, self.weight, self.bias, *how)
 
 
 class Conv1d(Conv2d):

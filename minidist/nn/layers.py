@@ -1,4 +1,4 @@
-"""Linear, Embedding, Dropout, Flatten, Identity: PyTorch's names, arguments and parameters."""
+"""Linear, Embedding, Dropout, Upsample, Flatten: PyTorch's names, arguments and parameters."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Embedding(Module):
 
     def __init__(
         self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, *,
-        dtype: DTypeLike = DEFAULT,
+        dtype: DTypeLike = DEFAULT, _weight: Tensor | None = None,
     ):  # fmt: skip
         if padding_idx is not None:
             n = num_embeddings
@@ -63,8 +63,22 @@ class Embedding(Module):
             padding_idx %= n
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
         self.padding_idx = padding_idx
+        if _weight is not None:
+            self.weight = Parameter(_weight, requires_grad=False)
+            return
         self.weight = empty(num_embeddings, embedding_dim, dtype=dtype)
         self.reset_parameters()
+
+    @classmethod
+    def from_pretrained(
+        cls, embeddings: Tensor, freeze: bool = True, padding_idx: int | None = None
+    ) -> Embedding:
+        """A layer whose weight is `embeddings` (rows, width), not a copy; trained unless freeze."""
+        assert embeddings.ndim == 2, f"from_pretrained: {embeddings.shape}: want (rows, width)"
+        rows, width = embeddings.shape
+        made = cls(rows, width, padding_idx, _weight=embeddings)
+        made.weight.requires_grad_(not freeze)
+        return made
 
     def reset_parameters(self) -> None:
         init.normal_(self.weight)
@@ -87,6 +101,7 @@ class Dropout(Module):
     """
 
     shown = ("p", "inplace")
+    function: Any = staticmethod(F.dropout)
 
     def __init__(self, p: float = 0.5, inplace: bool = False, *, name: str = "dropout"):
         refuse_inplace(inplace)
@@ -95,7 +110,16 @@ class Dropout(Module):
         self.p, self.inplace, self.name = p, inplace, name
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.dropout(input, self.p, self.training, self.name)
+        return self.function(input, self.p, self.training, self.name)
+
+
+class Dropout2d(Dropout):
+    """Zero whole channels of (n, c, h, w) with probability p while training."""
+
+    function = staticmethod(F.dropout2d)
+
+    def __init__(self, p: float = 0.5, inplace: bool = False, *, name: str = "dropout2d"):
+        super().__init__(p, inplace, name=name)
 
 
 class Flatten(Module):
@@ -108,6 +132,46 @@ class Flatten(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         return input.flatten(self.start_dim, self.end_dim)
+
+
+class Unflatten(Module):
+    """Dimension dim as several of the sizes unflattened_size, of which one may be -1."""
+
+    shown = ("dim", "unflattened_size")
+
+    def __init__(self, dim: int, unflattened_size: Any):
+        sizes = unflattened_size if isinstance(unflattened_size, tuple | list) else None
+        if not isinstance(dim, int) or sizes is None or not all(isinstance(n, int) for n in sizes):
+            raise TypeError(
+                f"Unflatten: dim {dim!r}, sizes {unflattened_size!r}: want an int and ints"
+            )
+        self.dim, self.unflattened_size = dim, unflattened_size
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input.unflatten(self.dim, self.unflattened_size)
+
+
+class Upsample(Module):
+    """(n, c, l) or (n, c, h, w) of another size, or scale_factor times theirs: F.interpolate."""
+
+    def __init__(
+        self, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
+        align_corners: bool | None = None, recompute_scale_factor: bool | None = None,
+    ):  # fmt: skip
+        several = isinstance(scale_factor, tuple | list)
+        self.size, self.scale_factor = size, tuple(map(float, scale_factor)) if several else (
+            None if scale_factor is None else float(scale_factor)
+        )  # fmt: skip
+        self.mode, self.align_corners = mode, align_corners
+        self.recompute_scale_factor = recompute_scale_factor
+
+    def forward(self, input: Tensor) -> Tensor:
+        how = self.size, self.scale_factor, self.mode, self.align_corners
+        return F.interpolate(input, *how, self.recompute_scale_factor)
+
+    def extra_repr(self) -> str:
+        name = "size" if self.scale_factor is None else "scale_factor"
+        return f"{name}={getattr(self, name)!r}, mode={self.mode!r}"
 
 
 class Identity(Module):

@@ -44,6 +44,15 @@ class HuberLoss(_Loss):
         self.reduction, self.delta = reduction, delta
 
 
+class SmoothL1Loss(_Loss):
+    """Quadratic up to beta, then of slope 1."""
+
+    function, options = staticmethod(F.smooth_l1_loss), ("beta",)
+
+    def __init__(self, *, reduction: str = "mean", beta: float = 1.0):
+        self.reduction, self.beta = reduction, beta
+
+
 class KLDivLoss(_Loss):
     """t·(log t - x) of log-probabilities x."""
 

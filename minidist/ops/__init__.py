@@ -3,11 +3,12 @@
 # ruff: noqa: F401, I001
 # fmt: off
 from .activation import (
-    elu, leaky_relu, logsigmoid, prelu, relu, sigmoid, silu, softplus, swiglu,
+    elu, glu, hardswish, hardtanh, leaky_relu, logsigmoid, mish, prelu, relu, relu6, selu, sigmoid,
+    silu, softplus, swiglu,
 )
 from .attention import packed_attention, scaled_dot_product_attention
 from .conv import conv1d, conv2d, conv_transpose2d
-from .dropout import dropout
+from .dropout import dropout, dropout2d
 from .einsum import einsum
 from .elementwise import (
     abs, absolute, acos, acosh, add, addcdiv, addcmul, allclose, asin, asinh, atan, atan2, atanh,
@@ -26,11 +27,12 @@ from .index import (
 )
 from .loss import (
     binary_cross_entropy, binary_cross_entropy_with_logits, cross_entropy, ctc_loss, huber_loss,
-    kl_div, l1_loss, linear_cross_entropy, mse_loss, nll_loss,
+    kl_div, l1_loss, linear_cross_entropy, mse_loss, nll_loss, smooth_l1_loss,
 )
 from .normalization import (
     batch_norm, cosine_similarity, group_norm, layer_norm, normalize, rms_norm,
 )
+from .pad import pad
 from .pool import (
     adaptive_avg_pool1d, adaptive_avg_pool2d, avg_pool1d, avg_pool2d, max_pool1d, max_pool2d,
 )
@@ -39,10 +41,11 @@ from .reduce import (
     all, amax, amin, any, count_nonzero, cumprod, cumsum, logsumexp, mean, norm, prod, std,
     std_mean, sum, var, var_mean,
 )
+from .resample import interpolate
 from .rotary import rotary_embedding
 from .shape import (
     broadcast_to, cat, chunk, concat, concatenate, contiguous, diag, diagonal, expand, flatten,
-    flip, hstack, meshgrid, moveaxis, movedim, narrow, pad, permute, repeat, repeat_interleave,
+    flip, hstack, meshgrid, moveaxis, movedim, narrow, permute, repeat, repeat_interleave,
     reshape, roll, select, split, squeeze, stack, swapaxes, swapdims, t, tile, transpose, tril,
     triu, unbind, unflatten, unsqueeze, view, vstack,
 )

@@ -5,7 +5,7 @@ from ..kernels import pointwise as k
 from ..kernels import swiglu as swiglu_kernel
 from ..kernels.pointwise import tiled
 from ..tensor.dtypes import is_floating
-from .op import differentiable, elementwise
+from .op import axes_of, differentiable, elementwise
 
 
 @differentiable(autocast="fallthrough")
@@ -65,6 +65,68 @@ def leaky_relu(input, negative_slope=0.01):
 def elu(input, alpha=1.0):
     """x where it is positive, alpha·(exp(x) - 1) elsewhere (Clevert et al. 2015)."""
     return tiled(k.elu, input, alpha), lambda g: tiled(k.elu_slope, g, input, alpha)
+
+
+@differentiable(autocast="fallthrough")
+def selu(input):
+    """scale·elu(x, alpha), the constants chosen so that layers keep mean 0 and variance 1.
+
+    Klambauer et al. 2017.
+    """
+    return tiled(k.selu, input), lambda g: tiled(k.selu_slope, g, input)
+
+
+@differentiable(autocast="fallthrough")
+def mish(input):
+    """x·tanh(softplus(x)) (Misra 2019)."""
+    return tiled(k.mish, input), lambda g: tiled(k.mish_slope, g, input)
+
+
+@differentiable(autocast="fallthrough")
+def hardswish(input):
+    """x·relu6(x + 3) / 6 (Howard et al. 2019)."""
+    return tiled(k.hard_swish, input), lambda g: tiled(k.hard_swish_slope, g, input)
+
+
+@differentiable(autocast="fallthrough")
+def _hardtanh(x, low, high):
+    if not is_floating(x):
+        return (xp.minimum(xp.maximum(x, int(low)), int(high)),)
+    by = low, high
+    return tiled(k.hard_tanh, x, *by), lambda g: tiled(k.hard_tanh_slope, g, x, *by)
+
+
+def hardtanh(input, min_val=-1.0, max_val=1.0):
+    """x, but at least min_val and at most max_val; at both ends the gradient is 0."""
+    if min_val > max_val:
+        raise ValueError(f"hardtanh: min_val {min_val} is above max_val {max_val}: swap them")
+    kind = input.dtype.kind
+    if kind == "b" or (kind == "u" and min_val < 0):
+        name = input.dtype.name
+        raise RuntimeError(f"hardtanh of {name} from {min_val}: convert with .float() or .int()")
+    return _hardtanh(input, min_val, max_val)
+
+
+def relu6(input):
+    """min(max(x, 0), 6)."""
+    return hardtanh(input, 0.0, 6.0)
+
+
+@differentiable(autocast="fallthrough")
+def _glu(x, axis):
+    a, b = xp.split(x, 2, axis)
+    s = tiled(k.sigmoid, b)
+    return a * s, lambda g: xp.concatenate([g * s, g * a * s * (1 - s)], axis)
+
+
+def glu(input, dim=-1):
+    """a·sigmoid(b) for the halves a and b of dim (Dauphin et al. 2017): (…, 2h, …) -> (…, h, …)."""
+    if not input.ndim:
+        raise RuntimeError("glu of a 0-d tensor: it has no dimension to halve")
+    axis = axes_of((dim,), input.ndim)[0]
+    if input.shape[axis] % 2:
+        raise RuntimeError(f"glu along {dim} of {input.shape}: want an even size to halve")
+    return _glu(input, axis)
 
 
 @elementwise(autocast="lower_precision_fp")

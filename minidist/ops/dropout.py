@@ -1,5 +1,7 @@
 """Dropout: the mask comes from counter-based randomness, so no layout changes it."""
 
+import warnings
+
 from ..kernels import dropout as kernel
 from ..tensor.random import stream
 from .op import differentiable
@@ -26,3 +28,21 @@ def dropout(x, p=0.5, training=True, name="dropout"):
     if not training or p == 0:
         return x
     return _dropout(x, *stream(name, x.shape), 1 - p, 1 / (1 - p) if p < 1 else 0.0)
+
+
+def dropout2d(input, p=0.5, training=True, name="dropout2d"):
+    """Zero whole channels of (n, c, h, w) with probability p, scale the rest by 1/(1-p).
+
+    Neighbouring pixels are alike, so dropping single ones hides little (Tompson et al. 2015). A
+    sample has one number of the mask for each channel; inside `random.at` as dropout's.
+    """
+    if input.ndim < 2 or (training and not input.is_floating_point()):
+        kind = f"{input.dtype.name} {input.shape}"
+        raise RuntimeError(f"dropout2d of {kind}: want floating-point numbers (n, c, h, w)")
+    if input.ndim != 4:
+        text = f"dropout2d of {input.shape}: it is taken as (n, c, …), want (n, c, h, w)"
+        warnings.warn(text, stacklevel=2)
+    n, c = input.shape[:2]
+    whole = input.new_ones(n, c, *(1,) * (input.ndim - 2))
+    kept = dropout(whole, p, training, name)
+    return input if kept is whole else input * kept

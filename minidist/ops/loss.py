@@ -72,6 +72,26 @@ def huber_loss(input, target, reduction="mean", delta=1.0):
 
 
 @elementwise(autocast="fp32")
+def _smooth_l1(d, beta):
+    size = xp.abs(d)
+    near = xp.minimum(size, beta)
+    slope = near / beta  # so d²/(2·beta) is a product that does not overflow
+    return slope * (size - near / 2), lambda g: g * slope * xp.sign(d)
+
+
+@composite(autocast="fp32")
+def smooth_l1_loss(input, target, *, reduction="mean", beta=1.0):
+    """d²/(2·beta) where |d| = |x - t| < beta, else |d| - beta/2 (Girshick 2015).
+
+    beta 0 is l1_loss.
+    """
+    if beta < 0:
+        raise RuntimeError(f"smooth_l1_loss: beta {beta}: want 0 or more")
+    d = _difference(input, target)
+    return _reduced(_smooth_l1(d, beta) if beta else abs(d), reduction)
+
+
+@elementwise(autocast="fp32")
 def _bce(x, t):
     with xp.errstate(divide="ignore"):
         yes, no = (xp.maximum(xp.log(p), -100) for p in (x, 1 - x))

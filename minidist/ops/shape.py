@@ -10,6 +10,7 @@ from ..tensor.tensor import Tensor
 from .elementwise import where
 from .index import getitem
 from .op import axes_of, differentiable, is_integer, result_dtype, unbroadcast, want_one_dtype
+from .pad import pad
 
 
 def _sizes(shape: tuple) -> tuple:
@@ -230,31 +231,6 @@ def roll(input, shifts, dims=None):
 
 
 @differentiable(autocast="fallthrough")
-def _pad(x, inner, shape, value):
-    y = xp.full(shape, value, x.dtype)
-    y[inner] = x
-    return y, lambda g: g[inner]
-
-
-def pad(input, pad, mode="constant", value=None):
-    """Add pad = (before, after) of the last dimension, then of the last but one, …; < 0 cuts."""
-    if mode != "constant":
-        raise NotImplementedError(f"pad: mode {mode!r}: there is only 'constant' here")
-    if len(pad) % 2 or len(pad) > 2 * input.ndim:
-        raise RuntimeError(f"pad {pad} for {input.shape}: want two numbers for each dimension")
-    rest = input.ndim - len(pad) // 2
-    pairs = [(0, 0)] * rest + list(zip(pad[::2], pad[1::2]))[::-1]
-    shape = tuple(n + a + b for n, (a, b) in zip(input.shape, pairs))
-    if min(shape, default=0) < 0:
-        raise RuntimeError(f"pad {pad} for {input.shape}: it cuts off more than there is")
-    cut = [slice(max(-a, 0), n - max(-b, 0)) for n, (a, b) in zip(input.shape, pairs)]
-    inner = [slice(max(a, 0), n - max(b, 0)) for n, (a, b) in zip(shape, pairs)]
-    if min(pad, default=0) < 0:
-        input = getitem(input, tuple(cut))
-    return _pad(input, tuple(inner), shape, 0 if value is None else value)
-
-
-@differentiable(autocast="fallthrough")
 def _triangle(x, keep, diagonal):
     if x.ndim < 2:
         raise RuntimeError(f"{keep.__name__} of shape {x.shape}: want two dimensions or more")
@@ -303,9 +279,14 @@ def movedim(input, source, destination):
 
 
 def unflatten(input, dim, sizes):
-    """One dimension as several."""
-    at = axes_of((dim,), input.ndim)[0]
-    return input.reshape(*input.shape[:at], *sizes, *input.shape[at + 1 :])
+    """One dimension as several, one of whose sizes may be -1."""
+    n, at = _size("unflatten", input, dim, RuntimeError), axes_of((dim,), input.ndim)[0]
+    known, sizes = math.prod(m for m in sizes if m != -1), tuple(sizes)
+    filled = tuple(n // max(known, 1) if m == -1 else m for m in sizes)
+    if sizes.count(-1) > 1 or math.prod(filled) != n or min(filled, default=-1) < 0:
+        where = f"dimension {dim} of {input.shape}"
+        raise RuntimeError(f"unflatten: {sizes} for {where}: want sizes whose product is {n}")
+    return input.reshape(*input.shape[:at], *filled, *input.shape[at + 1 :])
 
 
 def narrow(input, dim, start, length):

@@ -1,29 +1,71 @@
 """Buckets: parameters whose gradients travel in one message, as one flat array.
 
 Data parallelism and ZeRO both sum gradients over the replicas bucket by bucket. Here stands what
-they share: which parameters make a bucket, the way into a flat array and back, and no_sync().
+they share: how replicas start alike, which parameters make a bucket, the way into a flat array and
+back, sum or mean, and no_sync().
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate, pairwise
 from typing import Any
 
+from ..comm import Communicator, broadcast
 from ..kernels import arrays as xp
 from ..kernels.half_precision import as_dtype
-from ..nn import Parameter
+from ..nn import Module, Parameter
 from ..tensor.tensor import Tensor
 
 MIB = 1 << 20
+
+
+def start_alike(model: Module | Iterable[Parameter], *comms: Communicator) -> list[Parameter]:
+    """Make every rank's parameters those of rank 0; of a Module also the buffers.
+
+    Replicas that begin with other weights would train other models, and nothing would show it. All
+    ranks call this, as they make a synchronizer or an optimiser together. Only the ranks of `comms`
+    are replicas: with tensor parallelism a rank broadcasts its own shard to those that have it too.
+    """
+    params = list(model.parameters() if isinstance(model, Module) else model)
+    buffers = list(model.buffers() if isinstance(model, Module) else ())
+    for comm in comms:
+        for tensor in (*params, *buffers) if comm.size > 1 else ():
+            broadcast(comm, tensor.data, label="start")
+    return params
+
+
+def frozen_of(model: Module | Iterable[Parameter]) -> list[tuple[str, Parameter]]:
+    """The parameters that need no gradient, each with its name, or its shape if it has none."""
+    named = model.named_parameters() if isinstance(model, Module) else (
+        (f"a parameter of shape {tuple(p.shape)}", p) for p in model
+    )  # fmt: skip
+    return [(name, p) for name, p in named if not p.requires_grad]
 
 
 class GradientSync:
     """Something that sums gradients over replicas: after each backward, unless in no_sync()."""
 
     require_backward_grad_sync = True
+    op = "sum"  # or "mean": sums are divided by the number of replicas
+    frozen: Sequence[tuple[str, Parameter]] = ()  # these took no part when it was made
+
+    def warn_if_unfrozen(self) -> None:
+        """Warn once of parameters that were unfrozen too late: nobody sums their gradients."""
+        late = [what for what, p in self.frozen if p.requires_grad]
+        if not late:
+            return
+        self.frozen = [(what, p) for what, p in self.frozen if not p.requires_grad]
+        name = type(self).__name__
+        warnings.warn(
+            f"frozen when {name} was made, but with requires_grad now: {', '.join(late)}. {name} "
+            "does not sum the gradients of these parameters, so each rank has its own: call "
+            f"requires_grad_() first, then make a new {name}",
+            stacklevel=3,
+        )
 
     @contextmanager
     def no_sync(self) -> Iterator[None]:

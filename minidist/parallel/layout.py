@@ -87,6 +87,21 @@ def shard_parameter(
     return Parameter(Tensor.of(shard.take(full.data)))
 
 
+class ParallelLayer(Module):
+    """A layer of which this rank has shards: its repr shows the whole's sizes, then the shard's."""
+
+    shards: dict[str, Shard] = {}
+    comm: Communicator
+
+    def extra_repr(self) -> str:
+        whole = super().extra_repr()
+        name = next(iter(self.shards), None)
+        if name is None or self.comm.size == 1:
+            return whole
+        shape = tuple(getattr(self, name).shape)
+        return f"{whole}; rank {self.comm.rank} of {self.comm.size} has {name} {shape}"
+
+
 def init_shard_(
     param: Tensor, shard: Shard | None, draw: Callable[[tuple[int, ...]], xp.ndarray]
 ) -> None:

@@ -40,6 +40,12 @@ def dtype_of(dtype: DTypeLike) -> xp.dtype:
 def as_array(data: Any, dtype: DTypeLike = None) -> xp.ndarray:
     """An array from numbers, lists or arrays: Python floats become float32, as in PyTorch."""
     array = xp.asarray(data)
+    if not array.dtype.isnative:
+        order = "big" if sys.byteorder == "little" else "little"
+        raise ValueError(
+            f"an array of {array.dtype} in {order}-endian byte order: this machine cannot compute "
+            "with it; convert it by array.astype(array.dtype.newbyteorder('='))"
+        )
     if dtype is not None:
         return as_dtype(array, dtype_of(dtype))
     if array.dtype == float64 and not isinstance(data, xp.ndarray | xp.generic):

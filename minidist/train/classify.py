@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..nn import Module
 from ..nn import functional as F
 from ..optim import AdamW, warmup_cosine
-from ..parallel.data import Bucketed, broadcast_parameters
+from ..parallel.data import Bucketed
 from ..tensor import random
 from ..tensor.tensor import Tensor
 from .screen import console
@@ -41,9 +41,8 @@ def fit(model: Module, x: np.ndarray, y: np.ndarray, comm: Communicator, recipe:
     Every rank passes all of x and y and takes its rows of each batch: the number of ranks
     changes nothing but rounding.
     """
-    broadcast_parameters(model, comm)
     optimizer = AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-    gradients = Bucketed(model.parameters(), comm)
+    gradients = Bucketed(model, comm)
     batches = -(-len(x) // recipe.batch)
     steps = range(recipe.epochs * batches)
     shown = track(steps, "training", console=console()) if comm.rank == 0 else steps

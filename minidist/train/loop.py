@@ -19,7 +19,7 @@ from ..comm import Communicator, all_reduce, local_rank, shard_bounds, shard_ran
 from ..errors import UserError
 from ..models.gpt import GPT
 from ..optim import AdamW, warmup_cosine
-from ..parallel.data import Bucketed, Naive, Overlapped, Synchronizer, broadcast_parameters
+from ..parallel.data import Bucketed, Naive, Overlapped, Synchronizer
 from ..parallel.pipeline.actions import Schedule
 from ..parallel.pipeline.cut import balance, ranges
 from ..parallel.sequence import partial_parameters, sum_partial_early
@@ -63,7 +63,6 @@ class Trainer:
             if self.schedule.stages == 1
             else Pipelined(c, self.model, self.layers, self.pp, self.schedule)
         )
-        broadcast_parameters(self.model, self.dp)
         # These hooks come first: those of ZeRO and Overlapped take the gradients away.
         if c.sequence_parallel and sums_partial_early(c):
             sum_partial_early(partial_parameters(self.model), self.tp)
@@ -79,16 +78,16 @@ class Trainer:
 
     def _replicated(self) -> tuple[AdamW, Synchronizer]:
         """Every replica has the whole optimizer, and sums its gradients with the others."""
-        c, params = self.config, list(self.model.parameters())
+        c, model = self.config, self.model
         optimizer = AdamW(decay_groups(self.model, c.weight_decay), **adam_options(c))
         if c.sync == "naive":
-            return optimizer, Naive(params, self.dp, c.allreduce)
+            return optimizer, Naive(model, self.dp, c.allreduce)
         size = int(c.bucket_mib * 2**20)
         if c.sync == "bucketed":
-            return optimizer, Bucketed(params, self.dp, size, c.allreduce)
+            return optimizer, Bucketed(model, self.dp, size, c.allreduce)
         # These gradients are not complete when backward ends, so they are sent later.
         late = [*([self.model.wte.weight] if self.model.head else []), *self.passes.late]
-        return optimizer, Overlapped(params, self.dp, size, c.allreduce, late=late)
+        return optimizer, Overlapped(model, self.dp, size, c.allreduce, late=late)
 
     def _zero(self) -> tuple[Zero, Zero]:
         """ZeRO is both: an optimizer that is split over the replicas, and their reducer."""

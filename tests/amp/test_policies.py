@@ -35,6 +35,7 @@ PYTORCH = {
     "lower_precision_fp": "addmm conv conv_transpose linear matmul prelu",
     "fp32": """acos asin binary_cross_entropy_with_logits cosh cosine_similarity cross_entropy
         cumsum exp expm1 kl_div l1_loss layer_norm log log10 log1p log2 log_softmax mse_loss norm
+        smooth_l1_loss
         pow prod reciprocal rsqrt sinh softmax softplus sum tan""",
     "promote": "addcdiv addcmul atan2",
 }  # fmt: skip

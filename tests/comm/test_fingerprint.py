@@ -99,7 +99,7 @@ def test_groups_are_told_apart_in_few_words():
 
 def test_what_the_environment_asks_for():
     assert debug_level({}) == 0 and debug_level({"MINIDIST_DEBUG": "2"}) == 2
-    assert deadline({}) is None and deadline({"MINIDIST_DEBUG": "1"}) == DEADLINE
+    assert deadline({}) == deadline({"MINIDIST_DEBUG": "1"}) == DEADLINE
     assert deadline({"MINIDIST_TIMEOUT": "2.5"}) == 2.5
     assert cuda_aware({"MINIDIST_CUDA_AWARE": "1"}) and not cuda_aware({})
     with pytest.raises(UserError, match="want 0 or 1"):

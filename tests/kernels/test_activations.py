@@ -24,6 +24,10 @@ PAIRS = {
     "leaky_relu steep": (k.leaky_relu, k.leaky_relu_slope, (1.5,)),
     "leaky_relu falling": (k.leaky_relu, k.leaky_relu_slope, (-0.5,)),
     "elu": (k.elu, k.elu_slope, (0.7,)),
+    "selu": (k.selu, k.selu_slope, ()),
+    "mish": (k.mish, k.mish_slope, ()),
+    "hard_tanh": (k.hard_tanh, k.hard_tanh_slope, (-0.7, 1.3)),
+    "hard_swish": (k.hard_swish, k.hard_swish_slope, ()),
 }
 
 

@@ -90,8 +90,10 @@ def of_cross_entropy():
 
 def of_pointwise():
     g, x = normal(2, 16 * ELEMENTS)
-    for name in ("sigmoid", "log_sigmoid", "softplus", "silu", "leaky_relu", "elu"):
-        by = {"softplus": (2.0, 3.0), "leaky_relu": (0.1,), "elu": (0.5,)}.get(name, ())
+    options = {"softplus": (2.0, 3.0), "leaky_relu": (0.1,), "elu": (0.5,), "hard_tanh": (-1, 1)}
+    names = "sigmoid log_sigmoid softplus silu leaky_relu elu selu mish hard_tanh hard_swish"
+    for name in names.split():
+        by = options.get(name, ())
         one, back = getattr(pointwise, name), getattr(pointwise, f"{name}_slope")
         yield name, Case(lambda f=one, by=by: pointwise.tiled(f, x, *by), 3 * ELEMENTS)
         yield (

@@ -59,3 +59,14 @@ def test_the_report_shows_fixes_and_fails_only_for_what_is_needed(monkeypatch, c
     assert "FAILS" in shown and "minidist[mpi]" in shown and "broken [a]" in shown
     monkeypatch.setattr(doctor, "CHECKS", (lambda: absent,))
     assert doctor.examine() == 0
+
+
+@pytest.mark.mpi
+def test_under_mpirun_it_finds_the_same_and_says_it_once(mpirun):
+    code = (
+        "from minidist.lesson import doctor; doctor.CHECKS = (doctor.python, doctor.mpi); "
+        "import sys; sys.argv = ['minidist', 'doctor']; from minidist.cli import main; main()"
+    )
+    done = mpirun(2, "-c", code)
+    assert done.returncode == 0 and "FAILS" not in done.stdout, done.stdout
+    assert done.stdout.count("Python") == 1 and done.stdout.count("mpi4py") == 1

@@ -106,7 +106,8 @@ def test_inputs_that_cannot_be():
     for make, words in (
         (lambda: nn.Conv2d(3, 2, 3, groups=2), "2 groups do not divide 3 and 2"),
         (lambda: nn.Conv2d(3, 2, 3, stride=2, padding="same"), "want stride 1"),
-        (lambda: nn.Conv2d(3, 2, 3, padding_mode="reflect"), "only 'zeros' is here"),
+        (lambda: nn.Conv2d(3, 2, 3, padding_mode="mirror"), "'mirror': want zeros, reflect"),
+        (lambda: nn.ConvTranspose2d(3, 2, 3, padding_mode="reflect"), "'reflect': want 'zeros'"),
         (lambda: nn.MaxPool2d(2, return_indices=True), "return_indices"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -208,3 +209,21 @@ def pair(name):
     from support.parity import torch
 
     return getattr(F, name), getattr(torch.nn.functional, name)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_convolutions_of_padded_edges_are_pytorchs(mode):
+    parity = pytest.importorskip("support.parity", reason="PyTorch is not installed")
+    for name, shape, how in (
+        ("Conv2d", (2, 4, 6, 7), {"kernel_size": (3, 2), "padding": (2, 1), "stride": 2}),
+        ("Conv2d", (4, 6, 7), {"kernel_size": (3, 2), "padding": "same", "dilation": (1, 3)}),
+        ("Conv1d", (2, 4, 8), {"kernel_size": 3, "padding": 2, "groups": 2}),
+        ("Conv1d", (4, 8), {"kernel_size": 4, "padding": "same"}),
+        ("Conv1d", (2, 4, 8), {"kernel_size": 3, "padding": "valid"}),
+    ):
+        ours, theirs = (getattr(m, name)(4, 6, **how, padding_mode=mode).double()
+                        for m in (nn, parity.torch.nn))  # fmt: skip
+        ours.load_state_dict(theirs.state_dict())
+        parity.compare(ours, theirs, [numbers(shape, 0)])
+        np.testing.assert_allclose(ours.weight.grad.data, theirs.weight.grad.numpy(), rtol=1e-11)
+        assert repr(ours) == repr(theirs)

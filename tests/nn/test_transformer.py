@@ -345,6 +345,75 @@ def test_gradients_of_a_layer_with_dropout():
         gradcheck(lambda x, m, *_: layer(x, m), [x, memory, *weights], rtol=1e-5)
 
 
+# Transformer
+
+
+def transformer(m, **options):
+    return m.Transformer(6, 2, 2, 2, 8, 0.0, activation="gelu", layer_norm_eps=0.1, **options)
+
+
+CAUSAL = ~np.tri(3, dtype=bool)
+WHOLE = {
+    "plain": ({}, {}),
+    "post-norm, batch first": ({"batch_first": True}, {}),
+    "pre-norm, no bias": ({"norm_first": True, "bias": False}, {}),
+    "causal": ({}, {"tgt_mask": CAUSAL, "tgt_is_causal": True}),
+    "masks": ({}, {"src_mask": ~seen((4, 4), 1, False), "tgt_mask": CAUSAL,
+                   "memory_mask": ~seen((3, 4), 2, False),
+                   "src_key_padding_mask": ~seen((2, 4), 3, False),
+                   "memory_key_padding_mask": np.array([[False, True, False, False]] * 2),
+                   "tgt_key_padding_mask": np.array([[False, False, True]] * 2)}),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_whole_transformer(name):
+    how, masks = WHOLE[name]
+    ours, theirs = twins(lambda m: transformer(m, **how))
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+
+    def run(m, of, src, tgt):
+        return [m(src, tgt, **{k: of(v) if k[-4:] == "mask" else v for k, v in masks.items()})]
+
+    shapes = ((4, 2, 6), (3, 2, 6)) if not how.get("batch_first") else ((2, 4, 6), (2, 3, 6))
+    compare(ours, theirs, [numbers(s, i) for i, s in enumerate(shapes)], run)
+
+
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
+def test_a_transformer_without_a_batch_and_with_layers_of_ones_own():
+    ours, theirs = twins(transformer)
+    run = lambda m, of, src, tgt: [m(src, tgt)]
+    compare(ours, theirs, [numbers((4, 6), 0), numbers((3, 6), 1)], run)
+
+    class Own(nn.Module):
+        def forward(self, src, is_causal, mask, src_key_padding_mask):
+            return src * 2
+
+    own, x = nn.Transformer(6, 2, custom_encoder=Own(), custom_decoder=ours.decoder), md.ones(4, 6)
+    x = x.double()
+    assert own.decoder is ours.decoder and own(x, x).tolist() == ours.decoder(x, x * 2).tolist()
+
+
+def test_a_transformers_first_values_masks_and_names():
+    md.manual_seed(0)
+    model = nn.Transformer(16, 2, 2, 2, 32)
+    assert all(abs(p.data.std() / (2 / sum(p.shape)) ** 0.5 - 1) < 0.15
+               for p in model.parameters() if p.ndim > 1), "Xavier's spread"  # fmt: skip
+    names = [m.name for m in model.modules() if hasattr(m, "name")]
+    assert len(names) == 20 and len(set(names)) == 20, "one name a mask of dropout"
+    mask, wanted = (m.Transformer.generate_square_subsequent_mask for m in (nn, torch.nn))
+    np.testing.assert_array_equal(mask(4).data, wanted(4).numpy())
+    assert mask(2, dtype=md.float64).dtype == "float64"
+    x = Tensor(numbers((5, 3, 16), 0, "float32")).transpose(0, 1)
+    model = nn.Transformer(16, 2, 1, 1, 32, 0.3, batch_first=True)
+    with md.random.at(seed=0, step=1, first_sample=0):
+        whole = model(x, x[:, :4]).data
+    with md.random.at(seed=0, step=1, first_sample=1):
+        part = model(x[1:], x[1:, :4]).data
+    np.testing.assert_allclose(whole[1:], part, rtol=1e-5, atol=1e-6)
+
+
 # What is refused
 
 
@@ -387,6 +456,12 @@ REFUSED = {
     "stacked attn_mask": multihead(*[(4, 2, 6)] * 3, attn_mask=lambda z: z(2, 4, 4)),
     "key_padding_mask": multihead(*[(4, 2, 6)] * 3, key_padding_mask=lambda z: z(2, 3)),
     "hint without mask": multihead(*[(4, 2, 6)] * 3, is_causal=lambda z: True),
+    "src and tgt of other batches": lambda lib, z: lib.Transformer(6, 2, 1, 1, batch_first=True)(
+        z(4, 2, 6), z(3, 3, 6)),
+    "features of tgt": lambda lib, z: lib.Transformer(6, 2, 1, 1, batch_first=True)(
+        z(2, 4, 6), z(2, 3, 5)),
+    "features of src": lambda lib, z: lib.Transformer(6, 2, 1, 1, batch_first=True)(
+        z(2, 4, 5), z(2, 3, 6)),
     "activation": lambda lib, z: lib.TransformerEncoderLayer(4, 2, activation="sine"),
 }  # fmt: skip
 

@@ -42,8 +42,8 @@ class Net(nn.Module):
             layers = [partial(layer, comm=comm) for layer in split]
         column, row, fc, proj = layers
         self.first = nn.Conv2d(3, 5, 3, padding=1)
-        self.column = column(5, 7, 3, stride=2, padding=1)
-        self.row = row(7, 6, (3, 2), padding="same", dilation=2)
+        self.column = column(5, 7, 3, stride=2, padding=1, padding_mode="reflect")
+        self.row = row(7, 6, (3, 2), padding="same", dilation=2, padding_mode="circular")
         self.fc, self.proj = fc(6 * 2 * 2, 9), proj(9, 6)
 
     def forward(self, x):

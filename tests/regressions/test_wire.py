@@ -108,7 +108,7 @@ def test_halves_are_summed_in_float32(way):
     halves_are_summed_in_float32(way)
 
 
-def rounded_at_every_hop(comm, array, *, algorithm, out):
+def rounded_at_every_hop(comm, array, op, algorithm, *, out):
     parts = all_gather(comm, array[None])
     total = cast(parts[0], BFLOAT16)
     for part in parts[1:]:

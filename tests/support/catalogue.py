@@ -99,8 +99,8 @@ def case(name, draw, call=None, **rest):
 # Of one argument
 
 OF_ANY = """
-    abs asinh atan ceil clone cos cosh elu erf exp expm1 floor leaky_relu logsigmoid neg relu
-    sigmoid sign silu sin sinh softplus square tanh trunc
+    abs asinh atan ceil clone cos cosh elu erf exp expm1 floor hardswish hardtanh leaky_relu
+    logsigmoid mish neg relu selu sigmoid sign silu sin sinh softplus square tanh trunc
 """
 for _name in OF_ANY.split():
     case(_name, of(ANY))
@@ -110,6 +110,7 @@ for _name in ("acos", "asin", "atanh"):
     case(_name, of(ANY.map(lambda x: x / 2.5)))
 case("acosh", of(POSITIVE.map(lambda x: x + 1)))
 case("tan", of(ANY.map(lambda x: x / 2)))
+case("relu6", of(ANY.map(lambda x: x * 4)))
 case("round", of(ANY, decimals=st.integers(0, 2)))
 case("gelu", of(ANY, approximate=st.sampled_from(["none", "tanh"])))
 case("cast", of(ANY), lambda m, x: x.float() * 2, smooth=False)
@@ -155,6 +156,9 @@ case("prelu", channels())
 case("swiglu", of(shapes(min_dims=1).flatmap(lambda s: arrays((*s[:-1], 2 * s[-1])))), None,
      theirs=lambda m, x: m.F.silu(x.chunk(2, -1)[0]) * x.chunk(2, -1)[1])  # fmt: skip
 
+case("glu", along(arrays().map(lambda x: np.repeat(x, 2, -1) if x.ndim else x[None].repeat(2))),
+     lambda m, x, dim: m.F.glu(x))  # fmt: skip
+
 # Reductions and orders
 
 for _name in ("sum", "mean", "amax", "amin", "logsumexp"):
@@ -188,8 +192,25 @@ case("expand", along(), lambda m, x, dim: x.unsqueeze(dim).expand(
 case("repeat", of(ANY), lambda m, x: x.repeat(2, *range(1, x.ndim + 1)))
 case("flip", along(), lambda m, x, dim: m.flip(x, (dim,)))
 case("roll", along(least=1), lambda m, x, dim: m.roll(x, 2, dim))
-case("pad", of(MATRICES, value=st.floats(-2, 2)), lambda m, x, value: m.F.pad(
-    x, (1, -min(1, x.shape[-1]), 0, 2), value=value))  # fmt: skip
+
+
+@st.composite
+def bordered(draw):
+    """Any dimensions with a number; (n, c, …) or (c, …) with their own edges, some of them cut."""
+    mode = draw(st.sampled_from(["constant", "reflect", "replicate", "circular"]))
+    if mode == "constant":
+        x = draw(MATRICES)
+        pad = (1, -min(1, x.shape[-1]), 0, 2)
+        return [x], {"pad": pad, "mode": mode, "value": draw(st.floats(-2, 2))}
+    dims = draw(st.integers(1, 3))
+    sides = [draw(st.integers(3, 4)) for _ in range(dims)]
+    lead = draw(shapes(min_dims=1, max_dims=2, min_side=1, max_side=2))
+    least = 0 if mode == "circular" else -1
+    pad = tuple(draw(st.integers(least, 2)) for _ in range(2 * dims))
+    return filled(draw, (*lead, *sides)), {"pad": pad, "mode": mode}
+
+
+case("pad", bordered())
 case("cat", along(least=1), lambda m, x, dim: m.cat([x, x * 2, x[:1] if dim == 0 else x], dim))
 case("stack", along(), lambda m, x, dim: m.stack([x, x * 2], dim))
 case("split", along(least=1), lambda m, x, dim: m.split(x, 2, dim))
@@ -343,6 +364,22 @@ for _dims in (1, 2):
     case(f"avg_pool{_dims}d", planes(_dims))
     case(f"adaptive_avg_pool{_dims}d", of(arrays((2, 1, *(5, 4)[:_dims])),
                                           output_size=st.integers(1, 4)))  # fmt: skip
+
+
+@st.composite
+def resized(draw):
+    """(n, c, …) to other sizes or by other scales."""
+    mode = draw(st.sampled_from(["nearest", "linear", "bilinear"]))
+    dims = {"linear": 1, "bilinear": 2}.get(mode) or draw(st.integers(1, 3))
+    to = draw(st.sampled_from(["size", "scale_factor"]))
+    one = st.integers(1, 6) if to == "size" else st.sampled_from([0.75, 1.5, 2.0, 2.5])
+    options = {"mode": mode, to: tuple(draw(one) for _ in range(dims))}
+    if mode != "nearest":
+        options["align_corners"] = draw(st.sampled_from([None, True, False]))
+    return filled(draw, (draw(SIDE), 2, *(draw(st.integers(2, 4)) for _ in range(dims)))), options
+
+
+case("interpolate", resized())
 case("conv_transpose2d", planes(2, weight=True, transposed=True))
 
 # Attention
@@ -390,6 +427,8 @@ case(
     theirs=rotated,
 )
 case("dropout", of(ANY, p=st.sampled_from([0.0, 1.0])), lambda m, x, p: m.F.dropout(x, p) * 1)
+case("dropout2d", of(arrays((2, 3, 2, 1)), p=st.sampled_from([0.0, 1.0])),
+     lambda m, x, p: m.F.dropout2d(x, p) * 1)  # fmt: skip
 
 # Norms
 
@@ -424,7 +463,7 @@ def compared(draw, kind="any"):
     return [x, t], {"reduction": draw(REDUCTION)}
 
 
-for _name in ("mse_loss", "l1_loss", "huber_loss"):
+for _name in ("mse_loss", "l1_loss", "huber_loss", "smooth_l1_loss"):
     case(_name, compared())
 case("binary_cross_entropy", compared("chance"))
 case("kl_div", compared("log"))

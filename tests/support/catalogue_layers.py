@@ -12,7 +12,16 @@ from typing import Any
 from hypothesis import strategies as st
 
 from support.cases import arrays, shapes
-from support.catalogue import SIDE, classified, filled, integers, planes, spelled, wide
+from support.catalogue import (
+    SIDE,
+    classified,
+    filled,
+    integers,
+    planes,
+    resized,
+    spelled,
+    wide,
+)
 
 LAYERS: dict[str, st.SearchStrategy] = {}
 RUNS: dict[str, Callable] = {}  # how, where it is not module(*inputs)
@@ -39,8 +48,14 @@ def simple(name: str, shape: Any = ANY, *args: Any) -> None:
     LAYERS[name] = given.flatmap(arrays).map(lambda x: (lambda n: getattr(n, name)(*args), [x]))
 
 
-for _name in "GELU LogSigmoid ReLU SiLU Sigmoid Tanh Identity Flatten".split():  # noqa: SIM905
+PLAIN = "GELU Hardswish LogSigmoid Mish ReLU ReLU6 SELU SiLU Sigmoid Tanh Identity Flatten"
+for _name in PLAIN.split():
     simple(_name)
+simple("Hardtanh", ANY, -0.7, 1.3)
+simple("GLU", ANY.map(lambda s: (s[0], 2 * s[1], *s[2:])), 1)
+simple("Unflatten", ANY.map(lambda s: (s[0], 2 * max(s[1], 1), *s[2:])), 1, (2, -1))
+simple("Dropout2d", (2, 3, 1, 2), 0.0)
+LAYERS["Upsample"] = resized().map(lambda drawn: (lambda n: n.Upsample(**drawn[1]), drawn[0]))
 for _name, _args in {"ELU": (0.7,), "LeakyReLU": (0.2,), "Softplus": (2.0, 1.0), "Softmax": (1,),
                      "LogSoftmax": (-1,), "Dropout": (0.0,)}.items():  # fmt: skip
     simple(_name, ANY, *_args)
@@ -81,6 +96,9 @@ def _windowed(name: str, dims: int, transposed: bool = False) -> None:
     def drawn(draw):
         (x, w, b), options = draw(planes(dims, weight=True, transposed=transposed))
         channels = x.shape[1], len(b)
+        if not transposed:
+            modes = ["zeros", "zeros", "reflect", "replicate", "circular"]
+            options["padding_mode"] = draw(st.sampled_from(modes))
         return lambda n: getattr(n, name)(*channels, w.shape[2:], **options), [x]
 
 
@@ -142,6 +160,15 @@ for _name, _inputs in (("TransformerEncoder", 1), ("TransformerDecoder", 2)):
     _transformer(f"{_name}Layer", _inputs)
     _transformer(_name, _inputs, wrap=_name)
 
+
+@layer("Transformer")
+def transformer(draw):
+    b, s, t = (draw(SIDE) for _ in range(3))
+    how = {"norm_first": draw(st.booleans()), "activation": "gelu", "layer_norm_eps": 0.2}
+    make = lambda n: n.Transformer(4, 2, 1, 1, 3, 0.0, **how)
+    return make, filled(draw, (s, b, 4), (t, b, 4))
+
+
 # Containers
 
 
@@ -167,9 +194,25 @@ def module_dict(draw):
     return lambda n: n.ModuleDict(dict(zip("abc", _linears(n)))), filled(draw, (draw(SIDE), 2))
 
 
+def _weights(n):
+    return [n.Linear(k, k + 1).weight.data for k in (2, 3)]
+
+
+@layer("ParameterList", run=lambda module, x: x @ module[0].T @ module[1].T)
+def parameter_list(draw):
+    return lambda n: n.ParameterList(map(n.Parameter, _weights(n))), filled(draw, (draw(SIDE), 2))
+
+
+@layer("ParameterDict", run=lambda module, x: x @ module["b"].T @ module["a"].T)
+def parameter_dict(draw):
+    make = lambda n: n.ParameterDict(zip("ba", map(n.Parameter, _weights(n))))
+    return make, filled(draw, (draw(SIDE), 2))
+
+
 # Losses
 
-for _name in ("MSELoss", "L1Loss", "HuberLoss", "BCELoss", "KLDivLoss", "BCEWithLogitsLoss"):
+LOSSES = "MSELoss L1Loss HuberLoss SmoothL1Loss BCELoss KLDivLoss BCEWithLogitsLoss"
+for _name in LOSSES.split():
 
     @layer(_name, run=lambda module, x, y: module(x.sigmoid(), y.sigmoid()))
     def loss(draw, name=_name):

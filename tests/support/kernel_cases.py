@@ -19,6 +19,7 @@ from minidist.kernels import (  # fmt: skip
     matmul,
     pointwise,
     pool,
+    resample,
     rms_norm,
     rotary,
     softmax,
@@ -59,9 +60,11 @@ def windows(draw, most=3):
 
 def of_activations(draw):
     g, x = draw.normal(2, 3, draw.size()) * 3
-    k, two = pointwise, ("softplus", "elu", "leaky_relu")
-    for name in ("relu", "sigmoid", "log_sigmoid", "softplus", "silu", "leaky_relu", "elu"):
-        by = ((2.0, 1.5), (0.7,), (0.1,))[two.index(name)] if name in two else ()
+    k = pointwise
+    two = {"softplus": (2.0, 1.5), "elu": (0.7,), "leaky_relu": (0.1,), "hard_tanh": (-0.7, 1.3)}
+    names = "relu sigmoid log_sigmoid softplus silu leaky_relu elu selu mish hard_tanh hard_swish"
+    for name in names.split():
+        by = two.get(name, ())
         y = k.tiled(getattr(k, name), x, *by)
         yield y
         yield k.tiled(getattr(k, f"{name}_slope"), g, y if name == "sigmoid" else x, *by)
@@ -163,6 +166,16 @@ def of_pool(draw):
     x, count = draw.normal(draw.size(), 2, *size), win.grid(size, ceil_mode)
     y, which = pool.max_forward(x, win, count)
     yield from (y, which, pool.max_backward(draw.normal(*y.shape), which, x.shape, win))
+
+
+def of_resample(draw):
+    sizes = [(draw.size(1, 7), draw.size(1, most)) for most in (70, 5, 3)[: draw.size(1, 3)]]
+    corners, f8 = draw.flip(), np.dtype("f8")
+    x = draw.normal(draw.size(1), *(n for n, _ in sizes))
+    for taps in ([resample.nearest(n, m, None, f8, corners) for n, m in sizes],
+                 [resample.linear(n, m, None, f8, corners) for n, m in sizes]):  # fmt: skip
+        y = resample.forward(x, taps)
+        yield from (y, resample.backward(draw.normal(*y.shape), taps))
 
 
 def of_lstm(draw):

@@ -17,7 +17,6 @@ from minidist.parallel.data.sum_gradients import (
     Naive,
     Overlapped,
     Synchronizer,
-    broadcast_parameters,
 )
 from minidist.parallel.data.sync_batch_norm import convert_sync_batchnorm
 from minidist.tensor.tensor import Tensor
@@ -114,8 +113,9 @@ def trained(
     case, rows = CASES[name], slices(counts)[comm.rank]
     found: dict[str, np.ndarray] = {}
     model = convert_sync_batchnorm(case.build().to(dtype), comm)
-    broadcast_parameters(model, comm)
-    sync = make(model.parameters(), comm, bucket_bytes, algorithm)
+    for tensor in (*model.parameters(), *model.buffers()) if comm.rank else ():
+        tensor.data[...] += 1  # each rank begins with rank 0's weights and buffers all the same
+    sync = make(model, comm, bucket_bytes, algorithm)
     optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     inputs, targets = case.draw(np.random.default_rng(0), (steps, sum(counts)))
     inputs = inputs.astype(dtype) if inputs.dtype.kind == "f" else inputs

@@ -55,7 +55,7 @@ def main(comm: Communicator) -> None:
     stage = {pp.rank: lambda x: model.stage(x, layers)}
     pipeline = Pipeline(model, stage, loss_of, pp, make("1f1b", p, M))
     pipeline.costs = Costs(1e6, 1e6, 1e6)  # operations of F, I and W on the simulated clock
-    sums = Bucketed(model.parameters(), dp)
+    sums = Bucketed(model, dp)
     first, last = shard_range(len(TOKENS), dp.size, dp.rank)  # this replica's rows
     rows = np.array_split(TOKENS[first:last], M)
     inputs, targets = ([Tensor(x[:, i : i + 16].copy()) for x in rows] for i in (0, 1))

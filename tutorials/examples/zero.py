@@ -31,7 +31,7 @@ def make(comm: Communicator, stage: int):
 def train(comm: Communicator, stage: int) -> tuple[list[float], dict[str, int], int]:
     """The global losses; bytes that this rank holds before zero_grad(); bytes sent a step."""
     model, zero = make(comm, stage)
-    sums = Bucketed(model.parameters(), comm) if stage == 0 else zero
+    sums = Bucketed(model, comm) if stage == 0 else zero
     first, last = shard_range(BATCH, comm.size, comm.rank)
     losses, sent = [], 0
     for step in range(STEPS):

@@ -20,11 +20,11 @@ from ...kernels import arrays as xp
 from ..communicator import Communicator, check_array
 from ..shards import shard_bounds
 from . import tags
-from .auto import choose
+from .auto import Algorithm, function_of
 from .checks import check_algorithm, check_counts, check_rows
 from .chunks import Bounds, chunk, empty_for, pack, row_bounds, unpack
 from .entry import by_host, nonblocking
-from .native import chunks_as_bytes, in_place
+from .native import chunks_as_bytes, in_place, native_call
 from .recursive import chunks_of_participants, double, largest_power_of_two
 from .ring import ring_all_gather
 
@@ -70,7 +70,7 @@ def doubling(comm: Communicator, flat: xp.ndarray, bounds: Bounds, tag: int) -> 
 
 def native(comm: Communicator, flat: xp.ndarray, bounds: Bounds, tag: int) -> None:
     """MPI_Allgatherv."""
-    comm.native.Allgatherv(in_place(), chunks_as_bytes(flat, bounds))
+    native_call(comm, "Allgatherv", in_place(), chunks_as_bytes(flat, bounds))
 
 
 ALGORITHMS = {"ring": ring_all_gather, "doubling": doubling, "bruck": bruck, "native": native}
@@ -79,12 +79,12 @@ ALGORITHMS = {"ring": ring_all_gather, "doubling": doubling, "bruck": bruck, "na
 @by_host
 def all_gather(
     comm: Communicator, array: xp.ndarray, counts: Sequence[int] | None = None,
-    algorithm: str = "auto", label: str = "",
+    algorithm: Algorithm = "auto", label: str = "",
 ) -> xp.ndarray:  # fmt: skip
     """All ranks' rows, joined along axis 0 in rank order; the shards may be uneven or empty.
 
-    `counts`, the rows of each rank, saves the small exchange that finds them out. `algorithm` is a
-    key of ALGORITHMS or "auto", for which the table AUTO in auto.py chooses.
+    `counts`, the rows of each rank, saves the small exchange that finds them out.
+    `algorithm`: a key of ALGORITHMS, a function like those, or "auto" (the table in auto.py).
     """
     where = f"rank {comm.rank} all_gather"
     check_algorithm(comm, where, algorithm, ALGORITHMS)
@@ -99,7 +99,7 @@ def all_gather(
         result = xp.empty_like(array, shape=(sum(rows), *array.shape[1:]), order="C")
         (_, bounds), flat = row_bounds(comm, where, result.shape, rows), result.reshape(-1)
         chunk(flat, bounds, comm.rank)[...] = array.reshape(-1)  # this rank's part in its place
-        run = ALGORITHMS[choose("all_gather", algorithm, comm.size, result.nbytes)]
+        run = function_of("all_gather", ALGORITHMS, algorithm, comm.size, result.nbytes)
         run(comm, flat, bounds, tags.ALL_GATHER)
     return result  # (all rows, …)
 

@@ -18,14 +18,14 @@ table in auto.py decides.
 from __future__ import annotations
 
 from ...kernels import arrays as xp
-from ..communicator import Communicator
+from ..communicator import Communicator, check_array
 from ..shards import shard_bounds
 from . import tags
-from .auto import choose
+from .auto import Algorithm, function_of
 from .broadcast import tree as tree_broadcast
 from .checks import check_algorithm
 from .entry import by_host, nonblocking
-from .native import in_place, mpi_op
+from .native import in_place, mpi_op, native_call
 from .recursive import add_extra_ranks, double, halve, largest_power_of_two, send_to_extra_rank
 from .reduce import tree as tree_reduce
 from .reduce_scatter import ordered as ordered_reduce_scatter
@@ -149,7 +149,7 @@ def ordered(comm: Communicator, flat: xp.ndarray, combine: xp.ufunc) -> None:
 
 def native(comm: Communicator, flat: xp.ndarray, combine: xp.ufunc) -> None:
     """MPI_Allreduce; the library chooses the order of summation."""
-    comm.native.Allreduce(in_place(), flat, op=mpi_op(combine))
+    native_call(comm, "Allreduce", in_place(), flat, op=mpi_op(combine, flat.dtype))
 
 
 ALGORITHMS = {
@@ -165,15 +165,16 @@ ALGORITHMS = {
 
 @by_host
 def all_reduce(
-    comm: Communicator, array: xp.ndarray, op: str = "sum", algorithm: str = "auto",
+    comm: Communicator, array: xp.ndarray, op: str = "sum", algorithm: Algorithm = "auto",
     out: xp.ndarray | None = None, label: str = "",
 ) -> xp.ndarray:  # fmt: skip
     """Every rank gets the elementwise `op` of all ranks' arrays, the same bits everywhere.
 
-    `op` is sum, prod, max, min or mean; `algorithm` is a key of ALGORITHMS or "auto", for which the
-    table AUTO in auto.py chooses. The result is written to `out` if given. `array` does not change
-    unless it is also `out`. Every rank passes the same shape and dtype. `label` names the call in
-    the guard's messages.
+    `op` is sum, prod, max, min or mean. The result is written to `out` if given. `array` does not
+    change unless it is also `out`. Every rank passes the same shape and dtype. `label` names the
+    call in the guard's messages. `algorithm` is a key of ALGORITHMS, a function like those, or
+    "auto", for which the table AUTO in auto.py chooses. Your own function is called as
+    f(comm, flat, combine): it leaves combine (np.add for a sum) of all ranks' buffers in `flat`.
     """
     where = f"rank {comm.rank} all_reduce"
     check_op(where, array, op)
@@ -187,7 +188,7 @@ def all_reduce(
         if work is not array:
             xp.copyto(work, array)
         if comm.size > 1:
-            run = ALGORITHMS[choose("all_reduce", algorithm, comm.size, work.nbytes)]
+            run = function_of("all_reduce", ALGORITHMS, algorithm, comm.size, work.nbytes)
             run(comm, work.reshape(-1), comm.reducing(OPS[op]))
     divide_if_mean(work, op, comm.size)
     if work is not result:
@@ -201,6 +202,7 @@ iall_reduce = nonblocking(all_reduce)
 def _check_out(where: str, array: xp.ndarray, out: xp.ndarray) -> None:
     if not isinstance(out, xp.ndarray) or not getattr(out.flags, "writeable", True):
         raise TypeError(f"{where}: `out` must be a NumPy array that can be written")
+    check_array(f"{where} out=", out)
     if out.shape != array.shape or out.dtype != array.dtype:
         raise ValueError(
             f"{where}: `out` is {out.dtype} {out.shape}, but the array is "

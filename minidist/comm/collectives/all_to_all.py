@@ -19,11 +19,11 @@ import numpy as np
 from ...kernels import arrays as xp
 from ..communicator import Communicator, check_array
 from . import tags
-from .auto import choose
+from .auto import Algorithm, function_of
 from .checks import check_algorithm, check_rows
 from .chunks import Bounds, chunk, row_bounds
 from .entry import by_host, nonblocking
-from .native import chunks_as_bytes
+from .native import chunks_as_bytes, native_call
 from .ring import neighbours
 
 
@@ -70,7 +70,7 @@ def native(
     comm: Communicator, flat: xp.ndarray, bounds: Bounds, out: xp.ndarray, out_bounds: Bounds
 ) -> None:
     """MPI_Alltoallv."""
-    comm.native.Alltoallv(chunks_as_bytes(flat, bounds), chunks_as_bytes(out, out_bounds))
+    native_call(comm, "Alltoallv", chunks_as_bytes(flat, bounds), chunks_as_bytes(out, out_bounds))
 
 
 ALGORITHMS = {"pairwise": pairwise, "bruck": bruck, "native": native}
@@ -79,14 +79,14 @@ ALGORITHMS = {"pairwise": pairwise, "bruck": bruck, "native": native}
 @by_host
 def all_to_all(
     comm: Communicator, array: xp.ndarray, counts: Sequence[int] | None = None,
-    coming: Sequence[int] | None = None, algorithm: str = "auto", label: str = "",
+    coming: Sequence[int] | None = None, algorithm: Algorithm = "auto", label: str = "",
 ) -> xp.ndarray:  # fmt: skip
     """Send some of this rank's rows to each rank; get the rows for this rank, joined by rank.
 
     Rank k gets counts[k] rows; by default they differ by one at most. `coming`, the rows that each
     rank sends to this one, saves the small exchange that finds them out (all ranks pass it, or
-    none). bruck needs a number of rows that n divides, the same on each rank. `algorithm` is a key
-    of ALGORITHMS or "auto", for which the table AUTO in auto.py chooses.
+    none). bruck needs a number of rows that n divides, the same on each rank.
+    `algorithm`: a key of ALGORITHMS, a function like those, or "auto" (the table in auto.py).
     """
     where = f"rank {comm.rank} all_to_all"
     check_algorithm(comm, where, algorithm, ALGORITHMS)
@@ -103,7 +103,7 @@ def all_to_all(
         out = xp.empty_like(array, shape=(sum(coming), *array.shape[1:]), order="C")
         _, bounds = row_bounds(comm, where, array.shape, counts)
         _, out_bounds = row_bounds(comm, where, out.shape, coming)
-        run = ALGORITHMS[choose("all_to_all", algorithm, comm.size, 0)]
+        run = function_of("all_to_all", ALGORITHMS, algorithm, comm.size, 0)
         run(comm, xp.ascontiguousarray(array).reshape(-1), bounds, out.reshape(-1), out_bounds)
     return out
 

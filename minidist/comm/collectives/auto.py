@@ -8,6 +8,12 @@ of plan/collectives.py for more ranks than could be measured, where log2(n) roun
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+Algorithm = str | Callable[..., None]  # a name, or a function of the user
+
 SMALL = 1 << 18  # bytes: up to this size the latency of a message counts for more than its content
 FEW = 8  # ranks: up to this number n - 1 short rounds are faster than log2(n) longer ones
 
@@ -38,3 +44,23 @@ def choose(collective: str, algorithm: str, size: int, nbytes: int) -> str:
     if algorithm != "auto":
         return algorithm
     return AUTO[collective][2 * (size > FEW) + (nbytes > SMALL)]
+
+
+def function_of(
+    collective: str, algorithms: Mapping[str, Callable[..., None]], algorithm: Algorithm, size: int,
+    nbytes: int,
+) -> Callable[..., None]:  # fmt: skip
+    """The function that `algorithm` stands for: one of `algorithms`, or the user's own."""
+    if callable(algorithm):
+        return partial(_run_own, collective, algorithm)
+    return algorithms[choose(collective, algorithm, size, nbytes)]
+
+
+def _run_own(collective: str, algorithm: Callable[..., Any], comm: Any, *args: Any) -> None:
+    """Run a function of the user, which must leave its result in the buffer that it gets."""
+    if algorithm(comm, *args) is not None:
+        name = getattr(algorithm, "__name__", algorithm)
+        raise TypeError(
+            f"rank {comm.rank} {collective}: the algorithm {name} returned something: its result "
+            "belongs in the flat buffer that it gets (flat[...] = result), and it returns None"
+        )

@@ -6,9 +6,10 @@ import numpy as np
 
 from ..communicator import Communicator
 from . import tags
-from .auto import choose
+from .auto import Algorithm, function_of
 from .checks import check_algorithm
 from .entry import nonblocking
+from .native import native_call
 from .ring import neighbours
 
 
@@ -30,17 +31,20 @@ def dissemination(comm: Communicator) -> None:
 
 def native(comm: Communicator) -> None:
     """MPI_Barrier."""
-    comm.native.Barrier()
+    native_call(comm, "Barrier")
 
 
 ALGORITHMS = {"dissemination": dissemination, "native": native}
 
 
-def barrier(comm: Communicator, algorithm: str = "auto", label: str = "") -> None:
-    """Return only when every rank has called it; `algorithm` is a key of ALGORITHMS or "auto"."""
+def barrier(comm: Communicator, algorithm: Algorithm = "auto", label: str = "") -> None:
+    """Return only when every rank has called it.
+
+    `algorithm`: a key of ALGORITHMS, a function like those, or "auto" (the table in auto.py).
+    """
     check_algorithm(comm, f"rank {comm.rank} barrier", algorithm, ALGORITHMS)
     with comm.collective("barrier", label=label, algorithm=algorithm):
-        ALGORITHMS[choose("barrier", algorithm, comm.size, 0)](comm)
+        function_of("barrier", ALGORITHMS, algorithm, comm.size, 0)(comm)
 
 
 ibarrier = nonblocking(barrier)

@@ -12,12 +12,12 @@ from ...kernels import arrays as xp
 from ..buffers import fill
 from ..communicator import Communicator, check_array, wait_all
 from . import tags
-from .auto import choose
+from .auto import Algorithm, function_of
 from .binomial import family
 from .checks import check_algorithm, check_root
 from .chunks import segments
 from .entry import nonblocking
-from .native import as_bytes
+from .native import as_bytes, native_call
 
 
 def linear(comm: Communicator, flat: xp.ndarray, root: int) -> None:
@@ -62,18 +62,22 @@ def chain(comm: Communicator, flat: xp.ndarray, root: int) -> None:
 
 def native(comm: Communicator, flat: xp.ndarray, root: int) -> None:
     """MPI_Bcast."""
-    comm.native.Bcast(as_bytes(flat), root)
+    native_call(comm, "Bcast", as_bytes(flat), root)
 
 
 ALGORITHMS = {"linear": linear, "tree": tree, "chain": chain, "native": native}
 
 
 def broadcast(
-    comm: Communicator, array: xp.ndarray, root: int = 0, algorithm: str = "auto", label: str = ""
+    comm: Communicator,
+    array: xp.ndarray,
+    root: int = 0,
+    algorithm: Algorithm = "auto",
+    label: str = "",
 ) -> xp.ndarray:
     """Fill `array` on every rank with the root's values, and return it.
 
-    `algorithm` is a key of ALGORITHMS or "auto", for which the table AUTO in auto.py chooses.
+    `algorithm`: a key of ALGORITHMS, a function like those, or "auto" (the table in auto.py).
     """
     where = f"rank {comm.rank} broadcast"
     check_root(comm, where, root)
@@ -85,7 +89,7 @@ def broadcast(
         by_host = xp.on_gpu(array) and not comm.cuda_aware and comm.size > 1
         work: Any = array
         work = work.get() if by_host else xp.ascontiguousarray(work)
-        run = ALGORITHMS[choose("broadcast", algorithm, comm.size, array.nbytes)]
+        run = function_of("broadcast", ALGORITHMS, algorithm, comm.size, array.nbytes)
         run(comm, work.reshape(-1), root)
     if comm.rank != root and work is not array:
         fill(array, work)  # a strided array, or one on a GPU, was received into a copy

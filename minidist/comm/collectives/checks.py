@@ -17,11 +17,13 @@ def check_known(where: str, what: str, name: str, known: Collection[str]) -> Non
 
 
 def check_algorithm(
-    comm: Communicator, where: str, name: str, known: Collection[str], array: Any = None,
+    comm: Communicator, where: str, name: Any, known: Collection[str], array: Any = None,
     op: str = "",
 ) -> None:  # fmt: skip
     """Refuse an unknown algorithm, and "native" where the MPI library cannot do it."""
-    check_known(where, "algorithm", name, ["auto", *known])
+    if callable(name):
+        return
+    check_known(where, "algorithm", name, ["auto", *known, "a function like these"])
     if name == "native":
         native.check(comm, array, op)
 

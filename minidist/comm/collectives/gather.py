@@ -12,12 +12,12 @@ from ...kernels import arrays as xp
 from ..communicator import Communicator, check_array, wait_all
 from . import tags
 from .all_gather import all_gather_counts
-from .auto import choose
+from .auto import Algorithm, function_of
 from .binomial import family, subtree
 from .checks import check_algorithm, check_counts, check_root, check_rows
 from .chunks import Bounds, chunk, empty_for, pack, row_bounds, unpack
 from .entry import by_host, nonblocking
-from .native import as_bytes, chunks_as_bytes
+from .native import as_bytes, chunks_as_bytes, native_call
 
 
 def linear(comm: Communicator, flat: xp.ndarray, bounds: Bounds, root: int) -> None:
@@ -46,7 +46,7 @@ def tree(comm: Communicator, flat: xp.ndarray, bounds: Bounds, root: int) -> Non
 def native(comm: Communicator, flat: xp.ndarray, bounds: Bounds, root: int) -> None:
     """MPI_Gatherv."""
     mine = chunk(flat, bounds, comm.rank).copy()
-    comm.native.Gatherv(as_bytes(mine), chunks_as_bytes(flat, bounds), root)
+    native_call(comm, "Gatherv", as_bytes(mine), chunks_as_bytes(flat, bounds), root)
 
 
 ALGORITHMS = {"linear": linear, "tree": tree, "native": native}
@@ -55,12 +55,12 @@ ALGORITHMS = {"linear": linear, "tree": tree, "native": native}
 @by_host
 def gather(
     comm: Communicator, array: xp.ndarray, root: int = 0, counts: Sequence[int] | None = None,
-    algorithm: str = "auto", label: str = "",
+    algorithm: Algorithm = "auto", label: str = "",
 ) -> xp.ndarray | None:  # fmt: skip
     """All ranks' rows joined along axis 0 in rank order, on the root; None on the other ranks.
 
-    `counts`, the rows of each rank, saves the small exchange that finds them out. `algorithm` is a
-    key of ALGORITHMS or "auto", for which the table AUTO in auto.py chooses.
+    `counts`, the rows of each rank, saves the small exchange that finds them out.
+    `algorithm`: a key of ALGORITHMS, a function like those, or "auto" (the table in auto.py).
     """
     where = f"rank {comm.rank} gather"
     check_root(comm, where, root)
@@ -77,7 +77,7 @@ def gather(
         _, bounds = row_bounds(comm, where, shape, rows)
         whole = xp.empty_like(array, shape=shape, order="C")
         chunk(whole.reshape(-1), bounds, comm.rank)[...] = array.reshape(-1)
-        run = ALGORITHMS[choose("gather", algorithm, comm.size, whole.nbytes)]
+        run = function_of("gather", ALGORITHMS, algorithm, comm.size, whole.nbytes)
         run(comm, whole.reshape(-1), bounds, root)
     return whole if comm.rank == root else None
 

@@ -7,7 +7,10 @@ and describes buffers to mpi4py.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
+
+import numpy as np
 
 from ...kernels import arrays as xp
 from ..communicator import Communicator
@@ -30,12 +33,37 @@ def check(comm: Communicator, array: xp.ndarray | None = None, op: str = "") -> 
             raise MpiError(f"MPI has no {op} of {array.dtype}: use algorithm='auto'")
 
 
-def mpi_op(combine: xp.ufunc) -> Any:
-    """MPI.SUM for np.add, and so on."""
+def native_call(comm: Any, name: str, *buffers: Any, **options: Any) -> None:
+    """Call one of the MPI library's own collectives, which blocks inside the library."""
+    comm.process.enter_library(comm, f"MPI's {name}")
+    try:
+        getattr(comm.native, name)(*buffers, **options)
+    finally:
+        comm.process.leave_library()
+
+
+def mpi_op(combine: xp.ufunc, dtype: xp.dtype) -> Any:
+    """MPI.SUM for np.add, and so on; of floats np.maximum itself, because MPI.MAX drops NaN."""
     from mpi4py import MPI
 
+    if dtype.kind == "f" and combine.__name__ in ("maximum", "minimum"):
+        return _own_op(combine.__name__, dtype)
     ops = {"add": MPI.SUM, "multiply": MPI.PROD, "maximum": MPI.MAX, "minimum": MPI.MIN}
     return ops[combine.__name__]
+
+
+@cache
+def _own_op(name: str, dtype: xp.dtype) -> Any:
+    """An operation of MPI that calls NumPy's function of that name. It lives to the end."""
+    from mpi4py import MPI
+
+    combine = getattr(np, name)
+
+    def call(theirs: Any, mine: Any, _: Any) -> None:
+        mine = np.frombuffer(mine, dtype)
+        combine(np.frombuffer(theirs, dtype), mine, out=mine)
+
+    return MPI.Op.Create(call, commute=True)
 
 
 def in_place() -> Any:

@@ -10,12 +10,12 @@ from __future__ import annotations
 from ...kernels import arrays as xp
 from ..communicator import Communicator, wait_all
 from . import tags
-from .auto import choose
+from .auto import Algorithm, function_of
 from .binomial import family
 from .checks import check_algorithm, check_root
 from .chunks import segments
 from .entry import by_host, nonblocking
-from .native import in_place, mpi_op
+from .native import in_place, mpi_op, native_call
 from .reductions import OPS, check_op, divide_if_mean
 
 
@@ -66,7 +66,7 @@ def chain(comm: Communicator, flat: xp.ndarray, combine: xp.ufunc, root: int = 0
 def native(comm: Communicator, flat: xp.ndarray, combine: xp.ufunc, root: int) -> None:
     """MPI_Reduce; the library chooses the order of summation."""
     mine, out = (in_place(), flat) if comm.rank == root else (flat, None)
-    comm.native.Reduce(mine, out, op=mpi_op(combine), root=root)
+    native_call(comm, "Reduce", mine, out, op=mpi_op(combine, flat.dtype), root=root)
 
 
 ALGORITHMS = {"linear": linear, "tree": tree, "chain": chain, "native": native}
@@ -74,12 +74,12 @@ ALGORITHMS = {"linear": linear, "tree": tree, "chain": chain, "native": native}
 
 @by_host
 def reduce(
-    comm: Communicator, array: xp.ndarray, root: int = 0, op: str = "sum", algorithm: str = "auto",
-    label: str = "",
+    comm: Communicator, array: xp.ndarray, root: int = 0, op: str = "sum",
+    algorithm: Algorithm = "auto", label: str = "",
 ) -> xp.ndarray | None:  # fmt: skip
     """The elementwise `op` of all ranks' arrays on the root; None on the other ranks.
 
-    `algorithm` is a key of ALGORITHMS or "auto", for which the table AUTO in auto.py chooses.
+    `algorithm`: a key of ALGORITHMS, a function like those, or "auto" (the table in auto.py).
     """
     where = f"rank {comm.rank} reduce"
     check_root(comm, where, root)
@@ -87,7 +87,7 @@ def reduce(
     check_algorithm(comm, where, algorithm, ALGORITHMS, array, op)
     with comm.collective("reduce", array, label, reduction=op, root=root, algorithm=algorithm):
         work = array.copy(order="C")
-        run = ALGORITHMS[choose("reduce", algorithm, comm.size, work.nbytes)]
+        run = function_of("reduce", ALGORITHMS, algorithm, comm.size, work.nbytes)
         run(comm, work.reshape(-1), comm.reducing(OPS[op]), root)
     return divide_if_mean(work, op, comm.size) if comm.rank == root else None
 

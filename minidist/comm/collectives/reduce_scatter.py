@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from ...kernels import arrays as xp
 from ..communicator import Communicator
 from . import tags
-from .auto import choose
+from .auto import Algorithm, function_of
 from .checks import check_algorithm, check_rows
 from .chunks import Bounds, chunk, pack, row_bounds
 from .entry import by_host, nonblocking
-from .native import mpi_op
+from .native import mpi_op, native_call
 from .recursive import add_extra_ranks, chunks_of_participants, halve, largest_power_of_two
 from .reductions import OPS, check_op, divide_if_mean
 from .ring import neighbours, ring_reduce_scatter
@@ -83,7 +83,8 @@ def halving(comm: Communicator, flat: xp.ndarray, bounds: Bounds, combine: xp.uf
 def native(comm: Communicator, flat: xp.ndarray, bounds: Bounds, combine: xp.ufunc) -> None:
     """MPI_Reduce_scatter; the library chooses the order of summation."""
     mine = xp.empty_like(chunk(flat, bounds, comm.rank))
-    comm.native.Reduce_scatter(flat, mine, [b - a for a, b in bounds], op=mpi_op(combine))
+    counts, op = [b - a for a, b in bounds], mpi_op(combine, flat.dtype)
+    native_call(comm, "Reduce_scatter", flat, mine, counts, op=op)
     chunk(flat, bounds, comm.rank)[...] = mine
 
 
@@ -95,13 +96,13 @@ ALGORITHMS = {
 
 @by_host
 def reduce_scatter(
-    comm: Communicator, array: xp.ndarray, op: str = "sum", algorithm: str = "auto",
+    comm: Communicator, array: xp.ndarray, op: str = "sum", algorithm: Algorithm = "auto",
     counts: Sequence[int] | None = None, label: str = "",
 ) -> xp.ndarray:  # fmt: skip
     """This rank's rows of the elementwise `op` of all ranks' arrays, which have one shape.
 
-    Rank k gets counts[k] rows; by default the numbers of rows differ by one at most. `algorithm` is
-    a key of ALGORITHMS or "auto", for which the table AUTO in auto.py chooses.
+    Rank k gets counts[k] rows; by default the numbers of rows differ by one at most.
+    `algorithm`: a key of ALGORITHMS, a function like those, or "auto" (the table in auto.py).
     """
     where = f"rank {comm.rank} reduce_scatter"
     check_op(where, array, op)
@@ -114,7 +115,7 @@ def reduce_scatter(
     ):
         work = array.copy(order="C")  # (rows, …): the algorithms overwrite it
         if comm.size > 1:
-            run = ALGORITHMS[choose("reduce_scatter", algorithm, comm.size, work.nbytes)]
+            run = function_of("reduce_scatter", ALGORITHMS, algorithm, comm.size, work.nbytes)
             run(comm, work.reshape(-1), bounds, comm.reducing(OPS[op]))
     mine = work[slice(*rows[comm.rank])].copy()  # (counts[rank], …)
     return divide_if_mean(mine, op, comm.size)

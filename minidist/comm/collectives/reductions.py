@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
+from functools import cache
+
+import numpy as np
+
 from ...kernels import arrays as xp
 from ..communicator import check_array
 from .checks import check_known
 
 OPS = {"sum": xp.add, "prod": xp.multiply, "max": xp.maximum, "min": xp.minimum, "mean": xp.add}
 
+NUMBERS = "biufc"  # the kinds of dtype that have every operation
+
 
 def check_op(where: str, array: xp.ndarray, op: str) -> None:
-    """Refuse an unknown operation, an argument that is no array, and a mean of integers."""
+    """Refuse an unknown operation, what is no array, a dtype without it, and a mean of integers."""
     check_known(where, "op", op, OPS)
     check_array(where, array)
+    if array.dtype.kind not in NUMBERS and not _has(array.dtype, op):
+        raise TypeError(
+            f"{where}: there is no {op} of {array.dtype}: pass numbers, such as each field of a "
+            "structured array by itself"
+        )
     if op == "mean" and array.dtype.kind in "biu":
         raise TypeError(f"{where}: the mean of {array.dtype} is no {array.dtype}: use op='sum'")
+
+
+@cache
+def _has(dtype: xp.dtype, op: str) -> bool:
+    """Whether the operation takes this dtype and returns it; a sum of strings is longer than they.
+
+    Found out before the first message: a rank that fails later leaves the others waiting.
+    """
+    none = np.empty(0, dtype)
+    try:
+        return OPS[op](none, none).dtype == dtype.newbyteorder("=")
+    except TypeError:
+        return False
 
 
 def divide_if_mean(total: xp.ndarray, op: str, count: int) -> xp.ndarray:

@@ -13,10 +13,10 @@ from __future__ import annotations
 from ...kernels import arrays as xp
 from ..communicator import Communicator
 from . import tags
-from .auto import choose
+from .auto import Algorithm, function_of
 from .checks import check_algorithm
 from .entry import by_host, nonblocking
-from .native import in_place, mpi_op
+from .native import in_place, mpi_op, native_call
 from .reductions import OPS, check_op, divide_if_mean
 
 
@@ -56,7 +56,7 @@ def doubling(comm: Communicator, flat: xp.ndarray, combine: xp.ufunc) -> None:
 
 def native(comm: Communicator, flat: xp.ndarray, combine: xp.ufunc) -> None:
     """MPI_Scan; the library chooses the order of summation."""
-    comm.native.Scan(in_place(), flat, op=mpi_op(combine))
+    native_call(comm, "Scan", in_place(), flat, op=mpi_op(combine, flat.dtype))
 
 
 ALGORITHMS = {"chain": chain, "doubling": doubling, "native": native}
@@ -64,19 +64,19 @@ ALGORITHMS = {"chain": chain, "doubling": doubling, "native": native}
 
 @by_host
 def scan(
-    comm: Communicator, array: xp.ndarray, op: str = "sum", algorithm: str = "auto",
+    comm: Communicator, array: xp.ndarray, op: str = "sum", algorithm: Algorithm = "auto",
     label: str = "",
 ) -> xp.ndarray:  # fmt: skip
     """The elementwise `op` of the arrays of ranks 0 to this one.
 
-    `algorithm` is a key of ALGORITHMS or "auto", for which the table AUTO in auto.py chooses.
+    `algorithm`: a key of ALGORITHMS, a function like those, or "auto" (the table in auto.py).
     """
     where = f"rank {comm.rank} scan"
     check_op(where, array, op)
     check_algorithm(comm, where, algorithm, ALGORITHMS, array, op)
     with comm.collective("scan", array, label, reduction=op, algorithm=algorithm):
         work = array.copy(order="C")
-        run = ALGORITHMS[choose("scan", algorithm, comm.size, work.nbytes)]
+        run = function_of("scan", ALGORITHMS, algorithm, comm.size, work.nbytes)
         run(comm, work.reshape(-1), comm.reducing(OPS[op]))
     return divide_if_mean(work, op, comm.rank + 1)
 

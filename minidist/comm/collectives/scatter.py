@@ -6,6 +6,7 @@ but a part is sent once for each level of the tree that it passes), `native`.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,15 +14,18 @@ import numpy as np
 from ...kernels import arrays as xp
 from ..communicator import Communicator, check_array, wait_all
 from . import tags
-from .auto import choose
+from .auto import Algorithm, function_of
 from .binomial import family, subtree
 from .broadcast import tree as tree_broadcast
 from .checks import check_algorithm, check_root, check_rows
 from .chunks import Bounds, chunk, empty_for, pack, row_bounds, unpack
 from .entry import by_host, nonblocking
-from .native import as_bytes, chunks_as_bytes
+from .native import as_bytes, chunks_as_bytes, native_call
 
-HEADER = 16  # numbers in the message ahead: the dtype's name in 7, ndim, and up to 8 sizes
+# Numbers in the message ahead: the dtype's name in LETTERS of them, ndim, and up to SIZES sizes. If
+# one does not fit, the header has LONG for ndim and the length of a second message, with them all.
+LETTERS, SIZES, LONG = 7, 8, -1
+HEADER = LETTERS + 1 + SIZES
 
 
 def linear(comm: Communicator, flat: xp.ndarray, bounds: Bounds, root: int) -> None:
@@ -55,7 +59,7 @@ def tree(comm: Communicator, flat: xp.ndarray, bounds: Bounds, root: int) -> Non
 def native(comm: Communicator, flat: xp.ndarray, bounds: Bounds, root: int) -> None:
     """MPI_Scatterv."""
     mine = xp.empty_like(chunk(flat, bounds, comm.rank))
-    comm.native.Scatterv(chunks_as_bytes(flat, bounds), as_bytes(mine), root)
+    native_call(comm, "Scatterv", chunks_as_bytes(flat, bounds), as_bytes(mine), root)
     chunk(flat, bounds, comm.rank)[...] = mine
 
 
@@ -65,14 +69,14 @@ ALGORITHMS = {"linear": linear, "tree": tree, "native": native}
 @by_host
 def scatter(
     comm: Communicator, array: xp.ndarray | None, root: int = 0,
-    counts: Sequence[int] | None = None, algorithm: str = "auto", label: str = "",
+    counts: Sequence[int] | None = None, algorithm: Algorithm = "auto", label: str = "",
 ) -> xp.ndarray:  # fmt: skip
     """This rank's rows of the root's array; the other ranks pass None.
 
     Rank k gets counts[k] rows, the same numbers on all ranks; by default they differ by one at
     most. A small message ahead tells the dtype and shape of the root's array. An array on a GPU
-    comes back on the GPU on the root, on the host on the other ranks. `algorithm` is a key of
-    ALGORITHMS or "auto", for which the table AUTO in auto.py chooses.
+    comes back on the GPU on the root, on the host on the other ranks.
+    `algorithm`: a key of ALGORITHMS, a function like those, or "auto" (the table in auto.py).
     """
     where = f"rank {comm.rank} scatter"
     check_root(comm, where, root)
@@ -87,7 +91,7 @@ def scatter(
         dtype, shape = _broadcast_header(comm, array, root)
         rows, bounds = row_bounds(comm, where, shape, counts)
         whole = np.empty(shape, dtype) if comm.rank != root else xp.ascontiguousarray(array)
-        run = ALGORITHMS[choose("scatter", algorithm, comm.size, whole.nbytes)]
+        run = function_of("scatter", ALGORITHMS, algorithm, comm.size, whole.nbytes)
         run(comm, whole.reshape(-1), bounds, root)
     return whole[slice(*rows[comm.rank])].copy()  # (counts[rank], …)
 
@@ -99,11 +103,33 @@ def _broadcast_header(
     comm: Communicator, array: xp.ndarray | None, root: int
 ) -> tuple[xp.dtype, tuple]:
     """The dtype and shape of the root's array, on every rank."""
-    header = np.zeros(HEADER, np.int64)
+    header, rest = np.zeros(HEADER, np.int64), b""
     if comm.rank == root and array is not None:
-        # bfloat16 is known by its name alone: its kind is "V", so its str says no more than 2 bytes
-        name = array.dtype.name if array.dtype.kind == "V" else array.dtype.str
-        header[:2].view("S16")[0] = name.encode()
-        header[7], header[8 : 8 + array.ndim] = array.ndim, array.shape
+        name = _name(array.dtype)
+        if name is None or array.ndim > SIZES:
+            rest = pickle.dumps((array.dtype, array.shape))
+            header[LETTERS : LETTERS + 2] = LONG, len(rest)
+        else:
+            header[:LETTERS].view(f"S{8 * LETTERS}")[0] = name
+            header[LETTERS : LETTERS + 1 + array.ndim] = array.ndim, *array.shape
     tree_broadcast(comm, header, root, tags.SCATTER)
-    return xp.dtype(header[:2].view("S16")[0].decode()), tuple(header[8 : 8 + header[7]].tolist())
+    ndim, *sizes = header[LETTERS:].tolist()
+    if ndim != LONG:
+        return xp.dtype(header[:LETTERS].tobytes().rstrip(b"\0").decode()), tuple(sizes[:ndim])
+    message = np.frombuffer(bytearray(rest or sizes[0]), np.uint8)
+    tree_broadcast(comm, message, root, tags.SCATTER)
+    return pickle.loads(message.tobytes())
+
+
+def _name(dtype: xp.dtype) -> bytes | None:
+    """A name from which the dtype can be made, if there is one and it has room in the header.
+
+    A structured dtype has none: its str and its name give the number of bytes only.
+    """
+    # bfloat16 is known by its name alone: its kind is "V", so its str says no more than 2 bytes
+    name = dtype.name if dtype.kind == "V" else dtype.str
+    try:
+        fits = xp.dtype(name) == dtype and len(name) <= 8 * LETTERS
+    except TypeError:
+        return None
+    return name.encode() if fits else None

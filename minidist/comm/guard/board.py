@@ -1,15 +1,27 @@
-"""A board in memory that the ranks of one machine share: each rank's last call, and its time."""
+"""A board in memory that the ranks of one machine share: each rank's last call, and its wait.
+
+With MINIDIST_DEBUG a rank notes every call. Without it, a rank notes only a wait that is long
+(mpi/waiting.py), so a short wait costs nothing. A rank that has noted no wait is taken to run.
+"""
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 IN, AFTER, EXITED = 1, 2, 3
-NOTE = np.dtype([("when", "f8"), ("state", "i4"), ("pid", "i4"), ("text", "S1008")])
+PEERS = 8  # ranks for which a note has room; a rank that waits for more notes ANY
+ANY = -1
+NOTE = np.dtype(
+    [("when", "f8"), ("state", "i4"), ("pid", "i4"), ("text", "S976"), ("waiting", "i4"),
+     ("peers", "i4", PEERS)]
+)  # fmt: skip
+STOPPED = "TtZX"  # states of a process in /proc: stopped, traced, dead
 
 
 class Board:
@@ -18,6 +30,8 @@ class Board:
     A rank reads another rank's note without a message, so it can even if the writer is stopped or
     dead.
     """
+
+    sees_processes = True
 
     def __init__(self, world: Any):
         """A collective call over an mpi4py communicator."""
@@ -29,8 +43,11 @@ class Board:
         self.notes = {rank: self._memory(place) for place, rank in enumerate(ranks)}
         self.mine = self.notes[world.Get_rank()]
         self.mine["pid"] = os.getpid()
-        self.note("start-up (MINIDIST_DEBUG=1 tells more)")
+        self.mine["waiting"] = 0
+        self.note("start-up (MINIDIST_DEBUG=1 tells more)", AFTER)
         machine.Barrier()
+        # Without /proc (macOS), or in a container of each rank's own, nothing is known of them.
+        self.sees_processes = all(_stat(int(note["pid"])).exists() for note in self.notes.values())
 
     def _memory(self, place: int) -> np.ndarray:
         memory: Any = self.window.Shared_query(place)[0]
@@ -45,8 +62,48 @@ class Board:
         """Write that the noted call has ended."""
         self.mine["state"], self.mine["when"] = state, time.monotonic()
 
+    def note_wait(self, peers: Sequence[int]) -> None:
+        """Write that this rank waits for these ranks, and does nothing else meanwhile."""
+        few = peers if len(peers) <= PEERS else [ANY]
+        self.mine["peers"][: len(few)] = few
+        self.mine["waiting"] = len(few)
+
+    def end_wait(self) -> None:
+        self.mine["waiting"] = 0
+
     def has_exited(self, rank: int) -> bool:
         return rank in self.notes and int(self.notes[rank]["state"]) == EXITED
+
+    def waits_for(self, rank: int) -> list[int]:
+        """The ranks for which that rank waits; an empty list if it runs, or cannot be seen."""
+        if rank not in self.notes:
+            return []
+        note = self.notes[rank]
+        peers = note["peers"][: int(note["waiting"])].tolist()
+        return [peer for peer in (sorted(self.notes) if ANY in peers else peers) if peer != rank]
+
+    def runs(self, rank: int) -> bool:
+        """Whether that rank computes, compiles, reads or writes: it is alive and waits for nobody.
+
+        A rank on another machine cannot be seen, so it is not taken to run.
+        """
+        if rank not in self.notes or self.waits_for(rank) or self.has_exited(rank):
+            return False
+        return not (self.sees_processes and _is_stopped(int(self.notes[rank]["pid"])))
+
+    def any_runs(self, peers: Sequence[int]) -> bool:
+        """Whether one of `peers` runs, or one of the ranks that they wait for, and so on."""
+        seen: set[int] = set()
+        todo = list(peers)
+        while todo:
+            rank = todo.pop()
+            if rank in seen:
+                continue
+            if self.runs(rank):
+                return True
+            seen.add(rank)
+            todo += self.waits_for(rank)
+        return False
 
     def is_in(self, rank: int, call: str) -> bool:
         """Whether that rank is inside that call now."""
@@ -58,8 +115,25 @@ class Board:
     def last_seen(self, rank: int) -> str:
         """`last seen 5.1 s ago in recv(source=1, tag=0) #16 at …`."""
         if rank not in self.notes:
-            return "is on another machine, whose board cannot be read"
+            return "is on another machine, whose board cannot be read: is the link up?"
         note = self.notes[rank]
         text, ago = note["text"].item().decode(errors="replace"), time.monotonic() - note["when"]
         how = {IN: "in", AFTER: "after", EXITED: "before it exited, after"}[int(note["state"])]
-        return f"last seen {ago:.1f} s ago {how} {text} (process {int(note['pid'])})"
+        seen = f"last seen {ago:.1f} s ago {how} {text} (process {int(note['pid'])})"
+        if self.runs(rank):
+            return f"{seen}; it runs: it computes, compiles, reads or writes"
+        waits = ", ".join(map(str, self.waits_for(rank)))
+        return f"{seen}; it waits for rank {waits}" if waits else seen
+
+
+def _stat(pid: int) -> Path:
+    return Path(f"/proc/{pid}/stat")
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether a process is stopped or gone."""
+    try:
+        state = _stat(pid).read_text().rsplit(") ", 1)[1][0]
+    except (OSError, IndexError):
+        return True
+    return state in STOPPED

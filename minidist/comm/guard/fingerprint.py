@@ -33,7 +33,7 @@ class Fingerprint:
     def encode(self) -> np.ndarray:
         """The fields in BYTES bytes; longer texts are cut."""
         room = BYTES // len(fields(self)) - 1
-        parts = [text.encode() for text in astuple(self)]
+        parts = [" ".join(text.splitlines()).encode() for text in astuple(self)]
         spare = BYTES - sum(min(len(p), room) + 1 for p in parts[:-1]) - 1
         line = b"\n".join([*(p[:room] for p in parts[:-1]), parts[-1][-spare:]])
         return np.frombuffer(line.ljust(BYTES, b"\0"), np.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import time
 from collections.abc import Callable
@@ -13,24 +14,36 @@ from ...kernels import blas
 from ..buffers import receive_buffer, send_buffer
 from ..call_site import call_site
 from ..communicator import Communicator
+from ..environment import check_seconds
 from ..errors import MpiError
 from ..guard.abort import install_excepthook
 from ..guard.fingerprint import BYTES, Fingerprint, compare
 from .messages import MpiReceive, MpiRequest, hand_to_mpi
 from .waiting import Process, Work
 
+ABORT_SECONDS = 5.0  # in which the launcher has to end a process that aborts
+
+
+def mpi_world(timeout: float | None = None) -> Communicator:
+    """This process's rank among all that mpirun started; without mpirun, rank 0 of 1.
+
+    With more than one rank, BLAS gets its threads now (kernels/blas.py: one), and an uncaught
+    exception ends every rank.
+    `timeout`: seconds that a wait may last while no rank can go on, in place of MINIDIST_TIMEOUT
+    (default 600). MINIDIST_DEBUG=1, MINIDIST_TIMEOUT, MINIDIST_NOTICE and MINIDIST_CUDA_AWARE=1 are
+    read at the first call.
+    """
+    comm = _world()
+    if timeout is not None:
+        comm.process.deadline = check_seconds("timeout", timeout)
+    return comm
+
 
 # One for the process, because MPI may be initialised only once in a process and every rank must
 # duplicate COMM_WORLD together: a second call on one rank alone would hang. Nothing reads this
 # cache but mpi_world itself: programs pass the communicator on.
 @cache
-def mpi_world() -> Communicator:
-    """This process's rank among all that mpirun started; without mpirun, rank 0 of 1.
-
-    With more than one rank, BLAS gets its threads now (kernels/blas.py: one), and an uncaught
-    exception ends every rank.
-    MINIDIST_DEBUG=1, MINIDIST_TIMEOUT and MINIDIST_CUDA_AWARE=1 are read at the first call.
-    """
+def _world() -> MpiCommunicator:
     # Open MPI would try its one-sided component ucx, fail, and print that at every start.
     os.environ.setdefault("OMPI_MCA_osc", "^ucx")
     try:
@@ -126,8 +139,16 @@ class MpiCommunicator(Communicator):
     def _split(self, color: int | None, key: int) -> Communicator | None:
         from mpi4py import MPI
 
+        # Split blocks inside the library, where nobody could see a rank that waits for ever. So all
+        # ranks meet first, in a wait that is watched.
+        met = self.native.Ibarrier()
+        self.process.wait_until(met.Test, "split", self.ranks)
         native = self.native.Split(MPI.UNDEFINED if color is None else color, key)
         return None if color is None else MpiCommunicator(native, self.process)
 
     def abort(self, code: int) -> None:
-        self.native.Abort(code)
+        # Abort asks the launcher, which may be beyond a broken link: then it never returns, and it
+        # keeps Python's lock, so only a thread without Python can end the process.
+        with open(os.devnull, "w") as nowhere:
+            faulthandler.dump_traceback_later(ABORT_SECONDS, exit=True, file=nowhere)
+            self.native.Abort(code)

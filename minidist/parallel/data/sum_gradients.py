@@ -3,12 +3,16 @@
 How it works:
 1. A rank's loss is its own *sum* divided by the *global* count (of rows, tokens or weights). So the
    sum over ranks of the gradients is the gradient of the global mean, however unevenly the rows are
-   spread, and also with a rank that has none. Nothing is averaged: a mean of means is another loss.
+   spread, and also with a rank that has none. A mean of means is another loss, so nothing is
+   averaged, unless average=True asks for it: that is for a loss that is a mean of this rank's rows,
+   with as many rows on every rank (PyTorch's DistributedDataParallel).
 2. After backward, sum_gradients() replaces each `grad` by its sum over the ranks. There are three
    ways, which give the same: Naive (one all-reduce a parameter), Bucketed (one a flat buffer), and
    Overlapped (buckets that are sent while backward goes on).
-3. Each rank passes the same parameters. A parameter that is frozen when the object is made takes no
-   part, and one that a rank did not use counts as zeros there.
+3. Each rank passes the same model, or its parameters, and begins with rank 0's weights
+   (start_alike); the model's buffers are known only if the model is passed. A parameter that is
+   frozen when the object is made takes no part (a warning follows if it is unfrozen later), and one
+   that a rank did not use counts as zeros there.
 4. The sum is of what is in `grad`: call zero_grad() between steps, or sums of sums are sent.
 5. Messages lie in the host's memory: gradients on a GPU are copied there, a bucket at a time.
 """
@@ -20,28 +24,50 @@ from collections import deque
 from collections.abc import Collection, Iterable
 from functools import partial
 
-from ...comm import Communicator, Request, all_reduce, broadcast, iall_reduce
+from ...comm import Communicator, Request, all_reduce, iall_reduce
 from ...kernels import arrays as xp
 from ...kernels.half_precision import sum_dtype, summable
 from ...nn import Module, Parameter
 from ...tensor.tensor import Tensor
-from ..buckets import MIB, GradientSync, fill_buckets, gradient, pack, trainable, unpack, views_of
+from ..buckets import (
+    MIB,
+    GradientSync,
+    fill_buckets,
+    frozen_of,
+    gradient,
+    pack,
+    start_alike,
+    trainable,
+    unpack,
+    views_of,
+)
+
+Params = Module | Iterable[Parameter]
 
 
 def broadcast_parameters(model: Module, comm: Communicator) -> None:
     """Make every rank's parameters and buffers those of rank 0."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        broadcast(comm, tensor.data)
+    start_alike(model, comm)
 
 
 class Synchronizer(GradientSync, ABC):
-    """After backward, `sum_gradients()`; before the last of several micro-batches, `no_sync()`."""
+    """After backward, `sum_gradients()`; before the last of several micro-batches, `no_sync()`.
 
-    def __init__(self, params: Iterable[Parameter], comm: Communicator, algorithm: str):
-        self.params, self.comm, self.algorithm = trainable(params), comm, algorithm
+    All ranks make it together: it gives them rank 0's weights. `average`: divide the sums by the
+    number of ranks, for a loss that is a mean of this rank's rows.
+    """
+
+    def __init__(
+        self, params: Params, comm: Communicator, algorithm: str, average: bool = False
+    ):  # fmt: skip
+        model = params if isinstance(params, Module) else list(params)
+        self.params = trainable(start_alike(model, comm))
+        self.comm, self.algorithm, self.frozen = comm, algorithm, frozen_of(model)
+        self.op = "mean" if average else "sum"
 
     def sum_gradients(self) -> None:
         """Replace every gradient by its sum over the ranks; zeros where no rank has one."""
+        self.warn_if_unfrozen()
         if not self.require_backward_grad_sync:
             return
         if self.comm.size > 1:
@@ -62,13 +88,13 @@ class Synchronizer(GradientSync, ABC):
 
 
 def sum_gradients_naive(
-    params: Iterable[Parameter], comm: Communicator, algorithm: str = "ring"
+    params: Iterable[Parameter], comm: Communicator, algorithm: str = "ring", op: str = "sum"
 ) -> None:
-    """Sum gradients over the ranks, one all-reduce a parameter: a latency each."""
+    """Sum gradients over the ranks (or op="mean"), one all-reduce a parameter: a latency each."""
     for p in trainable(params):
         g = gradient(p)
         flat = summable(g)
-        all_reduce(comm, flat, algorithm=algorithm, out=flat)
+        all_reduce(comm, flat, op, algorithm, out=flat)
         if flat is not g:
             g[...] = flat
 
@@ -76,11 +102,12 @@ def sum_gradients_naive(
 class Naive(Synchronizer):
     """Sums gradients one by one, after backward."""
 
-    def __init__(self, params: Iterable[Parameter], comm: Communicator, algorithm: str = "ring"):
-        super().__init__(params, comm, algorithm)
+    def __init__(self, params: Params, comm: Communicator, algorithm: str = "ring", *,
+                 average: bool = False):  # fmt: skip
+        super().__init__(params, comm, algorithm, average)
 
     def _sum_all(self) -> None:
-        sum_gradients_naive(self.params, self.comm, self.algorithm)
+        sum_gradients_naive(self.params, self.comm, self.algorithm, self.op)
 
 
 # Bucketed: one all-reduce a flat buffer
@@ -93,9 +120,9 @@ class Bucketed(Synchronizer):
     first, so their bucket is the first that can be sent.
     """
 
-    def __init__(self, params: Iterable[Parameter], comm: Communicator,
-                 bucket_bytes: int = 4 * MIB, algorithm: str = "ring"):  # fmt: skip
-        super().__init__(params, comm, algorithm)
+    def __init__(self, params: Params, comm: Communicator, bucket_bytes: int = 4 * MIB,
+                 algorithm: str = "ring", *, average: bool = False):  # fmt: skip
+        super().__init__(params, comm, algorithm, average)
         self.buckets = fill_buckets(self.params[::-1], bucket_bytes)
         most = max(map(_bytes_of, self.buckets), default=0) if comm.size > 1 else 0
         self.room = xp.empty(most, xp.uint8)  # one for all buckets, which are sent in turn
@@ -108,7 +135,7 @@ class Bucketed(Synchronizer):
         dtype, numbers = sum_dtype(grads[0].dtype), sum(g.size for g in grads)
         flat = self.room[: numbers * dtype.itemsize].view(dtype)
         pack(grads, flat)
-        all_reduce(self.comm, flat, algorithm=self.algorithm, out=flat)
+        all_reduce(self.comm, flat, self.op, self.algorithm, out=flat)
         unpack(flat, grads)
 
 
@@ -173,16 +200,16 @@ class Bucket:
 class Overlapped(Synchronizer):
     """Sums gradients in the buckets of Bucketed, each sent while backward goes on.
 
-    All ranks make it together: its messages have a communicator of their own, so that they may
+    Its messages have a communicator of their own, so that they may
     cross those of collectives inside backward. The next step overwrites what `grad` held.
     """
 
-    def __init__(self, params: Iterable[Parameter], comm: Communicator,
-                 bucket_bytes: int = 4 * MIB, algorithm: str = "ring",
-                 late: Collection[Parameter] = ()):  # fmt: skip
+    def __init__(self, params: Params, comm: Communicator, bucket_bytes: int = 4 * MIB,
+                 algorithm: str = "ring", late: Collection[Parameter] = (), *,
+                 average: bool = False):  # fmt: skip
         """`late`: parameters whose gradients are not complete after backward. sum_gradients() sums
         them."""
-        super().__init__(params, comm, algorithm)
+        super().__init__(params, comm, algorithm, average)
         waits = set(late)
         self.buckets: list[Bucket] = []
         self.handles = []
@@ -231,7 +258,7 @@ class Overlapped(Synchronizer):
         self.own.ledger = self.comm.ledger
         self.pending.append(
             iall_reduce(
-                self.own, bucket.flat, algorithm=self.algorithm, out=bucket.flat, label=label
+                self.own, bucket.flat, self.op, self.algorithm, out=bucket.flat, label=label
             )
         )
 

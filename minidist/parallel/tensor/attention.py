@@ -27,6 +27,8 @@ class ParallelAttention(Module):
     values. One all-reduce in forward and one in backward (Shoeybi et al. 2019, section 3).
     """
 
+    shown = ("*embed_dim", "*num_heads", "kv_heads", "is_causal")
+
     def __init__(
         self, embed_dim: int, num_heads: int, kv_heads: int | None = None, bias: bool = True, *,
         is_causal: bool = True, comm: Communicator | None = None, tokens: Tokens | None = None,
@@ -38,6 +40,7 @@ class ParallelAttention(Module):
                 f"ParallelAttention: {embed_dim} in {num_heads} heads that share {kv_heads} of "
                 "keys: want multiples, of heads and of groups"
             )
+        self.embed_dim, self.num_heads, self.kv_heads = embed_dim, num_heads, kv_heads
         comm, self.is_causal, self.width = comm or CommSelf(), is_causal, embed_dim // num_heads
         group, kv = num_heads // kv_heads * self.width, kv_heads * self.width
         queries, keys = shard_indices(embed_dim, comm, group), shard_indices(kv, comm, self.width)

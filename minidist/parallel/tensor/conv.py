@@ -13,22 +13,22 @@ from typing import Any
 
 from ...comm import Communicator
 from ...comm.comm_self import CommSelf
-from ...nn import Conv2d, Module, Parameter
+from ...nn import Conv2d, Parameter
 from ...nn import functional as F
+from ...nn.conv import padded
 from ...ops import communication
 from ...tensor.dtypes import DEFAULT, DTypeLike
 from ...tensor.tensor import Tensor
-from ..layout import Shard, shard_indices, shard_parameter
+from ..layout import ParallelLayer, shard_indices, shard_parameter
 
 
-class _ParallelConv2d(Module):
+class _ParallelConv2d(ParallelLayer):
     """A shard of nn.Conv2d's weight along `dim`, with nn.Conv2d's initial weights.
 
     in_channels and out_channels count the channels of all ranks.
     """
 
     dim: int
-    shards: dict[str, Shard]
     shown = ("*in_channels", "*out_channels", "kernel_size", "stride", "padding", "bias?")
 
     def __init__(
@@ -48,6 +48,7 @@ class _ParallelConv2d(Module):
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size, self.stride = full.kernel_size, full.stride
         self.padding, self.dilation = full.padding, full.dilation
+        self.padding_mode = full.padding_mode
         self.index = shard_indices(full.weight.shape[self.dim], self.comm)
         self.weight: Parameter = shard_parameter(
             self, "weight", full.weight, self.dim, self.index, self.comm
@@ -55,7 +56,8 @@ class _ParallelConv2d(Module):
         self.bias: Tensor | None = full.bias
 
     def _convolve(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        return F.conv2d(x, self.weight, bias, self.stride, self.padding, self.dilation)
+        x, padding = padded(self, x)
+        return F.conv2d(x, self.weight, bias, self.stride, padding, self.dilation)
 
 
 class ColumnParallelConv2d(_ParallelConv2d):

@@ -22,13 +22,13 @@ from ...comm import Communicator, iall_gather, iall_reduce, ireduce_scatter
 from ...comm.comm_self import CommSelf
 from ...kernels import arrays as xp
 from ...kernels import linear as kernel
-from ...nn import Embedding, Linear, Module, Parameter
+from ...nn import Embedding, Linear, Parameter
 from ...nn import functional as F
 from ...ops import communication
 from ...ops.op import differentiable
 from ...tensor.dtypes import DEFAULT, DTypeLike
 from ...tensor.tensor import Tensor
-from ..layout import Shard, shard_indices, shard_parameter
+from ..layout import ParallelLayer, shard_indices, shard_parameter
 from ..sequence import Tokens
 
 
@@ -100,14 +100,14 @@ def column_linear(
     return _linear(x, weight, bias, comm, tokens, x.requires_grad)
 
 
-class ColumnParallelLinear(Module):
+class ColumnParallelLinear(ParallelLayer):
     """This rank's outputs of Linear(in_features, out_features), with nn.Linear's initial weights.
 
     A rank gets whole `unit`s of each of `blocks` equal blocks of the outputs, or those of `index`.
     Shapes: weight (o/t, i), bias (o/t,).
     """
 
-    shards: dict[str, Shard]
+    shown = ("in_features", "out_features", "bias?")
 
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, *,
@@ -115,6 +115,7 @@ class ColumnParallelLinear(Module):
         index: xp.ndarray | None = None, tokens: Tokens | None = None, dtype: DTypeLike = DEFAULT,
     ):  # fmt: skip
         self.comm, self.tokens = comm or CommSelf(), tokens
+        self.in_features, self.out_features = in_features, out_features
         full = Linear(in_features, out_features, bias, dtype=dtype)
         index = shard_indices(out_features, self.comm, unit, blocks) if index is None else index
         self.weight: Parameter = shard_parameter(self, "weight", full.weight, 0, index, self.comm)
@@ -124,13 +125,13 @@ class ColumnParallelLinear(Module):
         return column_linear(input, self.weight, self.bias, self.comm, self.tokens)  # (b, s, o/t)
 
 
-class RowParallelLinear(Module):
+class RowParallelLinear(ParallelLayer):
     """Linear(in_features, out_features) of whose inputs this rank has the units of its shard.
 
     The bias is replicated, and added once: after the sum. Shapes: weight (o, i/t), bias (o,).
     """
 
-    shards: dict[str, Shard]
+    shown = ("in_features", "out_features", "bias?")
 
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, *,
@@ -138,6 +139,7 @@ class RowParallelLinear(Module):
         dtype: DTypeLike = DEFAULT,
     ):  # fmt: skip
         self.comm, self.tokens = comm or CommSelf(), tokens
+        self.in_features, self.out_features = in_features, out_features
         full = Linear(in_features, out_features, bias, dtype=dtype)
         index = shard_indices(in_features, self.comm, unit)
         self.weight: Parameter = shard_parameter(self, "weight", full.weight, 1, index, self.comm)
@@ -158,14 +160,14 @@ def reduce_partial(x: Tensor, comm: Communicator, tokens: Tokens | None) -> Tens
     return communication.reduce_scatter(x, comm, tokens.dim)
 
 
-class VocabParallelEmbedding(Module):
+class VocabParallelEmbedding(ParallelLayer):
     """Embedding(num_embeddings, embedding_dim) of which this rank has some rows.
 
     The rank that has a token's row contributes its vector, and the others zeros: the sum is exact.
     Shapes: V words of the vocabulary, h numbers in a vector; weight (V/t, h).
     """
 
-    shards: dict[str, Shard]
+    shown = ("*num_embeddings", "*embedding_dim")
 
     def __init__(
         self, num_embeddings: int, embedding_dim: int, *, comm: Communicator | None = None,

@@ -24,7 +24,7 @@ from ...nn.recurrent import WEIGHTS
 from ...ops import chunk, communication, stack
 from ...tensor.dtypes import DEFAULT, DTypeLike
 from ...tensor.tensor import Tensor
-from ..layout import Shard, shard_indices, shard_parameter
+from ..layout import ParallelLayer, shard_indices, shard_parameter
 
 
 def _steps(x: Tensor) -> list[Tensor]:
@@ -33,14 +33,13 @@ def _steps(x: Tensor) -> list[Tensor]:
     return [*_steps(x[:half]), *_steps(x[half:])] if half else [x[0]]
 
 
-class _TensorParallelRNN(nn.Module):
+class _TensorParallelRNN(ParallelLayer):
     """Layers in one direction, with the parameter names and initial weights of the full `kind`.
 
     Input (s, b, i), or (b, s, i) with batch_first, and states (layers, b, h) are replicated, and so
     are the output (s, b, h) and the last states.
     """
 
-    shards: dict[str, Shard]
     kind: type[nn.LSTM] | type[nn.GRU]
     gates: int
     shown = ("*input_size", "*hidden_size", "num_layers", "bias", "batch_first")

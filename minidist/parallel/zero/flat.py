@@ -76,10 +76,10 @@ class FlatParameter:
 
     # Gradients
 
-    def start_reducing(self, algorithm: str) -> Request:
-        """A request for this rank's shard (n,) of the sum of all ranks' gradients."""
+    def start_reducing(self, algorithm: str, op: str = "sum") -> Request:
+        """A request for this rank's shard (n,) of the sum, or mean, of all ranks' gradients."""
         return ireduce_scatter(
-            self.comm, self._joined_gradients(), algorithm=algorithm, counts=self.counts,
+            self.comm, self._joined_gradients(), op, algorithm, counts=self.counts,
             label=f"gradient/{self.name}",
         )  # fmt: skip
 

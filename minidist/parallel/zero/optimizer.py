@@ -26,7 +26,7 @@ from ...nn import Module, Parameter
 from ...nn.utils import clip_grads_with_norm_
 from ...optim import Muon, Optimizer
 from ...tensor.tensor import Tensor
-from ..buckets import MIB, GradientSync, fill_buckets, trainable
+from ..buckets import MIB, GradientSync, fill_buckets, frozen_of, start_alike, trainable
 from ..clip_grad import total_norm
 from .flat import FlatParameter, Piece, bytes_by_use
 
@@ -35,9 +35,10 @@ class Zero(GradientSync):
     """An optimiser whose states are sharded over the ranks of `comm`.
 
     It takes a model, a communicator, and an optimiser's class with its arguments; `params` may be
-    groups, as for any optimiser. Every rank must begin with the same parameters
-    (broadcast_parameters). A step is backward(), sum_gradients(), clip_grad_norm_(…) if wanted,
-    step(), zero_grad().
+    groups, as for any optimiser. All ranks make it together, and begin with the parameters and
+    buffers of rank 0. A step is backward(), sum_gradients(), clip_grad_norm_(…) if wanted, step(),
+    zero_grad(). `average`: divide the sums by the number of ranks, for a loss that is a mean of
+    this rank's rows.
 
     Stage 1 sums gradients in sum_gradients(), and writes the sums over this rank's elements of each
     .grad. Stage 2 sums a bucket as soon as backward has filled it, keeps the shard and frees the
@@ -53,7 +54,8 @@ class Zero(GradientSync):
     def __init__(
         self, model: Module, comm: Communicator, optimizer_class: type[Optimizer],
         params: Iterable[Any] | None = None, *, stage: int = 2, bucket_bytes: int = 4 * MIB,
-        algorithm: str = "ring", replicate_comm: Communicator | None = None, **defaults: Any,
+        algorithm: str = "ring", replicate_comm: Communicator | None = None, average: bool = False,
+        **defaults: Any,
     ):  # fmt: skip
         if stage not in self.stages:
             raise ValueError(f"{type(self).__name__}: stage {stage}: want one of {self.stages} "
@@ -63,6 +65,10 @@ class Zero(GradientSync):
         self.bucket_bytes = bucket_bytes
         groups = _groups(list(model.parameters()) if params is None else list(params))
         _check(model, optimizer_class, groups)
+        replicas = [comm] if replicate_comm is None else [comm, replicate_comm]
+        start_alike(model, *replicas)
+        self.frozen = frozen_of(model)
+        self.op = "mean" if average else "sum"
         self.flats = self._make_flats()
         own = [{**g, "params": self._own(g["params"])} for g in groups]
         self.optimizer = optimizer_class(own, **defaults)
@@ -109,7 +115,7 @@ class Zero(GradientSync):
         """Start to sum a flat; only one sum is under way at a time."""
         self._finish()
         flat, self.next = self.flats[self.next], self.next + 1
-        self.pending = flat, flat.start_reducing(self.algorithm)
+        self.pending = flat, flat.start_reducing(self.algorithm, self.op)
         if self.stage > 1:
             for p in flat.params:
                 p.grad = None
@@ -120,7 +126,7 @@ class Zero(GradientSync):
         (flat, request), self.pending = self.pending, None
         summed = request.wait()  # (n,), this rank's shard
         if self.replicate_comm is not None:
-            all_reduce(self.replicate_comm, summed, algorithm=self.algorithm, out=summed)
+            all_reduce(self.replicate_comm, summed, self.op, self.algorithm, out=summed)
         (flat.overwrite_gradient if self.stage == 1 else flat.add_gradient)(summed)
 
     def _flush(self) -> None:
@@ -132,6 +138,7 @@ class Zero(GradientSync):
 
     def sum_gradients(self) -> None:
         """Sum over the ranks what backward() has not summed yet; inside no_sync() nothing."""
+        self.warn_if_unfrozen()
         if self.require_backward_grad_sync:
             self._flush()
             self.summed = True

@@ -150,12 +150,12 @@ class Zero3(Zero):
         self, model: Module, comm: Communicator, optimizer_class: type[Optimizer],
         params: Iterable[Any] | None = None, *, units: Sequence[Module] | None = None,
         methods: Sequence[str] = ("forward", "loss"), algorithm: str = "ring",
-        replicate_comm: Communicator | None = None, **defaults: Any,
+        replicate_comm: Communicator | None = None, average: bool = False, **defaults: Any,
     ):  # fmt: skip
         self.modules = blocks(model) if units is None else list(units)
         super().__init__(
             model, comm, optimizer_class, params, stage=3, algorithm=algorithm,
-            replicate_comm=replicate_comm, **defaults,
+            replicate_comm=replicate_comm, average=average, **defaults,
         )  # fmt: skip
         self.wrapped: list[tuple[Module, str, Any]] = []
         for unit in self.units:

@@ -32,6 +32,8 @@ from minidist.comm import (  # fmt: skip
     scatter,
 )
 
+from minidist.kernels.half_precision import BFLOAT16
+
 COLLECTIVES = (
     "all_reduce", "broadcast", "reduce", "scatter", "gather", "all_gather", "reduce_scatter",
     "scan",
@@ -43,13 +45,18 @@ DTYPES = ["bool", "uint8", "int64", "float16", "float32", "float64", "complex64"
 SHAPES = [(), (0,), (1,), (2, 3), (37, 5)]
 
 
+def given(result):
+    """An array for what only the root gets."""
+    return np.zeros(0, np.uint8) if result is None else result
+
+
 def draw(rank, shape, dtype):
     rng = np.random.default_rng([rank, *shape])
     return np.asarray(rng.standard_normal(shape) * 3).astype(dtype)
 
 
 def digest(array):
-    return hashlib.sha256(f"{array.dtype.str} {array.shape}".encode() + array.tobytes()).hexdigest()
+    return hashlib.sha256(f"{array.dtype} {array.shape}".encode() + array.tobytes()).hexdigest()
 
 
 def reductions(comm):
@@ -73,8 +80,7 @@ def shards(comm):
 
 def algorithms(comm):
     """Every algorithm of every collective, on rows that do not divide evenly."""
-    last, nothing = comm.size - 1, np.zeros(0, np.uint8)
-    given = lambda result: nothing if result is None else result
+    last = comm.size - 1
     for dtype in ("float32", "int64"):
         mine = draw(comm.rank, (37, 5), dtype)
         for name in BY_HAND("all_reduce"):
@@ -135,10 +141,50 @@ def messages(comm):
     yield "agree", np.frombuffer((agree(comm, error) or "fine").encode(), np.uint8)
 
 
+def even_tree(comm, flat, combine):
+    """An all-reduce as a teacher would write it: pairs of pairs, for powers of two; else a ring."""
+    if comm.size & (comm.size - 1):
+        TABLES["all_reduce"]["ring"](comm, flat, combine)
+        return
+    distance, theirs = 1, np.empty_like(flat)
+    while distance < comm.size:
+        comm.sendrecv(flat, comm.rank ^ distance, theirs, comm.rank ^ distance)
+        combine(flat, theirs, out=flat)
+        distance *= 2
+
+
+ODD = np.dtype([("id", "<i4"), ("xy", "f8", (2,)), ("name", "S3"), ("sub", [("a", ">u2")])])
+
+
+def anything(comm):
+    """Arrays of any dtype and number of dimensions, and algorithms of the user."""
+    last = comm.size - 1
+    made = np.arange(len(NAMES := "abcdefghij")).astype("i4")
+    table = np.zeros(10, ODD)
+    table["id"], table["name"], table["xy"][:, 1] = made, list(NAMES), made * 0.5
+    table["sub"]["a"] = made + comm.rank
+    many = draw(comm.rank, (3,) + (1, 2) * 5, "float32")
+    odd = {"table": table, "many": many, "bfloat16": draw(comm.rank, (5,), BFLOAT16),
+           "date": np.arange("2020-01", "2020-08", dtype="M8[M]"), "void": np.zeros(4, "V3"),
+           "text": np.array(["né", "日本"]), "record": np.rec.array([(1, 2.5)] * 3)}  # fmt: skip
+    for name, array in odd.items():
+        yield f"scatter {name}", scatter(comm, array if comm.rank == last else None, last)
+        yield f"gather {name}", given(gather(comm, array, last))
+        yield f"all_gather {name}", all_gather(comm, array)
+        yield f"broadcast {name}", broadcast(comm, array.copy())
+    mine = draw(comm.rank, (37, 5), "float64")
+    yield "own all_reduce", all_reduce(comm, mine, algorithm=even_tree)
+    yield "own, beside", iall_reduce(comm, mine, "max", even_tree).wait()
+    for name in ("reduce_scatter", "all_gather", "scan"):
+        call = globals()[name]
+        own = TABLES[name][next(iter(TABLES[name]))]
+        yield f"own {name}", call(comm, mine, algorithm=lambda *a, own=own: own(*a))
+
+
 def results(comm):
     """{case: digest} of this rank, and every message it sent."""
     found = {}
-    for part in (reductions, shards, algorithms, at_once, messages):
+    for part in (reductions, shards, algorithms, at_once, messages, anything):
         cases = part(comm)
         with Ledger(comm, log=True) as ledger:
             for name, array in cases:

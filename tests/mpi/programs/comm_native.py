@@ -51,6 +51,13 @@ for name, call in {
 refuses(ValueError, "written by hand", lambda: c.iall_reduce(comm, rows, algorithm="native"))
 refuses(MpiError, "auto", lambda: all_reduce(comm, np.ones(3, np.float16), "sum", "native"))
 
+spoiled = np.array([1.0, np.nan if comm.rank == 1 else 2.0, comm.rank], np.float32)
+for op in ("max", "min"):  # MPI's own drops NaN
+    for call in (all_reduce, c.scan, lambda *how: c.reduce(how[0], how[1], 1, *how[2:])):
+        ours, theirs = call(comm, spoiled, op, "auto"), call(comm, spoiled, op, "native")
+        assert ours is None or np.array_equal(ours, theirs, equal_nan=True), (op, ours, theirs)
+assert np.isnan(all_reduce(comm, spoiled, "max", "native")[1])
+
 partner = comm.rank ^ 1
 for out in (np.zeros(5, np.float32), np.zeros(2, np.float32), np.zeros(3, np.float64)):
     sending = comm.isend(np.ones(3, np.float32), partner)

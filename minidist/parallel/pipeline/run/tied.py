@@ -12,14 +12,14 @@ from ....comm import Communicator, all_gather_bytes, all_reduce
 from ....kernels import arrays as xp
 from ....kernels.half_precision import summable
 from ....nn import Module, Parameter
-from ...buckets import gradient, unpack
+from ...buckets import gradient, start_alike, unpack
 
 
 class Tied:
     """The parameters of `module` whose names other ranks of `comm` have too.
 
-    All ranks create it together. Copies must start equal, as they do if first values depend on the
-    name only; with equal gradients and equal optimisers they stay equal.
+    All ranks create it together. The copies start as that of the lowest rank; with equal gradients
+    and equal optimisers they stay equal.
     """
 
     def __init__(self, module: Module, comm: Communicator):
@@ -40,7 +40,7 @@ class Tied:
             group = comm.split(0 if comm.rank in ranks else None)
             if group is not None:
                 names = sorted(name for name, r in owners.items() if tuple(r) == ranks)
-                self.groups.append((group, [own[name] for name in names]))
+                self.groups.append((group, start_alike([own[name] for name in names], group)))
                 self.counted += [own[name] for name in names if comm.rank != ranks[0]]
 
     def sum_gradients(self) -> None:
