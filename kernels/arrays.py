@@ -141,6 +141,13 @@ def highest(x: Any, axis: Any = None, keepdims: builtins.bool = False) -> Any:
     return _use.gpu.full_like(empty, -numpy.inf)
 
 
+def sign_of(x: Any) -> Any:
+    """-1, 0 or 1, and 0 for NaN as in PyTorch: sign(x) would be NaN."""
+    if x.dtype == builtins.bool:
+        return x
+    return subtract(x > 0, x < 0, dtype=x.dtype)  # noqa: F405
+
+
 def outside(index: Any, count: int) -> builtins.bool:
     """Whether a number is not 0 to count - 1. False on a GPU: to know would be to wait for it."""
     if on_gpu(index) or not index.size:

@@ -100,7 +100,7 @@ def _hide_the_future(scores: Array, first: int) -> None:
     """-inf where a key comes after its query; query row 0 of the block is number `first`."""
     late = scores[..., first:]
     rows, keys = late.shape[-2:]
-    late += edge(rows, keys, 0, scores, False)
+    xp.fmin(late, edge(rows, keys, 0, scores, False), out=late)
 
 
 def _normalise(scores: Array, ones: Array, masked: bool, near: Array | None) -> None:

@@ -55,7 +55,7 @@ def forward(logits: xp.ndarray, target: xp.ndarray) -> tuple[xp.ndarray, xp.ndar
 
 @dispatched
 def backward(g: xp.ndarray, e: xp.ndarray, total: xp.ndarray, target: xp.ndarray) -> xp.ndarray:
-    """Cotangent of the logits: (softmax - one_hot(target)) · g, with g (n,).
+    """Cotangent of the logits: (softmax - one_hot(target)) · g, with g (n,); 0 where g is 0.
 
     Temporary memory: a few numbers a row.
     """
@@ -63,8 +63,15 @@ def backward(g: xp.ndarray, e: xp.ndarray, total: xp.ndarray, target: xp.ndarray
     with spreading(e.shape[1]):
         for rows in row_tiles(*e.shape):
             xp.multiply(e[rows], (g[rows] / total[rows])[:, None], out=dlogits[rows])
+    zero_ignored(dlogits, g)
     dlogits[xp.arange(len(target)), target] -= g
     return dlogits
+
+
+def zero_ignored(dlogits: xp.ndarray, g: xp.ndarray) -> None:
+    """Zero the rows whose cotangent g (n,) is 0: softmax · 0 is NaN in a row of inf or NaN."""
+    if xp.on_gpu(g) or not g.all():
+        dlogits[g == 0] = 0
 
 
 @dispatched
@@ -94,7 +101,8 @@ def _forward_naive(logits, target):
 
 @backward.version("naive")
 def _backward_naive(g, e, total, target):
-    return (e / total[:, None] - one_hot(target, xp.ones_like(g), e.shape[1])) * g[:, None]
+    d = (e / total[:, None] - one_hot(target, xp.ones_like(g), e.shape[1])) * g[:, None]
+    return xp.where(g[:, None] == 0, 0, d)
 
 
 @gradient_.version("naive")
@@ -140,7 +148,7 @@ def smoothed(target: xp.ndarray, keep: xp.ndarray, weight: xp.ndarray, part: flo
     q = one_hot(target, xp.full_like(weight, 1 - part, shape=len(target)), len(weight))
     q += part / len(weight)
     q *= weight
-    q *= keep[:, None]
+    q[~keep] = 0
     return q
 
 
@@ -170,6 +178,7 @@ def soft_backward(g: xp.ndarray, logits: xp.ndarray, q: xp.ndarray, lse: xp.ndar
         dt *= q[rows].sum(1, keepdims=True)
         dt -= q[rows]
         dt *= g[rows, None]
+    zero_ignored(dlogits, g)
     return dlogits
 
 
@@ -204,6 +213,7 @@ def _put_gradients(x_ptr, out_ptr, row, column, rows, v, target, top, scale, g, 
     inside = (row < rows) & (column < v)
     x = tl.load(x_ptr + row * v + column, inside, other=float("-inf")).to(kind)
     d = (tl.exp(x - top) * scale - tl.where(column == target, 1.0, 0.0)) * g
+    d = tl.where(g == 0, 0.0, d)  # an ignored row's softmax may be NaN
     tl.store(out_ptr + row * v + column, d.to(out_ptr.dtype.element_ty), inside)
 
 

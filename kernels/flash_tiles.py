@@ -98,7 +98,10 @@ def power_of_2(dtype: xp.dtype) -> bool:
 
 
 def edge(rows: int, keys: int, ahead: int, like: Array, factor: bool) -> Array:
-    """1 where a query sees a key and else 0, or their logarithms, to multiply or to be added."""
+    """Where a query sees a key 1 and else 0, a factor, or inf and else -inf, by `fmin`.
+
+    (-inf added to the score of a hidden key would leave NaN where that score is inf or NaN.)
+    """
     make = _edge if rows * keys <= MOST * ALONG else _edge.__wrapped__
     with xp.beside(like):
         return make(rows, keys, ahead, like.dtype, factor, on_gpu(like))
@@ -108,7 +111,8 @@ def edge(rows: int, keys: int, ahead: int, like: Array, factor: bool) -> Array:
 def _edge(rows, keys, ahead, dtype, factor, there):
     """`there` is whether it lies on the GPU: what is cached for a CPU must not turn up there."""
     seen = xp.tri(rows, keys, ahead, dtype=xp.bool_)
-    return (xp.where(seen, 1, 0) if factor else xp.where(seen, 0, -xp.inf)).astype(dtype)
+    yes, no = (1, 0) if factor else (xp.inf, -xp.inf)
+    return xp.where(seen, yes, no).astype(dtype)
 
 
 def widened(*outputs: int) -> Callable[[Callable], Callable]:
@@ -197,7 +201,7 @@ class Tiles:
         if mask is not None:
             p += mask[:, rows, keys]
         if not self.near:
-            self._hide(xp.add, p, rows, keys)
+            self._hide(xp.fmin, p, rows, keys)
         return p
 
     def exponentials(self, p: Array, rows: slice, keys: slice) -> Array:

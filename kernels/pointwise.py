@@ -35,9 +35,8 @@ def relu(x, out):
 
 
 def relu_slope(g, x, out):
-    """g where x is positive: 1 and 0 in g's own dtype multiply faster than bools do."""
-    xp.greater(x, 0, out=out)
-    out *= g
+    """g where x is positive or NaN, 0 elsewhere."""
+    without(xp.less_equal(x, 0), g, out)
 
 
 def sigmoid(x, out):
@@ -96,7 +95,8 @@ def softplus_slope(g, x, beta, threshold, out):
 
 
 def _above(scaled, threshold, value, out):
-    if xp.on_gpu(scaled) or scaled.max(initial=-xp.inf) > threshold:
+    # Not "max > threshold": if a NaN is among them, the maximum is NaN, which is not larger.
+    if xp.on_gpu(scaled) or not scaled.max(initial=-xp.inf) <= threshold:
         xp.copyto(out, value, where=scaled > threshold)
 
 
@@ -119,7 +119,8 @@ def silu_slope(g, x, out):
 
 def leaky_relu(x, slope, out):
     """x or slope·x, whichever is larger (smaller, if slope is over 1)."""
-    xp.multiply(x, slope, out=out)
+    low = x if slope else xp.minimum(x, constant(0, x))  # 0 times inf would be NaN
+    xp.multiply(low, slope, out=out)
     (xp.maximum if slope <= 1 else xp.minimum)(x, out, out=out)
 
 
@@ -146,11 +147,38 @@ def elu(x, alpha, out):
 
 def elu_slope(g, x, alpha, out):
     """g where x is positive, alpha·exp(x)·g elsewhere."""
-    xp.minimum(x, constant(0, x), out=out)
+    xp.fmin(x, constant(0, x), out=out)  # of a NaN 0: its slope is 1
     xp.exp(out, out=out)
     if alpha != 1:
         out *= alpha
-        out += (x > 0) * out.dtype.type(1 - alpha)
+        out += ~(x <= 0) * out.dtype.type(1 - alpha)
+    out *= g
+
+
+def bce_of_logits(x, t, out):
+    """log(1 + exp(-|x|)) + x·((x > 0) - t): nothing cancels where t is 0 or 1."""
+    xp.abs(x, out=out)
+    xp.negative(out, out=out)
+    xp.exp(out, out=out)
+    xp.log1p(out, out=out)
+    missed = xp.greater(x, 0, out=xp.empty_like(x))
+    missed -= t
+    missed *= x
+    out += missed
+
+
+def bce_of_logits_slope(g, x, t, out):
+    """g·(sigmoid(x) - t), as (x > 0) - t less what sigmoid(x) is off from 0 or 1."""
+    e = xp.abs(x)
+    xp.negative(e, out=e)
+    xp.exp(e, out=e)
+    xp.add(e, 1, out=out)
+    e /= out  # sigmoid(-|x|)
+    xp.copysign(e, x, out=e)
+    xp.signbit(x, out=out)
+    xp.subtract(1, out, out=out)
+    out -= t
+    out -= e
     out *= g
 
 
@@ -258,7 +286,7 @@ def _naive_hard_swish_slope(g, x):
 
 NAIVE: dict[Any, Callable[..., xp.ndarray]] = {
     relu: lambda x: xp.maximum(x, 0),
-    relu_slope: lambda g, x: g * (x > 0),
+    relu_slope: lambda g, x: xp.where(x <= 0, 0, g),
     sigmoid: _naive_sigmoid,
     sigmoid_slope: lambda g, y: g * y * (1 - y),
     selu: lambda x: SCALE * xp.where(x > 0, x, ALPHA * xp.expm1(x)),
@@ -277,8 +305,10 @@ NAIVE: dict[Any, Callable[..., xp.ndarray]] = {
     silu_slope: _naive_silu_slope,
     leaky_relu: lambda x, slope: xp.where(x > 0, x, x * slope),
     leaky_relu_slope: lambda g, x, slope: xp.where(x > 0, g, g * slope),
+    bce_of_logits: lambda x, t: xp.maximum(x, 0) - x * t + xp.log1p(xp.exp(-xp.abs(x))),
+    bce_of_logits_slope: lambda g, x, t: g * (_naive_sigmoid(x) - t),
     elu: lambda x, alpha: xp.where(x > 0, x, alpha * xp.expm1(x)),
-    elu_slope: lambda g, x, alpha: xp.where(x > 0, g, g * alpha * xp.exp(x)),
+    elu_slope: lambda g, x, alpha: xp.where(x <= 0, g * alpha * xp.exp(x), g),
 }
 
 

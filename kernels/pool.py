@@ -1,12 +1,13 @@
 """Pooling: the largest by strided views of whole planes, the mean as a product with two matrices.
 
-A mean over windows is linear, and rows and columns are apart: (down) x (across)ᵀ. A NaN or an
-infinity reaches all windows of its row and column that way.
+A mean over windows is linear, and rows and columns are apart: (down) x (across)ᵀ. That way a NaN
+or an infinity, times 0, reaches all windows of its row and column; if one does, NumPy's kernel says
+again which windows have one. (On a GPU it would have to wait for the answer, and lets it be.)
 """
 
 from . import arrays as xp
 from .dispatch import dispatched
-from .tiles import row_tiles
+from .tiles import row_tiles, without
 from .windows import Windows, fit
 
 MORE = 4  # times the usual tile: taps are many calls, so each must do more
@@ -69,6 +70,9 @@ def _largest(whole, taps, y, which):
         last = xp.multiply(newer, which.dtype.type(number), dtype=which.dtype)
         xp.maximum(which, last, out=which)  # the last of the newer ones
         xp.maximum(y, tap, out=y)
+    if xp.on_gpu(y) or xp.isnan(y.max(initial=-xp.inf)):  # a NaN is never greater: it takes over
+        for number, at in taps:
+            xp.copyto(which, number, where=xp.isnan(whole[at]))
 
 
 @dispatched
@@ -94,12 +98,13 @@ def max_backward(g: xp.ndarray, which: xp.ndarray, shape: tuple, win: Windows) -
 
 def _handed_out(g, which, whole, taps, apart):
     """Adds one tile of g to padded planes, there where it belongs."""
+    part = xp.empty_like(g)
     for number, at in taps:
-        mask = (which == number).astype(g.dtype)
+        without(which != number, g, part)
         if apart:
-            xp.multiply(g, mask, out=whole[at])
+            whole[at] = part
         else:
-            whole[at] += xp.multiply(g, mask, out=mask)
+            whole[at] += part
     return whole
 
 
@@ -109,7 +114,7 @@ def _max_naive(x, win, size):
     whole, ((_, first), *taps) = _padded(x, win, size, -xp.inf), _taps(win, size)
     y, which = whole[first], xp.zeros_like(x, shape=(len(x), *size), dtype=xp.int64)
     for number, at in taps:
-        which = xp.where(whole[at] > y, number, which)
+        which = xp.where((whole[at] > y) | xp.isnan(whole[at]), number, which)
         y = xp.maximum(y, whole[at])
     return y.reshape(*shape[:2], *size), which
 
@@ -119,7 +124,7 @@ def _max_backward_naive(g, which, shape, win):
     g, size = g.reshape(which.shape), which.shape[1:]
     whole = _padded(xp.zeros_like(g, shape=(len(g), *shape[2:])), win, size, 0)
     for number, at in _taps(win, size):
-        whole[at] += g * (which == number)
+        whole[at] += xp.where(which == number, g, 0)
     return _inside(whole, win, (len(g), *shape[2:])).reshape(shape)
 
 
@@ -154,7 +159,22 @@ def mean(x: xp.ndarray, down: xp.ndarray, across: xp.ndarray) -> xp.ndarray:
 
     Temporary memory: x acrossᵀ (n, c, h, wo).
     """
-    n, c, h, w = x.shape
     down, across = xp.at_home_of(x, down), xp.at_home_of(x, across)
+    y = _product(x, down, across)
+    return y if xp.on_gpu(y) or xp.isfinite(y).all() else _with_infinities(x, down, across)
+
+
+def _with_infinities(x, down, across):
+    inside = (down != 0).astype(x.dtype), (across != 0).astype(x.dtype)
+    has = lambda found: _product(found.astype(x.dtype), *inside) > 0
+    high, low = has(x == xp.inf), has(x == -xp.inf)
+    y = _product(xp.where(xp.isfinite(x), x, 0), down, across)
+    y[high], y[low] = xp.inf, -xp.inf
+    y[has(xp.isnan(x)) | (high & low)] = xp.nan
+    return y
+
+
+def _product(x, down, across):
+    n, c, h, w = x.shape
     narrow = xp.matmul(x.reshape(n * c * h, w), across.T).reshape(n, c, h, len(across))
     return xp.matmul(down, narrow)

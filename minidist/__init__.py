@@ -6,6 +6,7 @@ operations: see tensor/methods.py.
 
 # ruff: noqa: F401, I001
 # fmt: off
+from importlib import import_module as _import_module
 from math import e, inf, nan, pi
 
 from numpy import iinfo
@@ -57,7 +58,16 @@ numel, is_floating_point = Tensor.numel, Tensor.is_floating_point
 Size = tuple  # what .shape is
 
 __version__ = "0.1.0"
-_explain(__name__)  # names that PyTorch has and minidist not
+
+_LAZY = {"nn": "minidist.nn", "optim": "minidist.optim", "comm": "minidist.comm"}
+
+
+def _on_first_use(name: str) -> object:
+    """md.nn, md.optim and md.comm need no import by name: each is loaded when it is first used."""
+    return _import_module(_LAZY[name]) if name in _LAZY else None
+
+
+_explain(__name__, _on_first_use)  # and names that PyTorch has and minidist not
 
 __all__ = [
     "Generator",

@@ -13,6 +13,7 @@ How it works:
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from .names import NAMES
@@ -27,13 +28,16 @@ ORIGIN = {
 }  # fmt: skip
 
 
-def explain(module: str) -> None:
+def explain(module: str, load: Callable[[str], Any] = lambda name: None) -> None:
     """Let the AttributeError of a name that the module does not have say why, and what to use.
 
+    `load` may return a part of the module that is loaded when it is first used, or None.
     (Written as `def __getattr__` in the module, it would hide wrong names from mypy.)
     """
 
     def __getattr__(name: str) -> Any:
+        if (part := load(name)) is not None:
+            return part
         why = "" if name.startswith("_") else _why(module, name)
         raise AttributeError(f"module '{module}' has no attribute '{name}'{why}", name=name)
 

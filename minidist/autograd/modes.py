@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -65,17 +65,26 @@ class Mode:
         return inside
 
     def _steps(self, function: Callable) -> Callable:
-        """A generator leaves the mode whenever it yields."""
+        """A generator leaves the mode whenever it yields; what it is sent and thrown reaches it."""
 
         @functools.wraps(function)
-        def steps(*args: Any, **options: Any) -> Iterator[Any]:
-            generator, end = function(*args, **options), object()
+        def steps(*args: Any, **options: Any) -> Generator:
+            generator = function(*args, **options)
+            go_on, value = generator.send, None
             while True:
-                with Mode(**self.changes):
-                    item = next(generator, end)
-                if item is end:
-                    return
-                yield item
+                try:
+                    with Mode(**self.changes):
+                        item = go_on(value)
+                except StopIteration as end:
+                    return end.value
+                try:
+                    go_on, value = generator.send, (yield item)
+                except GeneratorExit:
+                    with Mode(**self.changes):
+                        generator.close()
+                    raise
+                except BaseException as error:
+                    go_on, value = generator.throw, error
 
         return steps
 

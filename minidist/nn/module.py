@@ -186,8 +186,13 @@ class Module:
         return found
 
     def state_dict(self) -> dict[str, xp.ndarray]:
-        """Arrays of parameters and persistent buffers by name, shared and in PyTorch's order."""
-        return {name: tensor.data for name, tensor in self._state().items()}
+        """Arrays of parameters and persistent buffers by name, shared and in PyTorch's order.
+
+        An array whose elements do not follow one another in memory is given as a copy that cannot
+        be written to: safetensors writes the memory as it lies, and a transposed weight would
+        come back scrambled.
+        """
+        return {name: _as_it_reads(tensor.data) for name, tensor in self._state().items()}
 
     def load_state_dict(self, state_dict: dict[str, Any], strict: bool = True) -> Mismatch:
         """Copy arrays in by name; with strict, names must match exactly. Shapes always must."""
@@ -284,3 +289,12 @@ class Module:
         values |= {k: v is not None for k, v in values.items() if k.endswith("?")}
         said = (f"{v!r}" if k[0] == "*" else f"{k.strip('?')}={v!r}" for k, v in values.items())
         return ", ".join(said)
+
+
+def _as_it_reads(array: xp.ndarray) -> xp.ndarray:
+    if array.flags.c_contiguous:
+        return array
+    copy = array.copy("C")
+    if not xp.on_gpu(copy):  # CuPy's arrays have no such flag
+        copy.flags.writeable = False
+    return copy

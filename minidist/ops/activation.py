@@ -11,6 +11,8 @@ from .op import axes_of, differentiable, elementwise
 @differentiable(autocast="fallthrough")
 def relu(input):
     """max(x, 0)."""
+    if input.dtype == bool:
+        raise RuntimeError("relu of bool: convert with .long() first")
     if not is_floating(input):
         return (xp.maximum(input, 0),)
     return tiled(k.relu, input), lambda g: tiled(k.relu_slope, g, input)
@@ -134,7 +136,7 @@ def _prelu(x, weight):
     return (
         xp.where(x > 0, x, weight * x),
         lambda g: xp.where(x > 0, g, weight * g),
-        lambda g: g * xp.minimum(x, 0),
+        lambda g: xp.where(x > 0, 0, g * x),
     )
 
 

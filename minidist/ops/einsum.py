@@ -11,14 +11,21 @@ from .op import differentiable, want_one_dtype
 LETTERS = string.ascii_uppercase + string.ascii_lowercase
 
 
-def einsum(equation: str, *operands: Any) -> Tensor:
+def einsum(*args: Any) -> Tensor:
     """Products of operands, summed over the letters that the output lacks, as torch.einsum.
 
-    "bij,bjk->bik"; without "->" the output has the letters that stand once, in alphabetic order;
-    "..." is all other dimensions; "ii" is a diagonal; sizes of 1 broadcast.
+    einsum("bij,bjk->bik", x, y); without "->" the output has the letters that stand once, in
+    alphabetic order; "..." is all other dimensions; "ii" is a diagonal; sizes of 1 broadcast.
+    Or einsum(x, [0, 1, 2], y, [0, 2, 3], [0, 1, 3]): numbers below 52, and ..., for the letters.
     """
+    if not args:
+        raise ValueError("einsum(): want an equation and operands, or operands and sublists")
+    equation, *operands = args if isinstance(args[0], str) else _from_sublists(args)
     if len(operands) == 1 and isinstance(operands[0], Sequence):
         operands = tuple(operands[0])
+    for x in operands:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"einsum '{equation}': an operand is {x!r}, not a tensor")
     terms, output = _read(equation.replace(" ", ""), operands)
     pairs = list(map(_diagonals, operands, terms))
     sizes = _sizes(equation, pairs)
@@ -35,6 +42,21 @@ def einsum(equation: str, *operands: Any) -> Tensor:
 
 
 # Reading
+
+
+def _from_sublists(args):
+    """(x, [0, 1], y, [1, 2], [0, 2]) -> ("AB,BC->AC", x, y)."""
+    terms = ["".join(map(_letter, numbers)) for numbers in args[1::2]]
+    output = f"->{''.join(map(_letter, args[-1]))}" if len(args) % 2 else ""
+    return ",".join(terms) + output, *args[: len(args) // 2 * 2 : 2]
+
+
+def _letter(number):
+    if number is ...:
+        return "..."
+    if not 0 <= number < len(LETTERS):
+        raise ValueError(f"einsum: {number} in a sublist: want 0 to {len(LETTERS) - 1}, or ...")
+    return LETTERS[number]
 
 
 def _read(equation, operands):

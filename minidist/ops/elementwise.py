@@ -8,13 +8,16 @@ from ..kernels import gelu as gelu_kernel
 from ..kernels import half_precision
 from ..kernels.erf import erf as erf_kernel
 from ..kernels.pointwise import tiled
+from ..kernels.tiles import zeroed
 from ..tensor.device import want_one_place
 from ..tensor.dtypes import DEFAULT, finfo, is_floating
 from ..tensor.tensor import Tensor
 from .op import (
     differentiable,
     elementwise,
+    is_integer,
     result_dtype,
+    want_numbers_fit,
     want_one_dtype,
     want_tensors,
     want_whole,
@@ -30,7 +33,7 @@ def of_floats(**precision):
             integers = (isinstance(a, xp.ndarray) and not is_floating(a) for a in operands)
             return function(*(a.astype(DEFAULT) if i else a for i, a in zip(integers, operands)))
 
-        return elementwise(**precision)(of_cast)
+        return elementwise(**{"numbers": "stay"} | precision)(of_cast)
 
     return decorate
 
@@ -83,11 +86,16 @@ def div(input, other, *, rounding_mode=None):
     return (floor_divide if rounding_mode == "floor" else _div_trunc)(input, other)
 
 
+def _no_bools(name, *operands):
+    """The first operand, unless all are bools."""
+    if all(isinstance(a, bool) or getattr(a, "dtype", DEFAULT).kind == "b" for a in operands):
+        raise NotImplementedError(f"{name} of bool: convert with .long() first")
+    return operands[0]
+
+
 def _whole(function, a, b):
-    kind = xp.result_type(a, b).kind
-    if kind == "b":
-        raise NotImplementedError("a division of bools: convert with .long() first")
-    if kind != "f" and not xp.on_gpu(b) and not xp.all(b):
+    _no_bools(function.__name__, a, b)
+    if xp.result_type(a, b).kind != "f" and not xp.on_gpu(b) and not xp.all(b):
         raise ValueError("an integer divided by zero")
     return function(a, b)
 
@@ -117,55 +125,86 @@ def remainder(a, b):
 @elementwise(autocast="fp32")
 def _pow(a, b):
     cube = type(b) in (int, float) and b == 3
+    if isinstance(b, xp.ndarray) and b.dtype.kind not in "fc":
+        _no_bools("pow", a, b)
+        return (_whole_power(a, b),)
     y = a * a * a if cube else a**b  # NumPy is quick for squares alone
-    return (
-        y,
-        lambda g: g * b * a ** (b - 1 + (b == 0)),  # x⁰ is flat, at 0 too: not 0 · 0⁻¹
-        lambda g: g * y * xp.log(xp.where(a == 0, 1, a)),
-    )
+
+    def by_base(g):
+        slope = g * b * a ** (b - 1 + (b == 0))  # x⁰ is flat, at 0 too: not 0 · 0⁻¹
+        return slope if isinstance(b, int | float) and b else xp.where(b == 0, 0, slope)
+
+    def by_exponent(g):  # 0ᵇ is flat for b > 0, and infinitely steep for b < 0
+        flat = (a == 0) & (b >= 0)
+        with xp.errstate(divide="ignore"):
+            return xp.where(flat, 0, g * y * xp.log(xp.where(flat, 1, a)))
+
+    return y, by_base, by_exponent
+
+
+def _whole_power(a, b):
+    """aᵇ of integers, cut off where b < 0: ±1 stay, all others are 0."""
+    y, down = a ** xp.maximum(b, 0), b < 0
+    odd = xp.where(b % 2 == 1, a, 1)
+    return xp.where(down, xp.where(xp.abs(a) == 1, odd, 0), y).astype(y.dtype)
 
 
 def pow(input, exponent):
     """input to a power, both tensors or numbers; the gradient by the exponent needs input >= 0."""
+    if type(exponent) is int and exponent < 0 and isinstance(input, Tensor) and is_integer(input):
+        raise RuntimeError(
+            f"pow: integers to the negative integer power {exponent}: convert with .float() first"
+        )
     return _pow(input, exponent)
 
 
-def _share(g, ahead, level):
-    """The cotangent of the operand that is ahead; of equal ones each has half."""
-    return xp.where(level, g / 2, g * ahead)
+def _share(g, behind, level):
+    """The cotangent of an operand, unless it is behind; of equal ones each has half, of NaN all."""
+    return zeroed(g, behind) * (1 - level * g.dtype.type(0.5))
 
 
-@elementwise(autocast="fallthrough")
+@elementwise(autocast="fallthrough", numbers="error")
 def maximum(a, b):
     y = xp.maximum(a, b)
-    return y, lambda g: _share(g, a > b, a == b), lambda g: _share(g, b > a, a == b)
-
-
-@elementwise(autocast="fallthrough")
-def minimum(a, b):
-    y = xp.minimum(a, b)
     return y, lambda g: _share(g, a < b, a == b), lambda g: _share(g, b < a, a == b)
 
 
-@of_floats(autocast="promote")
+@elementwise(autocast="fallthrough", numbers="error")
+def minimum(a, b):
+    y = xp.minimum(a, b)
+    return y, lambda g: _share(g, a > b, a == b), lambda g: _share(g, b > a, a == b)
+
+
+@of_floats(autocast="promote", numbers="error")
 def atan2(a, b):
-    return xp.arctan2(a, b), lambda g: g * b / (a * a + b * b), lambda g: -g * a / (a * a + b * b)
+    """The angle of the point (b, a). At the origin the gradients are 0, as PyTorch's."""
+
+    def along(x):  # x / r², where r² itself may overflow or vanish
+        r = xp.hypot(a, b)
+        r = xp.where(r == 0, 1, r)
+        return x / r / r
+
+    return xp.arctan2(a, b), lambda g: g * along(b), lambda g: -g * along(a)
 
 
 @elementwise(autocast="fallthrough")
 def _at_least(x, low):
-    return xp.maximum(x, low), lambda g: g * (x >= low), lambda g: g * (x < low)
+    y = xp.maximum(x, low)
+    return y, lambda g: zeroed(g, ~(x >= low)), lambda g: zeroed(g, ~(x < low))
 
 
 @elementwise(autocast="fallthrough")
 def _at_most(x, high):
-    return xp.minimum(x, high), lambda g: g * (x <= high), lambda g: g * (x > high)
+    y = xp.minimum(x, high)
+    return y, lambda g: zeroed(g, ~(x <= high)), lambda g: zeroed(g, ~(x > high))
 
 
 def clamp(input, min=None, max=None):
     """At least min, then at most max: numbers, tensors or None."""
     if min is None and max is None:
         raise RuntimeError("clamp: min and max are both None: give one of them")
+    if not is_floating(input.data):
+        want_numbers_fit("clamp", tuple(a for a in (input, min, max) if a is not None))
     x = input if min is None else _at_least(input, min)
     return x if max is None else _at_most(x, max)
 
@@ -192,7 +231,7 @@ def where(condition, input, other):
     c = condition.data
     if c.dtype != bool:
         raise RuntimeError(f"where: a condition of {c.dtype.name}: compare first, or use .bool()")
-
+    want_numbers_fit("where", (input, other))
     return _where(input, other, condition=c)
 
 
@@ -254,7 +293,11 @@ erf = _unary(
 )
 
 neg = _named("neg", "fallthrough", lambda x: (-x, lambda g: -g))
-abs = _named("abs", "fallthrough", lambda x: (xp.abs(x), lambda g: g * xp.sign(x)))
+abs = _named(
+    "abs",
+    "fallthrough",
+    lambda x: (xp.abs(_no_bools("abs", x)), lambda g: g * xp.sign_of(x)),
+)
 square = _named("square", "fp32", lambda x: (x * x, lambda g: 2 * g * x))
 clone = _named("clone", "fallthrough", lambda x: (x.copy(), lambda g: g), moves_only=True)
 
@@ -276,11 +319,12 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
 
 
 def _step(value):
-    return _named(value.__name__, "fallthrough", lambda x: (value(x), xp.zeros_like))
+    function = lambda x: (value(_no_bools(value.__name__, x)), xp.zeros_like)
+    return _named(value.__name__, "fallthrough", function)
 
 
-def _predicate(value):
-    return _named(value.__name__, "fallthrough", lambda *operands: (value(*operands),))
+def _predicate(value, **options):
+    return _named(value.__name__, "fallthrough", lambda *operands: (value(*operands),), **options)
 
 
 def _bits(value):
@@ -292,13 +336,15 @@ def _bits(value):
     return _named(value.__name__, "fallthrough", function)
 
 
-floor, ceil, trunc, sign = map(_step, (xp.floor, xp.ceil, xp.trunc, xp.sign))
+floor, ceil, trunc = map(_step, (xp.floor, xp.ceil, xp.trunc))
+sign = _named("sign", "fallthrough", lambda x: (xp.sign_of(x), xp.zeros_like))
 isnan, isinf, isfinite = map(_predicate, (xp.isnan, xp.isinf, xp.isfinite))
 eq, ne, lt, le = map(_predicate, (xp.equal, xp.not_equal, xp.less, xp.less_equal))
 gt, ge, logical_not = map(_predicate, (xp.greater, xp.greater_equal, xp.logical_not))
-logical_and, logical_or = map(_predicate, (xp.logical_and, xp.logical_or))
-logical_xor, bitwise_xor = _predicate(xp.logical_xor), _bits(xp.bitwise_xor)
-bitwise_and, bitwise_or = map(_bits, (xp.bitwise_and, xp.bitwise_or))
+logical_and, logical_or, logical_xor = (
+    _predicate(f, numbers="error") for f in (xp.logical_and, xp.logical_or, xp.logical_xor)
+)
+bitwise_and, bitwise_or, bitwise_xor = map(_bits, (xp.bitwise_and, xp.bitwise_or, xp.bitwise_xor))
 
 
 def bitwise_not(input):
@@ -315,11 +361,13 @@ def round(input, *, decimals=0):
 
 @elementwise(autocast="fallthrough")
 def _round(x, *, decimals):
-    return xp.round(x, decimals), xp.zeros_like
+    return xp.round(_no_bools("round", x), decimals), xp.zeros_like
 
 
 def isclose(input, other, rtol=1e-5, atol=1e-8, equal_nan=False):
     """Where |input - other| <= atol + rtol·|other|."""
+    if not (rtol >= 0 and atol >= 0):
+        raise RuntimeError(f"isclose: rtol {rtol} and atol {atol}: want numbers >= 0")
     if input.dtype != other.dtype:
         raise RuntimeError(f"isclose: {input.dtype.name} and {other.dtype.name}: convert one")
 
@@ -341,10 +389,21 @@ def equal(input, other):
     return input.shape == other.shape and bool((input == other).data.all())
 
 
+@elementwise(autocast="fallthrough")
+def _lerp(a, b, w):
+    d, near = b - a, (w > -0.5) & (w < 0.5)
+    from_a, from_b = (lambda: a + w * d), (lambda: b - (1 - w) * d)  # the end itself at 0 and at 1
+    if isinstance(near, bool):
+        y = from_a() if near else from_b()
+    else:
+        y = xp.where(near, from_a(), from_b())
+    return y, lambda g: g * (1 - w), lambda g: g * w, lambda g: g * d
+
+
 def lerp(input, end, weight):
-    """On the way from input to end."""
+    """input + weight·(end - input), the weight a number or a tensor."""
     want_one_dtype("lerp", input, end)
-    return input + weight * (end - input)
+    return _lerp(input, end, weight)
 
 
 @elementwise(autocast="promote")

@@ -220,7 +220,8 @@ def index_add(input, dim, index, source, *, alpha=1):
 
 def nonzero(input, *, as_tuple=False):
     """The indices of what is not 0, one row an element; or one vector a dimension, to index by."""
-    found = Tensor(xp.argwhere(wide(input.data)))
+    x = xp.atleast_1d(input.data) if as_tuple else input.data
+    found = Tensor(xp.argwhere(wide(x)))
     return found.unbind(1) if as_tuple else found
 
 

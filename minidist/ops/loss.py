@@ -7,14 +7,15 @@ from ..amp.autocast import is_autocast_enabled
 from ..autograd.tape import Joint
 from ..kernels import arrays as xp
 from ..kernels import cross_entropy as kernel
-from ..kernels import ctc
+from ..kernels import ctc, pointwise
 from ..kernels import linear_cross_entropy as fused
 from ..kernels.half_precision import wide
+from ..kernels.pointwise import tiled
 from ..tensor.device import moved, want_one_place
 from ..tensor.dtypes import is_floating
 from ..tensor.tensor import Tensor
 from .activation import softplus
-from .elementwise import abs, square
+from .elementwise import abs, square, where
 from .op import composite, differentiable, elementwise, want_one_dtype
 from .product import linear
 from .shape import permute, reshape
@@ -114,6 +115,12 @@ def binary_cross_entropy(input, target, weight=None, *, reduction="mean"):
     return _binary("binary_cross_entropy", _bce, input, target, weight, reduction)
 
 
+@elementwise(autocast="fp32")
+def _bce_of_logits(x, t):
+    y = tiled(pointwise.bce_of_logits, x, t)
+    return y, lambda g: tiled(pointwise.bce_of_logits_slope, g, x, t), lambda g: -g * x
+
+
 @composite(autocast="fp32")
 def binary_cross_entropy_with_logits(
     input, target, weight=None, *, reduction="mean", pos_weight=None
@@ -122,7 +129,7 @@ def binary_cross_entropy_with_logits(
 
     def loss(x, t):
         if pos_weight is None:
-            return softplus(x, 1.0, math.inf) - x * t
+            return _bce_of_logits(x, t)
         negative = (1 - t) * softplus(x, 1.0, math.inf)
         return negative + pos_weight * t * softplus(-x, 1.0, math.inf)
 
@@ -131,8 +138,9 @@ def binary_cross_entropy_with_logits(
 
 @elementwise(autocast="fp32")
 def _x_log_x(x):
-    log = xp.log(xp.where(x > 0, x, 1))
-    return x * log, lambda g: g * (log + 1) * (x > 0)
+    with xp.errstate(invalid="ignore"):  # NaN of what is negative
+        log = xp.log(xp.where(x == 0, 1, x))
+    return x * log, lambda g: xp.where(x == 0, 0, g * (log + 1))
 
 
 @composite(autocast="fp32")
@@ -140,7 +148,7 @@ def kl_div(input, target, *, reduction="mean", log_target=False):
     """t·(log t - x) of log-probabilities x; 'batchmean' divides the sum by the first size."""
     logs = target.exp() * (target - input) if log_target else _x_log_x(target) - target * input
     mean = reduction == "batchmean"
-    return logs.sum() / input.shape[0] if mean else _reduced(logs, reduction)
+    return logs.sum() / (input.shape or (1,))[0] if mean else _reduced(logs, reduction)
 
 
 # Of classes
@@ -183,12 +191,20 @@ def _rows(x):
     return reshape(y, math.prod(y.shape[:-1]), y.shape[-1])
 
 
+def _without_ignored(losses, keep):
+    """0 where a row is ignored, whatever its loss is: 0 times inf or NaN would be NaN."""
+    return losses if not xp.on_gpu(keep) and keep.all() else where(Tensor.of(keep), losses, 0)
+
+
 def _weighed(losses, target, classes, keep, weight, reduction):
     """Each row's loss by its weight (0 if ignored); the mean is over the sum of the weights."""
     shape, total = target.shape, None
-    if weight is not None or xp.on_gpu(keep) or not keep.all():
-        each = keep if weight is None else wide(weight.data)[classes] * keep
+    losses = _without_ignored(losses, keep)
+    if weight is not None:
+        each = xp.where(keep, wide(weight.data)[classes], 0)
         losses, total = losses * Tensor(each, dtype=losses.dtype), each.sum()
+    elif xp.on_gpu(keep) or not keep.all():
+        total = keep.sum()
     return _reduced(losses if losses.shape == shape else losses.reshape(shape), reduction, total)
 
 
@@ -213,6 +229,11 @@ def cross_entropy(
         raise RuntimeError(f"cross_entropy: label_smoothing {label_smoothing}: want 0 to 1")
     scale, given = weight if weight is None else wide(weight.data), xp.asarray(target.data)
     if input.ndim and input.shape == given.shape and is_floating(given):
+        if ignore_index >= 0:
+            raise RuntimeError(
+                f"cross_entropy: ignore_index {ignore_index} for probabilities: there is no class "
+                "number to compare with; give class numbers, or rows of zeros"
+            )
         return _of_probabilities(input, target, weight, reduction, label_smoothing)
     want_one_place("cross_entropy", input, target, weight)
     classes, keep = kernel.check("cross_entropy", input.shape, given, scale, ignore_index)
@@ -221,15 +242,17 @@ def cross_entropy(
         return _weighed(_cross_entropy(rows, classes), given, classes, keep, weight, reduction)
     scale = xp.ones_like(wide(rows.data[:0]), shape=rows.shape[1]) if scale is None else scale
     q = kernel.smoothed(classes, keep, scale, label_smoothing)
-    losses = _smoothed_cross_entropy(rows, q=q)
-    return _reduced(losses.reshape(given.shape), reduction, (scale[classes] * keep).sum())
+    losses = _without_ignored(_smoothed_cross_entropy(rows, q=q), keep)
+    total = xp.where(keep, scale[classes], 0).sum()
+    return _reduced(losses.reshape(given.shape), reduction, total)
 
 
 @differentiable(autocast="lower_precision_fp", float32_result=True, native_on_gpu=True)
 def _linear_cross_entropy(x, weight, target, keep, summed):
     losses, saved = fused.forward(x, weight, target, keep)
-    y = losses if keep is None else losses * keep
-    kept = lambda g: g if summed or keep is None else g * keep
+    zeroed = lambda a: a if keep is None else xp.where(keep > 0, a, 0)
+    y = zeroed(losses)
+    kept = lambda g: g if summed else zeroed(g)
     vjp = lambda g: list(fused.backward(kept(g), saved, x, weight, target))
     return y.sum() if summed else y, Joint(vjp)
 
@@ -253,7 +276,8 @@ def linear_cross_entropy(
     shape = len(input), len(linear_weight)
     classes, keep = kernel.check("linear_cross_entropy", shape, target.data, None, ignore_index)
     kept = None if not xp.on_gpu(keep) and keep.all() else keep.astype(wide(input.data[:0]).dtype)
-    y = _linear_cross_entropy(input, linear_weight, classes, kept, reduction != "none")
+    x = _without_ignored(input, keep[:, None])  # the weight's gradient adds up all rows
+    y = _linear_cross_entropy(x, linear_weight, classes, kept, reduction != "none")
     y = y / (len(input) if kept is None else Tensor(kept.sum())) if reduction == "mean" else y
     return y if is_autocast_enabled() else y.to(input.dtype)
 

@@ -12,6 +12,7 @@ How it works (`x + y`, say):
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,7 @@ from ..tensor.device import in_one_place
 from ..tensor.dtypes import (
     BFLOAT16,
     DEFAULT,
+    DTYPES,
     bool_,
     float16,
     float32,
@@ -37,6 +39,10 @@ from ..tensor.views import note_view
 
 KINDS = {"b": 0, "i": 1, "u": 1, "f": 2, "V": 2, "c": 3}  # "V" is bfloat16
 NUMBERS = {bool: bool_, int: int64, float: DEFAULT}
+RANGES: dict[Any, Any] = {
+    d: (int(xp.iinfo(d).min), int(xp.iinfo(d).max)) for d in DTYPES.values() if d.kind in "iu"
+}
+EVERY: Any = -math.inf, math.inf
 
 
 def unbroadcast(g: xp.ndarray, shape: tuple[int, ...]) -> xp.ndarray:
@@ -71,6 +77,8 @@ def _operation(function: Callable[..., tuple], precision: Precision) -> Callable
         if modes.autocast is not None:
             args = precision.cast_inputs(args)
         arrays = [a.data if isinstance(a, Tensor) else a for a in args]
+        if not args or not isinstance(args[0], Tensor):
+            _want_a_tensor(name, args, options)
         try:
             if xp.gpu() is not None:
                 value, *vjps = _beside_gpu(name, function, precision, args, arrays, options)
@@ -94,6 +102,11 @@ def _operation(function: Callable[..., tuple], precision: Precision) -> Callable
     return operation
 
 
+def _want_a_tensor(name: str, args: tuple, options: dict) -> None:
+    if args and not any(isinstance(a, Tensor | xp.ndarray) for a in (*args, *options.values())):
+        raise TypeError(f"{name} of {args[0]!r}: want a tensor: md.tensor({args[0]!r}) makes one")
+
+
 def _beside_gpu(
     name: str, function: Any, precision: Precision, args: tuple, arrays: list, options: dict
 ) -> tuple:
@@ -103,23 +116,29 @@ def _beside_gpu(
         return in_float32(function, precision, arrays, options)
 
 
-def elementwise(bare: Callable[..., tuple] | None = None, /, **precision: Any) -> Callable:
+def elementwise(
+    bare: Callable[..., tuple] | None = None, /, *, numbers: str = "wrap", **precision: Any
+) -> Callable:
     """As differentiable, for an elementwise function whose arguments broadcast.
 
     Its VJPs may return the broadcast shape: they are summed back to each input's. Dtypes meet
-    as in PyTorch: see result_dtype. Options are passed on as they are.
+    as in PyTorch: see result_dtype. Options are passed on as they are. `numbers` among the
+    arguments "wrap" around in an integer dtype (300 is 44 in uint8), "stay", or are an "error".
     """
     if bare is not None:
         declared(bare)  # raises: it has no policy
-    return lambda function: _operation(_fitted(function), declared(function, **precision))
+    return lambda function: _operation(_fitted(function, numbers), declared(function, **precision))
 
 
-def _fitted(function: Callable[..., tuple]) -> Callable[..., tuple]:
+def _fitted(function: Callable[..., tuple], numbers: str) -> Callable[..., tuple]:
+    meet = {"wrap": _meet, "stay": _meet_as_it_is, "error": _meet_as_tensor}[numbers]
+
     @functools.wraps(function)
     def fitted(*arrays: Any, **options: Any) -> tuple:
         dtype = result_dtype(arrays)
+        operands = [meet(a, dtype) for a in arrays]
         try:
-            value, *vjps = function(*[_meet(a, dtype) for a in arrays], **options)
+            value, *vjps = function(*operands, **options)
         except (ValueError, TypeError) as error:
             raise _refused(function.__name__.strip("_"), arrays, error) from None
         value = xp.asarray(value)
@@ -194,7 +213,37 @@ def _rank(operand: Any) -> tuple[tuple[int, int], xp.dtype]:
 def _meet(operand: Any, dtype: xp.dtype) -> Any:
     if isinstance(operand, xp.ndarray):
         return operand if operand.dtype == dtype else operand.astype(dtype)
-    return operand.item() if isinstance(operand, xp.generic) else operand
+    number = operand.item() if isinstance(operand, xp.generic) else operand
+    return number if type(number) is not int else _wrapped(number, dtype)
+
+
+def _meet_as_it_is(operand: Any, dtype: xp.dtype) -> Any:
+    return _meet(operand, dtype if isinstance(operand, xp.ndarray) else DEFAULT)
+
+
+def _meet_as_tensor(operand: Any, dtype: xp.dtype) -> xp.ndarray:
+    if not isinstance(operand, xp.ndarray):
+        raise TypeError(f"{operand!r} is not a tensor: md.tensor({operand!r}) makes one")
+    return _meet(operand, dtype)
+
+
+def _wrapped(number: int, dtype: xp.dtype) -> int:
+    """The number that its low bits are in `dtype`, as in C and PyTorch: 300 is 44 in uint8."""
+    low, high = RANGES.get(dtype, EVERY)
+    if low <= number <= high or not -(2**63) <= number < 2**64:  # NumPy refuses larger ones
+        return number
+    return (number - low) % (high - low + 1) + low
+
+
+def want_numbers_fit(name: str, operands: tuple) -> None:
+    """Refuse whole numbers outside the dtype in which the operands meet."""
+    if int not in map(type, operands):
+        return
+    operands = tuple(a.data if isinstance(a, Tensor) else a for a in operands)
+    low, high = RANGES.get(dtype := result_dtype(operands), EVERY)
+    for n in operands:
+        if type(n) is int and not low <= n <= high:
+            raise RuntimeError(f"{name}: {n} does not fit {dtype.name}, {low} to {high}")
 
 
 def want_one_dtype(name: str, *tensors: Any) -> None:
@@ -248,6 +297,8 @@ def with_axis(operation: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(operation)
     def renamed(*args: Any, **options: Any) -> Any:
+        if args and not isinstance(args[0], Tensor):
+            want_tensors(operation.__name__, args[0])
         if options:
             options = {OTHER_NAMES.get(name, name): value for name, value in options.items()}
         return operation(*args, **options)

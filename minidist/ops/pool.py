@@ -66,7 +66,7 @@ def avg_pool2d(
 ):  # fmt: skip
     """The mean of each window: (n, c, h, w) -> (n, c, h', w'); padding counts as 0 or not at all.
 
-    A NaN or an infinity reaches all the windows of its row and column.
+    On a GPU a NaN or an infinity reaches all the windows of its row and column.
     """
     divisor = divisor_override
     return _mean(2, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor)

@@ -56,19 +56,44 @@ def mean(input, dim=None, keepdim=False, *, dtype=None):
     return _sum(x, axes, keepdim) / (math.prod(x.shape[a] for a in axes) or math.nan)
 
 
+SAFE = 1e-30  # a smaller sum of powers in float32 may have lost digits, or all of them
+
+
+def _in_range(sums, x):
+    """sums(x), first a sum of powers, and in float64 if that leaves the range of float32."""
+    with xp.errstate(over="ignore", invalid="ignore"):  # what float64 meets too, it says
+        found = sums(x)
+    fits = x.dtype != xp.float32 or (
+        not xp.on_gpu(x) and ((found[0] > SAFE) & (found[0] < xp.inf)).all()
+    )
+    return found if fits else sums(x.astype(float))
+
+
+def _rounded(y, like):
+    with xp.errstate(over="ignore"):
+        return y.astype(like.dtype, copy=False)
+
+
 @differentiable(autocast="fp32")
 def _var(x, axes, keepdim, correction, root):
     shape, kept = x.shape, _kept(x.shape, axes)
     n = math.prod(shape[a] for a in axes)
-    d, free = x - x.sum(axes, keepdims=True) / (n or math.nan), max(n - correction, 0) or math.nan
-    y = (d * d).sum(axes, keepdims=True) / free
-    y = xp.sqrt(y) if root else y
+    free = max(n - correction, 0) or math.nan
+
+    def squares(x):
+        d = x - x.sum(axes, keepdims=True) / (n or math.nan)
+        d -= d.sum(axes, keepdims=True) / (n or math.nan)  # what rounding left of the mean
+        return (d * d).sum(axes, keepdims=True), d
+
+    total, d = _in_range(squares, x)
+    y = xp.sqrt(total / free) if root else total / free
 
     def vjp(g):  # of a root of 0 none, as PyTorch's
         g = g.reshape(kept)
-        return g / (free * xp.where(y == 0, xp.inf, y)) * d if root else g * (2 / free) * d
+        slope = d / (free * xp.where(y == 0, xp.inf, y)) if root else 2 / free * d
+        return _rounded(g * slope, x)
 
-    return y if keepdim else y.squeeze(axes), vjp
+    return _rounded(y if keepdim else y.squeeze(axes), x), vjp
 
 
 def _spread(name, x, dim, unbiased, keepdim, correction, root=False):
@@ -128,6 +153,18 @@ def _extreme(x, axes, keepdim, choose):
     return y if keepdim else y.squeeze(axes), vjp
 
 
+@differentiable(autocast="fallthrough")
+def extreme_of_all(x, choose):
+    """The largest or smallest element; equal ones share the cotangent, of a NaN all NaNs."""
+    y = choose(x)
+
+    def vjp(g):
+        hit = (x == y) | (xp.isnan(x) if x.dtype.kind == "f" else False)
+        return xp.where(hit, (g / hit.sum()).astype(g.dtype), 0)
+
+    return y, vjp
+
+
 @with_axis
 def amax(input, dim=None, keepdim=False):
     """The largest value over dim; equal ones share the gradient."""
@@ -161,15 +198,15 @@ def all(input, dim=None, keepdim=False):
 @differentiable(autocast="fp32")
 def _norm(x, p, axes, keepdim):
     kept, size = _kept(x.shape, axes), xp.abs(x)
-    y = (size**p).sum(axes, keepdims=True) ** (1 / p)
+    y = _in_range(lambda size: ((size**p).sum(axes, keepdims=True),), size)[0] ** (1 / p)
 
     def vjp(g):  # sign(0) is 0: at 0 there is no slope
         if p == 2:
-            return g.reshape(kept) * (x / xp.where(y == 0, 1, y))
+            return _rounded(g.reshape(kept) * (x / xp.where(y == 0, 1, y)), x)
         ratio = xp.where(x == 0, 1, size) / xp.where(y == 0, 1, y)
-        return g.reshape(kept) * xp.sign(x) * ratio ** (p - 1)
+        return _rounded(g.reshape(kept) * xp.sign_of(x) * ratio ** (p - 1), x)
 
-    return y if keepdim else y.squeeze(axes), vjp
+    return _rounded(y if keepdim else y.squeeze(axes), x), vjp
 
 
 @with_axis
@@ -228,13 +265,16 @@ def cumprod(input, dim, *, dtype=None):
     return movedim(where(before, rows, 1).prod(-1, dtype=dtype), -1, dim)
 
 
+@with_axis
 def count_nonzero(input, dim=None):
     return (input != 0).sum(dim)
 
 
+@with_axis
 def var_mean(input, dim=None, **options):
     return input.var(dim, **options), input.mean(dim, options.get("keepdim", False))
 
 
+@with_axis
 def std_mean(input, dim=None, **options):
     return input.std(dim, **options), input.mean(dim, options.get("keepdim", False))

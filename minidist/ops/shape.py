@@ -21,7 +21,14 @@ def _sizes(shape: tuple) -> tuple:
 @differentiable(autocast="fallthrough", moves_only=True)
 def _reshape(x, shape):
     before = x.shape
-    if any(n < -1 for n in shape):  # NumPy would take it for -1
+    try:
+        wrong = any(n < -1 for n in shape)  # NumPy would take it for -1
+    except TypeError:
+        text = (
+            "want whole numbers; .to(dtype) converts numbers, and nothing reinterprets their bits"
+        )
+        raise TypeError(f"view or reshape to {shape}: {text}") from None
+    if wrong:
         raise RuntimeError(f"reshape: negative size in {shape}: only -1 has a meaning")
     try:
         y = x.reshape(shape)
@@ -74,7 +81,7 @@ def transpose(x, dim0, dim1):
 
 def squeeze(x, dim=None):
     """Drop the dimensions dim (one or several) whose size is 1, or all of size 1."""
-    drop = axes_of(dim, x.ndim)
+    drop = () if dim in ((), []) else axes_of(dim, x.ndim)  # PyTorch's () means none here, not all
     return _reshape(x, tuple(n for i, n in enumerate(x.shape) if n != 1 or i not in drop))
 
 
@@ -127,15 +134,30 @@ def _cat(*arrays, dim):
     return xp.concatenate(arrays, dim, dtype=result_dtype(arrays)), Joint(vjp)
 
 
+def _tensors(name, tensors, error=ValueError):
+    if hasattr(tensors, "ndim"):
+        raise TypeError(f"{name} takes a list or tuple of tensors, and dim by name or after it")
+    for i, x in enumerate(tensors):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{name}: element {i} is a {type(x).__name__}, not a tensor")
+    if not tensors:
+        raise error(f"{name}: no tensors: give one or more")
+    return tensors
+
+
+def _cat_without_empty(tensors, dim):
+    """Tensors of shape (0,) fit any others, as in PyTorch: they count for the dtype alone."""
+    y = cat([x for x in tensors if x.shape != (0,)], dim)
+    return y.to(result_dtype(tuple(x.data for x in tensors)))
+
+
 def cat(tensors, dim=0):
     """Tensors one after the other along dim; all other sizes must be equal."""
-    if hasattr(tensors, "ndim"):
-        raise TypeError("cat takes a list or tuple of tensors, and dim by name or after it")
-    shapes = [t.shape for t in tensors]
-    if not shapes:
-        raise ValueError("cat: no tensors")
+    shapes = [t.shape for t in _tensors("cat", tensors)]
     if not all(shapes):
         raise RuntimeError(f"cat: tensors without dimensions: {shapes}: unsqueeze(0) each")
+    if (0,) in shapes and any(len(s) > 1 for s in shapes):
+        return _cat_without_empty(tensors, dim)
     at = axes_of((dim,), len(shapes[0]))[0]
     if len({(len(s), s[:at], s[at + 1 :]) for s in shapes}) > 1:
         raise RuntimeError(f"cat along {dim}: sizes differ elsewhere too: {shapes}")
@@ -144,8 +166,8 @@ def cat(tensors, dim=0):
 
 def stack(tensors, dim=0):
     """Tensors of one shape side by side along a new dimension."""
-    shapes = [x.shape for x in tensors]
-    if not shapes or len(set(shapes)) > 1:
+    shapes = [x.shape for x in _tensors("stack", tensors, RuntimeError)]
+    if len(set(shapes)) > 1:
         raise RuntimeError(f"stack: shapes {shapes}: want one or more, all equal")
     return cat([unsqueeze(x, dim) for x in tensors], dim)
 
@@ -272,6 +294,10 @@ def diagonal(input, offset=0, dim1=0, dim2=1):
 def movedim(input, source, destination):
     """Dimensions source at the places destination, the others in their order."""
     (here, there), n = (axes_of(d, input.ndim) for d in (source, destination)), input.ndim
+    if len(here) != len(there):
+        raise RuntimeError(
+            f"movedim: from {source} to {destination}: want as many dimensions in each"
+        )
     order = [d for d in range(n) if d not in here]
     for place, d in sorted(zip(there, here)):
         order.insert(place, d)
@@ -291,7 +317,8 @@ def unflatten(input, dim, sizes):
 
 def narrow(input, dim, start, length):
     """length slices along dim, from start on."""
-    at, size = axes_of((dim,), input.ndim)[0], input.shape[dim]
+    size = _size("narrow", input, dim, RuntimeError)
+    at = axes_of((dim,), input.ndim)[0]
     if not -size <= start <= size:
         raise IndexError(f"narrow: start {start} of {size} along {dim}: want {-size} to {size}")
     start += size * (start < 0)
@@ -336,6 +363,8 @@ def diag(input, diagonal=0):
 
 def meshgrid(*tensors, indexing="ij"):
     """Each vector spread over the grid of all."""
+    if indexing not in ("ij", "xy"):
+        raise RuntimeError(f"meshgrid: indexing {indexing!r}: want 'ij' or 'xy'")
     xs = tensors[0] if isinstance(tensors[0], tuple | list) else tensors
     want_one_dtype("meshgrid", *xs)
     shape = [x.numel() for x in xs]
@@ -345,12 +374,15 @@ def meshgrid(*tensors, indexing="ij"):
 
 
 def hstack(tensors):
-    xs = [x if x.ndim else x.reshape(1) for x in tensors]
+    """Side by side: along the second dimension, or the only one."""
+    xs = [x if x.ndim else x.reshape(1) for x in _tensors("hstack", tensors, RuntimeError)]
     return cat(xs, 0 if xs[0].ndim == 1 else 1)
 
 
 def vstack(tensors):
-    return cat([x if x.ndim > 1 else x.reshape(1, -1) for x in tensors])
+    """One below the other: a vector is a row."""
+    xs = _tensors("vstack", tensors, RuntimeError)
+    return cat([x if x.ndim > 1 else x.reshape(1, -1) for x in xs])
 
 
 # Other names that PyTorch has

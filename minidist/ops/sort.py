@@ -1,15 +1,16 @@
 """Choosing and ordering along a dimension: the values, and the indices that they came from."""
 
+import math
 from typing import NamedTuple
 
 from ..kernels import arrays as xp
 from ..kernels.half_precision import wide
+from ..tensor.dtypes import is_floating
 from ..tensor.tensor import Tensor
 from .elementwise import maximum, minimum
 from .index import pick
 from .op import axes_of, with_axis
-from .reduce import amax, amin, want_elements
-from .shape import narrow
+from .reduce import extreme_of_all, want_elements
 
 
 class Chosen(NamedTuple):
@@ -47,6 +48,11 @@ def _extreme(x, dim, keepdim, find):
     return both if keepdim or not axis else Chosen(*(t.squeeze(axis) for t in both))
 
 
+def _of_all(x, find):
+    want_elements(find.__name__, x, None)
+    return extreme_of_all(x, find)
+
+
 def _chosen(x, axis, index):
     return Chosen(pick(x, axis[0] if axis else 0, index), Tensor(index))
 
@@ -57,7 +63,7 @@ def max(input, dim=None, keepdim=False, *, other=None):
     other = dim if isinstance(dim, Tensor) else other
     if other is not None:
         return maximum(input, other)
-    return amax(input) if dim is None else _extreme(input, dim, keepdim, xp.argmax)
+    return _of_all(input, xp.max) if dim is None else _extreme(input, dim, keepdim, xp.argmax)
 
 
 @with_axis
@@ -66,7 +72,7 @@ def min(input, dim=None, keepdim=False, *, other=None):
     other = dim if isinstance(dim, Tensor) else other
     if other is not None:
         return minimum(input, other)
-    return amin(input) if dim is None else _extreme(input, dim, keepdim, xp.argmin)
+    return _of_all(input, xp.min) if dim is None else _extreme(input, dim, keepdim, xp.argmin)
 
 
 def _order(x, axis, descending):
@@ -112,14 +118,32 @@ def _partition(x, k, axis, largest):
     )
 
 
+@with_axis
 def median(input, dim=None, keepdim=False):
-    """The middle element, the lower of two; or (values, indices) of those along dim."""
-    if dim is None or not axes_of((dim,), input.ndim):
-        values, indices = input.flatten().sort()
-        middle = (input.numel() - 1) // 2
-        return values[middle] if dim is None else Chosen(values[middle], indices[middle])
-    both = (narrow(t, dim, (input.shape[dim] - 1) // 2, 1) for t in input.sort(dim))
-    return Chosen(*(t if keepdim else t.squeeze(dim) for t in both))
+    """The middle element, the lower of two; or (values, indices) of those along dim.
+
+    Where there is a NaN, it is the median: the first of several.
+    """
+    if dim is None and is_floating(input.data) and not input.numel():
+        return input.sum() * math.nan  # as PyTorch
+    if input.dtype == bool:
+        raise NotImplementedError("median of bool: convert with .long() first")
+    want_elements("median", input, dim)
+    x = input.flatten() if dim is None else input
+    axis = axes_of((0 if dim is None else dim,), x.ndim)
+    index = argsort(x, axis[0] if axis else 0).data
+    if axis:
+        index = _middle(wide(x.data), index, axis[0])
+    both = _chosen(x, axis, index)
+    if dim is None:
+        return both.values.reshape(())
+    return both if keepdim or not axis else Chosen(*(t.squeeze(axis) for t in both))
+
+
+def _middle(x, order, axis):
+    """Of indices that sort x the middle one, or the first NaN's: NaNs are sorted to the end."""
+    nans, n = (x != x).sum(axis, keepdims=True), x.shape[axis]
+    return xp.take_along_axis(order, xp.where(nans > 0, n - nans, (n - 1) // 2), axis)
 
 
 def unique(input, sorted=True, return_inverse=False, return_counts=False, dim=None):

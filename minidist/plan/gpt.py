@@ -45,16 +45,16 @@ def activation_bytes(
     gelu = layers * rows * has.units
     numbers = norms + products + attention + gelu
     masks = (2 * layers + first) * _mask(mine * c.hidden, e, has) if c.dropout else 0
-    return e * numbers + masks + first * _embedding(rows, e, has) + last * _loss(rows, e, has)
+    return e * numbers + masks + first * _embedding(rows, has) + last * _loss(rows, e, has)
 
 
 def _mask(numbers: int, e: int, has: Shares) -> int:
     return numbers * e if has.sequence_parallel else math.ceil(numbers / 8)
 
 
-def _embedding(rows: int, e: int, has: Shares) -> int:
+def _embedding(rows: int, has: Shares) -> int:
     """Token numbers of 8 bytes; a part of the vocabulary also keeps which tokens lie in it."""
-    return 8 * rows if has.ways == 1 and not has.sequence_parallel else (8 + e) * rows
+    return 8 * rows if has.ways == 1 and not has.sequence_parallel else (8 + 1) * rows
 
 
 def _loss(rows: int, e: int, has: Shares) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from ..autograd.modes import is_inference_mode_enabled
 from ..autograd.tape import INFERENCE
 from ..kernels import arrays as xp
 from .device import moved
-from .dtypes import DEFAULT, DTypeLike, as_array, dtype_of, float64
+from .dtypes import DEFAULT, DTypeLike, as_array, dtype_of, float64, int64
 from .generator import Generator, numbers_of
 from .tensor import Tensor
 
@@ -27,6 +28,8 @@ def _placed(create: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     @functools.wraps(create)
     def on_device(*args: Any, device: Any = None, **options: Any) -> Tensor:
+        if options.get("dtype", 0) is None:  # as if it were not given
+            del options["dtype"]
         if spread and "size" in options:
             args = (options.pop("size"),)
         beside = args[0].data if like and device is None else None
@@ -140,21 +143,45 @@ def arange(
     """arange(end), arange(start, end) or arange(start, end, step)."""
     start, end = (0, start) if end is None else (start, end)
     start, end, step = (a.item() if isinstance(a, Tensor) else a for a in (start, end, step))
-    if not step or (end - start) * step < 0:
+    if not step or (end - start) * step < 0 or not math.isfinite(end - start):
         raise RuntimeError(f"arange from {start} to {end} by {step}: it never arrives")
-    array = xp.arange(start, end, step)
-    default = DEFAULT if array.dtype.kind == "f" else array.dtype
-    return Tensor(array, requires_grad, default if dtype is None else dtype)
+    whole = isinstance(start + end + step, int)
+    dtype = (int64 if whole else DEFAULT) if dtype is None else _numeric("arange", dtype)
+    # As in PyTorch: integers count in whole steps, of which int64 takes all before the whole end.
+    by, begin = (int(step), int(start)) if dtype.kind in "iu" else (step, start)
+    if not by and dtype == int64:
+        raise ValueError(f"arange: a step of {step} is 0 in int64")
+    count = -((int(end) - begin) // -by) if dtype == int64 else math.ceil((end - start) / step)
+    return Tensor(xp.arange(max(count, 0)) * by + begin, requires_grad, dtype)
 
 
 @_placed
 def linspace(
-    start: float, end: float, steps: int, dtype: DTypeLike = DEFAULT, requires_grad: bool = False
+    start: Any, end: Any, steps: int, dtype: DTypeLike = DEFAULT, requires_grad: bool = False
 ) -> Tensor:
-    """So many numbers from start to end, both included, equally far apart."""
+    """So many numbers from start to end, both included, equally far apart; integers are cut off."""
     if steps < 0:
         raise RuntimeError(f"linspace of {steps} steps: want 0 or more")
-    return Tensor(xp.linspace(start, end, steps), requires_grad, dtype)
+    dtype = _numeric("linspace", DEFAULT if dtype is None else dtype)
+    low, high = (_end(a, dtype) for a in (start, end))
+    i, step = xp.arange(steps), (high - low) / max(steps - 1, 1)
+    array = xp.where(i < steps // 2, low + i * step, high - (steps - 1 - i) * step)
+    return Tensor(array if steps != 1 else xp.full(1, low), requires_grad, dtype)
+
+
+def _end(number: Any, dtype: xp.dtype) -> Any:
+    if getattr(number, "ndim", 0):
+        raise RuntimeError(
+            f"linspace: an end of shape {number.shape}: want a number, or a 0-d tensor"
+        )
+    number = number.item() if isinstance(number, Tensor | xp.generic) else number
+    return int(number) if dtype.kind in "iu" else number
+
+
+def _numeric(name: str, dtype: DTypeLike) -> xp.dtype:
+    if dtype_of(dtype).kind == "b":
+        raise NotImplementedError(f"{name} of bool: ask for a number's dtype")
+    return dtype_of(dtype)
 
 
 def _drawn(array: xp.ndarray, name: str, dtype: DTypeLike, requires_grad: bool) -> Tensor:

@@ -22,6 +22,8 @@ def normal(
 
 def bernoulli(input, *, generator=None):
     """1 with the probability that the input says, else 0."""
+    if not is_floating(input.data):
+        raise NotImplementedError(f"bernoulli of {input.dtype.name}: want probabilities, floats")
     p = wide(input.data)
     if not ((p >= 0) & (p <= 1)).all():
         raise RuntimeError("bernoulli: probabilities outside 0 to 1")
@@ -38,6 +40,8 @@ def multinomial(input, num_samples, replacement=False, *, generator=None):
             f"multinomial of {input.dtype.name} {input.shape}: want floats (n) or (m, n), "
             "finite, not negative, not all of a row 0"
         )
+    if num_samples < 1:
+        raise RuntimeError(f"multinomial: {num_samples} samples: want 1 or more")
     if not replacement and num_samples > p.shape[1]:
         raise RuntimeError(f"multinomial: {num_samples} of {p.shape[1]} without replacement")
     draws = numbers_of(generator).random((len(p), num_samples) if replacement else p.shape)

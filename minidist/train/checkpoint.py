@@ -132,8 +132,9 @@ def restore_optimizer(model: Module, optimizer: Optimizer, arrays: Arrays, step:
 
 
 def _contiguous(arrays: Arrays) -> Arrays:
-    # safetensors writes the memory as it lies: a transposed view would come back transposed
-    return {k: xp.ascontiguousarray(moved(v, "cpu")) for k, v in arrays.items()}
+    # safetensors writes the memory as it lies: a transposed view would come back transposed.
+    # (ascontiguousarray would make an array of one dimension of a number.)
+    return {k: xp.asarray(moved(v, "cpu"), order="C") for k, v in arrays.items()}
 
 
 def _sha256(path: Path) -> str:

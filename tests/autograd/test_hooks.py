@@ -9,6 +9,7 @@ import pytest
 import minidist as md
 from minidist import Tensor, ops
 from minidist.autograd import grad
+from minidist.autograd.modes import current
 from minidist.comm import simulate
 
 operation = ops.op.differentiable(autocast="fallthrough")
@@ -271,6 +272,56 @@ def test_decorators_of_functions_and_generators():
     assert not double(x).requires_grad
     for y in doubles(x):
         assert not y.requires_grad and md.is_grad_enabled()
+
+
+MODES = {
+    "no_grad": (md.no_grad, lambda: not md.is_grad_enabled()),
+    "no_grad()": (md.no_grad(), lambda: not md.is_grad_enabled()),
+    "enable_grad": (md.enable_grad(), md.is_grad_enabled),
+    "inference_mode": (md.inference_mode(), lambda: not md.is_grad_enabled()),
+    "set_grad_enabled": (lambda f: md.set_grad_enabled(False)(f), lambda: not md.is_grad_enabled()),
+    "autocast": (md.autocast("cpu"), md.is_autocast_enabled),
+    "detect_anomaly": (md.autograd.detect_anomaly(), lambda: current().anomaly == "nan"),
+}
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_a_decorated_generator_is_sent_to_thrown_into_and_closed(name):
+    decorate, is_on = MODES[name]
+    heard = []
+
+    @decorate
+    def talk(first):
+        try:
+            heard.append((yield first))
+            try:
+                yield is_on()
+            except KeyError as error:
+                heard.append(error)
+            yield is_on()
+            return "end"
+        finally:
+            heard.append(is_on())
+
+    def through():
+        result = yield from talk(1)
+        heard.append(result)
+
+    before = current()
+    talking = through()
+    assert next(talking) == 1 and talking.send("word") is True
+    assert current() == before
+    wrong = KeyError("thrown")
+    assert talking.throw(wrong) is True
+    assert next(talking, None) is None and heard == ["word", wrong, True, "end"]
+    closed = talk(2)
+    assert next(closed) == 2
+    closed.close()
+    assert heard[-1] is True and len(heard) == 5 and current() == before
+    with pytest.raises(ValueError, match="out of it"):
+        gone = talk(3)
+        next(gone)
+        gone.throw(ValueError("out of it"))
 
 
 def test_simulated_ranks_have_modes_and_hooks_of_their_own():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 from support.cases import numbers
 
 import minidist as md
@@ -70,6 +71,27 @@ def test_state_is_shared_out_and_copied_in():
     assert b.norm.weight.data is array and array.tolist() == [2, 2, 2]
     for name, value in b.state_dict().items():
         np.testing.assert_array_equal(value, state[name] + 1)
+
+
+LAYOUTS = {
+    "transposed": lambda a: a.T,
+    "in steps": lambda a: np.repeat(a, 2, 1)[:, ::2],
+    "backwards": lambda a: a[::-1],
+    "by columns": np.asfortranarray,
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_state_can_be_saved_as_it_is(layout, dtype, tmp_path):
+    model = nn.Linear(4, 4).to(dtype)
+    array = Tensor(np.arange(16.0).reshape(4, 4), dtype=dtype).data
+    model.weight.data = LAYOUTS[layout](array)
+    save_file(model.state_dict(), tmp_path / "model")
+    saved = load_file(tmp_path / "model")["weight"]
+    assert saved.tolist() == model.weight.data.tolist()
+    with pytest.raises(ValueError, match="read-only"):  # a write would be lost
+        model.state_dict()["weight"][...] = 0
 
 
 def test_loading_converts_to_the_dtype_there_is():

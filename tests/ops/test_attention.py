@@ -198,3 +198,17 @@ def test_shapes_that_do_not_fit():
         ops.scaled_dot_product_attention(q, q, q, md.ones(3, 2))
     with pytest.raises(RuntimeError, match="enable_gqa=True"):
         ops.scaled_dot_product_attention(q, q[:, :, None][:, [0, 0, 0], 0], q)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("keys", [3, 40, 300])  # kept; with lengths; flash
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_a_key_that_is_hidden_spoils_nothing(keys, bad):
+    q, k, v = (np.random.default_rng(i).standard_normal((1, 1, keys, 4)) for i in range(3))
+    k[..., -1, :] = bad
+    y = ops.scaled_dot_product_attention(*map(md.Tensor, (q, k, v)), is_causal=True).data
+    wanted = ops.scaled_dot_product_attention(
+        *(md.Tensor(x[..., :-1, :]) for x in (q, k, v)), is_causal=True
+    )
+    np.testing.assert_allclose(y[..., :-1, :], wanted.data, rtol=1e-9, atol=1e-12)
+    assert np.isnan(y[..., -1, :]).all()

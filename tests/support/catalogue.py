@@ -167,8 +167,11 @@ for _name in ("var", "std"):
     spread = reduced(DISTINCT.filter(lambda x: x.size > 1), least=2)
     case(_name, spread, lambda m, x, f=_name, **o: getattr(m, f)(x, correction=0, **o))
 case("norm", reduced(), lambda m, x, **o: m.norm(x + 1, 3, **o) + m.norm(x + 1, 2, **o))
-for _name in ("prod", "median", "max", "min"):
+for _name in ("prod", "median"):
     case(_name, reduced(several=False))
+for _name in ("max", "min"):  # along a dimension and over all: two operations
+    both = lambda m, x, f=_name, **o: (*getattr(m, f)(x, **o), getattr(m, f)(x))
+    case(_name, reduced(several=False), both)
 for _name in ("cumsum", "cumprod", "softmax", "log_softmax"):
     case(_name, along())
 for _name in ("var_mean", "std_mean"):

@@ -34,6 +34,16 @@ def test_everything_comes_back(tmp_path):
             assert its_optimizer.state[q][key].tobytes() == optimizer.state[p][key].tobytes()
 
 
+def test_a_number_comes_back_as_a_number(tmp_path):
+    layers = [nn.Linear(1, 1), nn.Linear(1, 1)]
+    for value, layer in enumerate(layers):
+        layer.scale = nn.Parameter(Tensor(float(value)))
+    optimizers = [AdamW(layer.parameters()) for layer in layers]
+    path = checkpoint.save(tmp_path, 0, layers[1], optimizers[1], tokens=0)
+    checkpoint.load(path, layers[0], optimizers[0])
+    assert layers[0].scale.shape == () and layers[0].scale.item() == 1
+
+
 def test_the_last_one_is_the_highest_step(tmp_path):
     layer, optimizer = trained_layer(0)
     for step in (9, 100, 20):

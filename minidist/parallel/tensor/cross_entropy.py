@@ -31,14 +31,13 @@ def _losses(logits, target, comm, first, classes, smoothing, keep):
                         xp.where(real, logits, 0).sum(1)])  # fmt: skip
     picked, summed = all_reduce(comm, partial)  # (2, n): target's logit, and Σ x for smoothing
     wanted = (1 - smoothing) * picked + smoothing / classes * summed
-    losses = (xp.log(total) + top - wanted) * keep
+    losses = xp.where(keep, xp.log(total) + top - wanted, 0)  # an ignored row's may be NaN
 
     def vjp(g):
-        g = (g * keep)[:, None]
         d = e / total[:, None]
         d -= smoothing / classes * real  # in place: a float times bools would be float64
         d[rows, at] -= (1 - smoothing) * is_local.astype(d.dtype)
-        return d * g
+        return xp.where(keep[:, None], d * g[:, None], 0)
 
     return losses, vjp
 

@@ -24,7 +24,7 @@ from ...kernels import arrays as xp
 from ...kernels import linear as kernel
 from ...nn import Embedding, Linear, Parameter
 from ...nn import functional as F
-from ...ops import communication
+from ...ops import communication, where
 from ...ops.op import differentiable
 from ...tensor.dtypes import DEFAULT, DTypeLike
 from ...tensor.tensor import Tensor
@@ -186,8 +186,8 @@ class VocabParallelEmbedding(ParallelLayer):
         self._check(input.data)
         is_local = (input.data >= self.first) & (input.data < self.last)  # (b, s)
         row = Tensor.of(xp.where(is_local, input.data - self.first, 0))
-        keep = Tensor.of(is_local[..., None].astype(self.weight.dtype))  # (b, s, 1)
-        partial = F.embedding(row, self.weight) * keep  # (b, s, h)
+        # Zeros in place of other ranks' words: a product with 0 would leave inf or NaN in them.
+        partial = where(Tensor.of(is_local[..., None]), F.embedding(row, self.weight), 0)
         return reduce_partial(partial, self.comm, self.tokens)  # (b, s, h) or (b, s/t, h)
 
     def _check(self, index: xp.ndarray) -> None:
