@@ -178,3 +178,11 @@ def _product(x, down, across):
     n, c, h, w = x.shape
     narrow = xp.matmul(x.reshape(n * c * h, w), across.T).reshape(n, c, h, len(across))
     return xp.matmul(down, narrow)
+
+
+def integer_mean(x: xp.ndarray, down: xp.ndarray, across: xp.ndarray) -> xp.ndarray:
+    """As mean, of integers: exact sums over their counts, cut off towards 0 as C++ divides."""
+    inside = [(m != 0).astype(x.dtype) for m in (down, across)]
+    counts = [xp.rint(i.sum(1) / m.sum(1)).astype(x.dtype) for i, m in zip(inside, (down, across))]
+    total, count = mean(x, *inside), counts[0][:, None] * counts[1]
+    return xp.abs(total) // xp.abs(count) * (xp.sign(total) * xp.sign(count))

@@ -9,19 +9,22 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import dropwhile, takewhile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from . import __version__
 from .comm import AgreedExit, Communicator, MpiError, launch, world_from_env
 from .comm.environment import is_launched
-from .errors import UserError, did_you_mean
+from .errors import UserError, did_you_mean, visible
 from .kernels import blas, dispatch
 from .train.config import Grouped, TrainConfig, read_toml, resumed
+
+if TYPE_CHECKING:
+    from .train.stop import Signals
 
 BAD_INPUT = 2
 HEAD_START = 1.0  # seconds
@@ -38,7 +41,7 @@ class SampleConfig:
     tokens: int = 300
     """How many bytes to write."""
     temperature: float = 0.8
-    """0 always takes the likeliest byte; 1 draws from the model's own distribution."""
+    """0 always takes the likeliest byte, without a draw; 1 draws from the model's distribution."""
     top_k: int = 40
     """Draw among the k likeliest bytes only; 0 for all."""
     seed: int = 0
@@ -130,7 +133,16 @@ def _check_environment() -> None:
 
 def train(config: TrainConfig) -> None:
     """Train where we are: on MPI's ranks, on simulated ones, or alone."""
+    from .train.stop import Signals
+
     _check_environment()
+    with Signals() as signals:
+        _train(config, signals)
+    if signals.number:
+        raise AgreedExit(signals.exit_code)
+
+
+def _train(config: TrainConfig, signals: Signals) -> None:
     from .train.run import run
 
     _, size = world_from_env()
@@ -141,13 +153,16 @@ def train(config: TrainConfig) -> None:
             config.ranks in (None, size),
             f"ranks {config.ranks}, but mpirun started {size}: leave --ranks away",
         )
-        launch(lambda comm: _exit_together(comm, lambda: run(config, comm)))
+        launch(lambda comm: _exit_together(comm, lambda: run(config, comm, signals)))
         return
     _require(ranks > 0, f"ranks {ranks}: want at least 1; change --ranks")
     _require(config.simulate or ranks == 1,
              f"ranks {ranks} in one process: add --simulate, or start with "
              f"'mpirun -n {ranks} minidist train'")  # fmt: skip
-    launch(lambda comm: run(config, comm), ranks)
+    if config.simulate and config.ranks is None:
+        print("minidist: --simulate without --ranks means one rank: add --ranks N for more",
+              file=sys.stderr)  # fmt: skip
+    launch(lambda comm: run(config, comm, signals), ranks)
 
 
 def _require(condition: bool, message: str) -> None:
@@ -170,8 +185,9 @@ def sample(config: SampleConfig) -> None:
     from .train.sample import sample_run
 
     _check_environment()
-    print(sample_run(Path(config.run), config.prompt, config.tokens, config.temperature,
-                     config.top_k, config.seed))  # fmt: skip
+    text = sample_run(Path(config.run), config.prompt, config.tokens, config.temperature,
+                      config.top_k, config.seed)  # fmt: skip
+    print(visible(text, keep="\r\n\t") if sys.stdout.isatty() else text)
 
 
 def plot(config: PlotConfig) -> None:
@@ -180,7 +196,7 @@ def plot(config: PlotConfig) -> None:
 
     _require(bool(config.runs), "no run is named: minidist plot RUN, a folder under runs/")
     out = None if config.out is None else Path(config.out)
-    print(f"drawn in {plot([Path(run) for run in config.runs], out)}")
+    print(f"drawn in {visible(plot([Path(run) for run in config.runs], out))}")
 
 
 def examples(config: ExamplesConfig, arguments: tuple[str, ...]) -> None:
@@ -195,12 +211,15 @@ def examples(config: ExamplesConfig, arguments: tuple[str, ...]) -> None:
         _on_rank_0(lambda: print(examples.listing()))
     else:
         into = Path(config.copy)
-        _on_rank_0(lambda: print(f"copied into {into}: {examples.copied(config.name, into)}"))
+        _on_rank_0(
+            lambda: print(f"copied into {visible(into)}: {examples.copied(config.name, into)}")
+        )
 
 
 def schedule(config: ScheduleConfig) -> None:
     """Validate, simulate, write what is asked for, and report."""
     from .parallel.pipeline import text
+    from .parallel.pipeline.actions import Overlap
     from .parallel.pipeline.check.messages import without_messages
     from .parallel.pipeline.check.validate import validate
     from .parallel.pipeline.schedules import find
@@ -209,6 +228,11 @@ def schedule(config: ScheduleConfig) -> None:
     from .parallel.pipeline.study.costs import Costs
     from .parallel.pipeline.study.simulate import simulate
 
+    _require(config.csv is not None or not config.messages,
+             "--messages has no effect without --csv FILE: give both")  # fmt: skip
+    _require(bool(config.beta) == bool(config.bytes),
+             f"--beta {config.beta:g} with --bytes {config.bytes:g}: a message takes beta * bytes, "
+             "so give both or none")  # fmt: skip
     times = (config.forward, config.input, config.weight)
     forward, backward, weight = (each[0] if len(each) == 1 else each for each in times)
     costs = Costs(forward, backward, weight, config.overlap)
@@ -216,6 +240,9 @@ def schedule(config: ScheduleConfig) -> None:
         config.name, config.pp, config.microbatches, config.chunks, usual=(4, 8),
         remedy="leave the flag out, or choose another file",
     )  # fmt: skip
+    at_once = any(isinstance(step, Overlap) for order in found.orders for step in order)
+    _require(config.overlap is None or at_once,
+             f"--overlap has no effect: {config.name} never does an F and a B at once")  # fmt: skip
     whole = validate(found, max_live=config.max_live)
     simulated = simulate(whole, costs, config.alpha, config.beta, config.bytes)
     if config.draw is not None:
@@ -244,10 +271,21 @@ def _defaults(arguments: list[str]) -> TrainConfig:
     """What flags start from: a TOML file (--config), a run to go on with (--resume), or ours."""
     given, out = _value(arguments, "--config"), _value(arguments, "--out")
     if "--resume" in arguments and out is not None:
+        _require(given is None,
+                 f"config {given} with --resume: the run goes on by its own config.toml; leave "
+                 "--config away, and give what changes as flags")  # fmt: skip
         path = Path(out) / "config.toml"
-        _require(path.is_file(), f"out '{out}' holds no run (no config.toml): nothing to resume")
-        return resumed(path, out)
-    return TrainConfig() if given is None else read_toml(Path(given))
+        _require(
+            os.path.isfile(path), f"out '{out}' holds no run (no config.toml): nothing to resume"
+        )
+        config, data = resumed(path, out), _value(arguments, "--data")
+        # The encoding of a text that the run has not seen yet is guessed anew.
+        return config if data in (None, config.data) else replace(config, encoding=None)
+    config = TrainConfig() if given is None else read_toml(Path(given))
+    _require(config.config is None,
+             f"config '{given}' names another file, '{config.config}', which is not read: leave "
+             "the key config out")  # fmt: skip
+    return config
 
 
 def _value(arguments: list[str], flag: str) -> str | None:
@@ -332,7 +370,7 @@ def _parse(arguments: list[str]) -> Callable[[], None]:
         config: Annotated[tyro.conf.OmitArgPrefixes[SampleConfig], tyro.conf.arg(name="")],
     ) -> Callable[[], None]:
         """Let a trained model write: takes the last checkpoint of a run folder."""
-        return lambda: sample(config)
+        return lambda: _on_rank_0(lambda: sample(config))
 
     def plot_command(
         config: Annotated[tyro.conf.OmitArgPrefixes[PlotConfig], tyro.conf.arg(name="")],
@@ -350,7 +388,7 @@ def _parse(arguments: list[str]) -> Callable[[], None]:
         config: Annotated[tyro.conf.OmitArgPrefixes[ScheduleConfig], tyro.conf.arg(name="")],
     ) -> Callable[[], None]:
         """Check, simulate and draw a pipeline schedule, before a rank is paid for."""
-        return lambda: schedule(config)
+        return lambda: _on_rank_0(lambda: schedule(config))
 
     def doctor_command() -> Callable[[], None]:
         """Say what this machine has (MPI, cores, BLAS, GPU), and how to get what it lacks."""
@@ -385,7 +423,36 @@ def _in_one_line(arguments: list[str], parse: Callable[[], Any]) -> Any:
 
 
 def _say(error: Exception) -> None:
-    print(f"minidist: error: {error}", file=sys.stderr, flush=True)
+    text = visible(error) if isinstance(error, UserError) else error
+    print(f"minidist: error: {text}", file=sys.stderr, flush=True)
+
+
+def _ready_to_print() -> None:
+    """Make printing safe: a closed stream is opened, and what a stream cannot write is escaped."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # or the next file that is opened gets its number, and what is printed
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell: `>&-`
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+            if name == "stdout" and world_from_env()[0] == 0:
+                print("minidist: standard output is closed: nothing is shown", file=sys.stderr)
+        stream = getattr(sys, name)
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _require_text(arguments: list[str]) -> None:
+    """Refuse arguments with bytes that are no text: Python passes each on as half a surrogate."""
+    encoding = sys.getfilesystemencoding()
+    for argument in arguments:
+        _require(
+            not any("\ud800" <= c <= "\udfff" for c in argument),
+            f"argument '{argument}' is not text in {encoding}, this shell's encoding: rename the "
+            "file, type the text in that encoding, or start with PYTHONUTF8=1",
+        )
 
 
 @contextlib.contextmanager
@@ -408,9 +475,39 @@ def _only_rank_0_speaks() -> Any:
 
 
 def main() -> None:
-    """Entry point: exit code 0, or 2 for bad input, or 1 for a failure."""
+    """Entry point: exit code 0, or 2 for bad input, 1 for a failure, 128 and more for a signal."""
     try:
+        try:
+            _main()
+        finally:
+            _flush()
+    except BrokenPipeError:  # `| head` has read enough
+        raise SystemExit(_drop_output()) from None
+    except OSError as error:  # a full disk, when stdout is a file
+        _drop_output()
+        _say(error)
+        raise SystemExit(1) from None
+
+
+def _flush() -> None:
+    """Python itself would do so after main, where nothing can be caught."""
+    if sys.stdout is not None and not sys.stdout.closed:
+        sys.stdout.flush()
+
+
+def _drop_output() -> int:
+    """Print nothing more; returns the exit code after that of a closed pipe."""
+    from .train.stop import CLOSED_PIPE, drop_output
+
+    drop_output()
+    return CLOSED_PIPE
+
+
+def _main() -> None:
+    try:
+        _ready_to_print()
         with _only_rank_0_speaks():
+            _require_text(sys.argv[1:])
             command = _parse(sys.argv[1:])
         command()
     except (UserError, MpiError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 
@@ -14,3 +15,28 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
     """A question that names the nearest of the known names, or what to say if none is near."""
     near = difflib.get_close_matches(name, list(known), 1)
     return f"did you mean '{near[0]}'?" if near else otherwise
+
+
+UNSEEN = {"Cc", "Cs", "Zl", "Zp"}  # control characters, undecodable bytes, ends of lines
+
+
+def visible(text: object, longest: int | None = None, keep: str = "") -> str:
+    """Text that is not ours, such as a file's name, as it is shown: on one line, and harmless.
+
+    Control characters and bytes that are no text are escaped as in Python, except those of `keep`.
+    A text of more than `longest` characters loses its middle.
+
+    >>> visible("a\\n\\x1b[2J.txt")
+    'a\\\\n\\\\x1b[2J.txt'
+    """
+    shown = "".join(c if c in keep else _escaped(c) for c in str(text))
+    if longest is None or len(shown) <= longest:
+        return shown
+    half = (longest - 1) // 2
+    return f"{shown[:half]}…{shown[-half:]}"
+
+
+def _escaped(character: str) -> str:
+    if unicodedata.category(character) not in UNSEEN:
+        return character
+    return character.encode("unicode_escape").decode("ascii")

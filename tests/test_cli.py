@@ -1,10 +1,16 @@
 """The `minidist` command as a user types it: help, a run, a sample, mistakes."""
 
+import contextlib
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.proofs import proofs
+
+from minidist.cli import main
+from minidist.train import checkpoint
 
 SMALL = ["--model", "gpt-nano", "--steps", "3", "--batch", "4", "--seq", "16", "--sample", "9"]
 
@@ -21,6 +27,22 @@ def folder(tmp_path_factory):
     assert done.returncode == 0, done.stderr
     assert "ranks   4 (simulated)" in done.stdout
     return out
+
+
+@pytest.fixture
+def here(monkeypatch, capfd):
+    """Run the command in this process: (exit code, what it printed, its errors)."""
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["minidist", *map(str, args)])
+        try:
+            main()
+            code = 0
+        except SystemExit as leaving:
+            code = leaving.code or 0
+        return code, *capfd.readouterr()
+
+    return run
 
 
 def test_help_names_the_commands_and_every_flag():
@@ -78,15 +100,73 @@ def test_a_toml_file_and_a_flag_over_it(tmp_path):
         (["train", "--allreduce", "native"], "native is MPI's own: start with mpirun"),
         (["train", "--config", "/no/file"], "config '/no/file' cannot be read"),
         (["train", "--resume", "--out", "/no/run"], "out '/no/run' holds no run"),
+        (
+            ["train", "--resume", "--out", "/no/run", "--config", "x.toml"],
+            "config x.toml with --resume: the run goes on by its own config.toml",
+        ),
+        (["schedule", "gpipe", "--messages"], "--messages has no effect without --csv"),
+        (["schedule", "gpipe", "--beta", "2"], "--beta 2 with --bytes 0"),
+        (["schedule", "gpipe", "--bytes", "2"], "--beta 0 with --bytes 2"),
+        (["schedule", "gpipe", "--overlap", "2"], "--overlap has no effect: gpipe never"),
         (["sample", "/no/run"], "run '/no/run' holds no run"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(args, message):
-    done = minidist(*args)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+def test_bad_input_is_one_line_and_exit_code_2(here, args, message):
+    code, _, errors = here(*args)
+    assert code == 2
+    (line,) = errors.splitlines()
     assert line.startswith("minidist: error: ")
     assert message in line
+
+
+def test_bad_input_from_a_shell():
+    done = minidist("train", "--ranks", "4")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+
+
+def test_a_configuration_that_names_another_file(here, tmp_path):
+    (tmp_path / "a.toml").write_text('config = "b.toml"')
+    code, _, errors = here("train", "--config", tmp_path / "a.toml")
+    assert (code, "names another file, 'b.toml', which is not read" in errors) == (2, True)
+
+
+def test_simulate_alone_says_that_it_means_one_rank(here, monkeypatch):
+    monkeypatch.setattr("minidist.cli.launch", lambda fn, ranks: print("ranks", ranks))
+    code, shown, errors = here("train", "--simulate")
+    assert (code, shown) == (0, "ranks 1\n")
+    assert "--simulate without --ranks means one rank" in errors
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is full")
+@pytest.mark.parametrize(
+    ("args", "wanted"),
+    [(["schedule", "gpipe"], 1), (["train", *SMALL, "--steps", "99", "--out", "{out}"], 141)],
+)
+def test_an_output_on_a_full_disk_is_one_line(here, tmp_path, monkeypatch, args, wanted):
+    with contextlib.suppress(OSError), open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        code, _, errors = here(*(arg.format(out=tmp_path / "a") for arg in args))
+    (line,) = filter(None, errors.splitlines())
+    assert (code, "No space left on device" in line) == (wanted, True)
+    assert "--out" not in args or checkpoint.steps(tmp_path / "a" / "checkpoints")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [["--help"], ["train", "--help"], ["schedule", "gpipe"], ["sample", "{folder}"],
+     ["train", *SMALL, "--steps", "99", "--out", "{out}"], *proofs(["doctor"])],
+    ids=lambda args: " ".join(args[:2]),
+)  # fmt: skip
+def test_a_reader_that_leaves_is_no_error(here, folder, tmp_path, monkeypatch, args):
+    reading, writing = os.pipe()
+    os.close(reading)  # as `| head` does once it has read enough
+    names = {"folder": folder, "out": tmp_path / "a"}
+    with open(writing, "w") as pipe:
+        monkeypatch.setattr("sys.stdout", pipe)
+        code, _, errors = here(*(arg.format(**names) for arg in args))
+    assert (code, errors) == (1 if args == ["doctor"] else 141, "")
+    if "--out" in args:  # nothing that was learned is lost
+        assert checkpoint.steps(tmp_path / "a" / "checkpoints")
 
 
 def test_an_unknown_flag_suggests_the_right_one():

@@ -10,18 +10,20 @@ import numpy as np
 from ..errors import UserError
 from ..tensor import random
 from .clean import clean
-from .collect import collect
-from .encode import encode
+from .collect import CORPORA, collect
+from .guess import guess, unusual
 
 HELD_OUT = 0.1  # the last tenth of the text
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Tokens to train on and tokens held out."""
+    """Tokens to train on and tokens held out; the encoding of prompts and samples."""
 
     train: np.ndarray
     held_out: np.ndarray
+    encoding: str = "utf-8"
+    notes: tuple[str, ...] = ()  # what is said of the text once, on the screen
 
     @property
     def fingerprint(self) -> str:
@@ -29,11 +31,24 @@ class Corpus:
         return hashlib.sha256(self.train.tobytes() + self.held_out.tobytes()).hexdigest()[:16]
 
 
-def load(name: str, seq: int) -> Corpus:
-    """Collect, clean, encode and split a corpus whose parts must each hold a window of seq + 1."""
-    tokens = encode(clean(collect(name)))
+def load(name: str, seq: int, drop_repeats: bool = False, encoding: str | None = None) -> Corpus:
+    """Collect, clean and split a corpus, whose parts must each hold a window of seq + 1.
+
+    The bytes of a file are taken as they are, whatever they are. `drop_repeats` leaves out repeated
+    paragraphs, as is always done to the built-in corpora. `encoding`: None for a guess.
+    """
+    content = collect(name)
+    encoding = encoding or guess(content)
+    notes = list(unusual(content, encoding))
+    if notes:
+        notes = ["; ".join(notes) + ": its bytes are taken as they are"]
+    if drop_repeats or name in CORPORA:
+        before = len(content)
+        content, dropped = clean(content)
+        notes.append(f"{dropped:,} repeated paragraphs ({before - len(content):,} bytes) left out")
+    tokens = np.frombuffer(content, np.uint8)
     cut = int(len(tokens) * (1 - HELD_OUT))
-    corpus = Corpus(tokens[:cut], tokens[cut:])
+    corpus = Corpus(tokens[:cut], tokens[cut:], encoding or "utf-8", tuple(notes))
     if len(corpus.held_out) < seq + 1:
         raise UserError(
             f"data '{name}' has {len(tokens)} bytes, too short for seq {seq}: its held-out tenth "

@@ -1,7 +1,8 @@
-"""Collect: the text of a corpus, embedded in every Python or from a file."""
+"""Collect: the bytes of a corpus, embedded in every Python or from a file."""
 
 from __future__ import annotations
 
+import stat
 import sysconfig
 from pathlib import Path
 
@@ -24,25 +25,28 @@ def stdlib() -> str:
     return "\n\n".join(p.read_text("utf-8", errors="replace") for p in files)
 
 
-def from_file(path: Path) -> str:
-    """A text file, or a UserError that says what is wrong with the path."""
-    if not path.is_file():
+def from_file(path: Path) -> bytes:
+    """The bytes of a file as they are, or a UserError that says what is wrong with the path."""
+    try:
+        content = path.read_bytes() if stat.S_ISREG(path.stat().st_mode) else None
+    except (FileNotFoundError, NotADirectoryError):
+        content = None
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"data '{path}' cannot be read: {reason}") from None
+    if content is None:
         raise UserError(
             f"data '{path}' is no file: give the path of a text file, or one of "
             f"{', '.join(sorted(CORPORA))}"
         )
-    try:
-        text = path.read_text("utf-8", errors="replace")
-    except OSError as error:
-        raise UserError(f"data '{path}' cannot be read: {error.strerror}") from None
-    if not text.strip():
+    if not content.strip():
         raise UserError(f"data '{path}' is empty: give a file with text in it")
-    return text
+    return content
 
 
 CORPORA = {"docs": docs, "stdlib": stdlib}
 
 
-def collect(name: str) -> str:
-    """The text of a corpus by name, or of a file by path."""
-    return CORPORA[name]() if name in CORPORA else from_file(Path(name))
+def collect(name: str) -> bytes:
+    """The bytes of a corpus by name (in UTF-8), or of a file by path."""
+    return CORPORA[name]().encode() if name in CORPORA else from_file(Path(name))

@@ -2,14 +2,22 @@
 
 import numpy as np
 
+from ..errors import UserError
+
 VOCAB = 256
 
 
-def encode(text: str) -> np.ndarray:
-    """UTF-8 bytes of a text as numbers 0..255."""
-    return np.frombuffer(text.encode("utf-8"), np.uint8)
+def encode(text: str, encoding: str = "utf-8") -> np.ndarray:
+    """The bytes of a text as numbers 0..255."""
+    try:
+        return np.frombuffer(text.encode(encoding), np.uint8)
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"'{text[error.start]}' cannot be written in {encoding}, the encoding of the run's "
+            "text: leave it out, or give another --encoding"
+        ) from None
 
 
-def decode(tokens: np.ndarray) -> str:
-    """The text of token numbers; bytes that are no UTF-8 become the replacement sign."""
-    return np.asarray(tokens, np.uint8).tobytes().decode("utf-8", errors="replace")
+def decode(tokens: np.ndarray, encoding: str = "utf-8") -> str:
+    """The text of token numbers; bytes that are none become the replacement sign."""
+    return np.asarray(tokens, np.uint8).tobytes().decode(encoding, errors="replace")

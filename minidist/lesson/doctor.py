@@ -159,5 +159,5 @@ def examine() -> int:
     table, found = Table("", "", "found", "fix", box=None), list(findings())
     for f in found:
         table.add_row(marks[f.ok], f.name, escape(f.what), "" if f.ok else escape(f.fix))
-    Console(highlight=False).print(table)
+    Console(highlight=False, emoji=False).print(table)
     return int(any(f.ok is False for f in found))

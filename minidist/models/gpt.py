@@ -11,6 +11,7 @@ from .. import nn
 from ..autograd.modes import is_grad_enabled, no_grad
 from ..comm import Communicator, shard_range
 from ..comm.comm_self import CommSelf
+from ..errors import UserError
 from ..kernels import arrays as xp
 from ..nn import Embedding, LayerNorm, Parameter
 from ..nn import functional as F
@@ -308,6 +309,11 @@ def continued(
 def _draw(
     logits: xp.ndarray, temperature: float, top_k: int, generator: xp.random.Generator
 ) -> int:
+    if not math.isfinite(logits.max()):  # nan too; -inf is a token that cannot come
+        raise UserError(
+            f"the model's logits are not finite ({logits.max()}): its training had diverged; "
+            "train it again with a lower learning rate"
+        )
     if temperature == 0:
         return int(logits.argmax())
     if 0 < top_k < len(logits):

@@ -125,8 +125,8 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Drawn = None) -> T
     if tensor.ndim < 2:
         raise ValueError(f"orthogonal_ of a tensor {tensor.shape}: want 2 dimensions or more")
     rows, columns = tensor.shape[0], math.prod(tensor.shape[1:])
-    blas.settle()  # the same bits, whatever the number of cores
     tall = sorted((rows, columns), reverse=True)
+    blas.settle()  # the same bits, whatever the number of cores
     q, r = xp.linalg.qr(numbers_of(generator).standard_normal(tall))
     q *= xp.sign(xp.diag(r))  # without this the matrices are not uniformly distributed
     return _fill(tensor, gain * (q if rows >= columns else q.T).reshape(tensor.shape))

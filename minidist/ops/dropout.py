@@ -4,7 +4,7 @@ import warnings
 
 from ..kernels import dropout as kernel
 from ..tensor.random import stream
-from .op import differentiable
+from .op import differentiable, want_floating
 
 
 @differentiable(autocast="fallthrough", native_on_gpu=True)
@@ -27,6 +27,7 @@ def dropout(x, p=0.5, training=True, name="dropout"):
         raise ValueError(f"dropout: p = {p}: want 0 <= p <= 1")
     if not training or p == 0:
         return x
+    want_floating("dropout", x)
     return _dropout(x, *stream(name, x.shape), 1 - p, 1 / (1 - p) if p < 1 else 0.0)
 
 

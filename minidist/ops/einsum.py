@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..kernels.contract import contract
+from ..tensor.dtypes import is_floating
 from ..tensor.tensor import Tensor
-from .op import differentiable, want_one_dtype
+from .op import differentiable, want_numbers, want_one_dtype
 
 LETTERS = string.ascii_uppercase + string.ascii_lowercase
 
@@ -26,6 +27,7 @@ def einsum(*args: Any) -> Tensor:
     for x in operands:
         if not isinstance(x, Tensor):
             raise TypeError(f"einsum '{equation}': an operand is {x!r}, not a tensor")
+    want_one_dtype("einsum", *operands)
     terms, output = _read(equation.replace(" ", ""), operands)
     pairs = list(map(_diagonals, operands, terms))
     sizes = _sizes(equation, pairs)
@@ -35,8 +37,10 @@ def einsum(*args: Any) -> Tensor:
     for i, (y, other) in enumerate(pairs[1:], 2):
         later = output + "".join(t for _, t in pairs[i:])
         y, other = _alone(y, other, term + later)
-        want_one_dtype("einsum", x, y)
+        x, y = _of_one_dtype(x, y)
         meet = "".join(dict.fromkeys(c for c in term + other if c in later))
+        if set(term) & set(other) - set(meet):
+            want_numbers("einsum", x)
         x, term = _contract(x, y, term, other, meet), meet
     return x.permute(*map(term.index, output))
 
@@ -124,6 +128,13 @@ def _alone(x, term, others):
 
 
 # Two operands
+
+
+def _of_one_dtype(x, y):
+    """Both in int64 if one of two in smaller integers was summed, which makes it int64."""
+    if x.dtype == y.dtype or is_floating(x.data) or is_floating(y.data):
+        return x, y
+    return x.long(), y.long()
 
 
 @differentiable(autocast="lower_precision_fp")

@@ -10,7 +10,7 @@ from ..kernels.erf import erf as erf_kernel
 from ..kernels.pointwise import tiled
 from ..kernels.tiles import zeroed
 from ..tensor.device import want_one_place
-from ..tensor.dtypes import DEFAULT, finfo, is_floating
+from ..tensor.dtypes import DEFAULT, bool_, finfo, fitting, int64, is_floating, want_fit
 from ..tensor.tensor import Tensor
 from .op import (
     differentiable,
@@ -61,14 +61,21 @@ def mul(a, b):
     return a * b, lambda g: g * b, lambda g: g * a
 
 
+@elementwise(autocast="fallthrough")
+def _add_scaled(a, b, *, alpha):
+    if isinstance(alpha, float) and xp.result_type(a, b).kind in "iub":
+        raise TypeError(f"alpha {alpha} of integers: want an integer, or convert with .float()")
+    return a + alpha * b, lambda g: g, lambda g: g * alpha
+
+
 def add(input, other, *, alpha=1):
-    """input + alpha·other."""
-    return _add(input, other if alpha == 1 else other * alpha)
+    """input + alpha·other, rounded once; alpha is a number."""
+    return _add(input, other) if alpha == 1 else _add_scaled(input, other, alpha=alpha)
 
 
 def sub(input, other, *, alpha=1):
-    """input - alpha·other."""
-    return _sub(input, other if alpha == 1 else other * alpha)
+    """input - alpha·other, rounded once; alpha is a number."""
+    return _sub(input, other) if alpha == 1 else _add_scaled(input, other, alpha=-alpha)
 
 
 @of_floats(autocast="fallthrough")
@@ -245,9 +252,19 @@ def masked_fill(input, mask, value):
     """value (a number or a 0-d tensor) where the mask is true, in input's dtype."""
     if mask.dtype != bool or getattr(value, "ndim", 0):
         raise RuntimeError(f"masked_fill: mask of {mask.dtype.name} (want bool), value {value!r}")
+    value = to_fill("masked_fill", value, input)
     if not isinstance(value, Tensor):
         value = Tensor(xp.full_like(half_precision.wide(input.data), value, shape=()))
     return where(mask, value.to(input.dtype), input)
+
+
+def to_fill(name, value, input):
+    """A number, or a 0-d tensor, after it is found to fit into input's dtype."""
+    if not isinstance(value, Tensor):
+        return fitting(name, value, input.dtype, floats=True)
+    if value.dtype != input.dtype and not value.is_cuda:  # a GPU would have to be waited for
+        want_fit(name, value.item(), input.dtype, floats=True)
+    return value
 
 
 # Of one argument, from its value and its slope
@@ -292,13 +309,19 @@ erf = _unary(
     lambda g, x: g * xp.exp(-x * x) * (2 / math.sqrt(math.pi)),
 )
 
+
+def _times(a, b):
+    """a·b, of bools in integers, as their powers are."""
+    return xp.multiply(a, b, dtype=int64) if a.dtype == bool_ else a * b
+
+
 neg = _named("neg", "fallthrough", lambda x: (-x, lambda g: -g))
 abs = _named(
     "abs",
     "fallthrough",
     lambda x: (xp.abs(_no_bools("abs", x)), lambda g: g * xp.sign_of(x)),
 )
-square = _named("square", "fp32", lambda x: (x * x, lambda g: 2 * g * x))
+square = _named("square", "fp32", lambda x: (_times(x, x), lambda g: 2 * g * x))
 clone = _named("clone", "fallthrough", lambda x: (x.copy(), lambda g: g), moves_only=True)
 
 

@@ -3,6 +3,7 @@
 from ..kernels import arrays as xp
 from ..kernels.embedding import put_back
 from ..kernels.half_precision import wide
+from ..tensor.dtypes import fitting
 from ..tensor.tensor import Tensor
 from .elementwise import logical_and
 from .op import axes_of, differentiable, is_integer, want_one_dtype
@@ -20,7 +21,10 @@ def _getitem(x, index):
         whole[index] = g
         return whole
 
-    return x[index], vjp
+    y = x[index]
+    if isinstance(y, xp.generic):  # NumPy's copy of a single element: "..." makes it a view
+        y = x[(*index, ...)]
+    return y, vjp
 
 
 def _is_array(part) -> bool:
@@ -90,7 +94,7 @@ def places(axis, index):
 
 def pick(x, axis, index):
     """x's elements at an index array along an axis, without checks; x may be 0-d."""
-    return _getitem(x, places(axis, index)) if x.ndim else x.reshape(index.shape)
+    return _getitem(x, places(axis, index)) if x.ndim else x.reshape(index.shape).clone()
 
 
 def checked(name, x, dim, index, *sources):
@@ -197,6 +201,8 @@ def scatter(input, dim, index, src=None, *, value=None):
         return scatter(input.reshape(1), dim, *rows).reshape(())
     sources = [src] if isinstance(src, Tensor) else []
     want_one_dtype("scatter", input, *sources)
+    if not sources:
+        src = fitting("scatter", src, input.dtype, floats=True)
     axis, y = checked("scatter", input, dim, index.data, *sources), input.clone()
     y[places(axis, index.data)] = src[tuple(map(slice, index.shape))] if sources else src
     return y

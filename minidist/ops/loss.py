@@ -16,8 +16,9 @@ from ..tensor.dtypes import is_floating
 from ..tensor.tensor import Tensor
 from .activation import softplus
 from .elementwise import abs, square, where
-from .op import composite, differentiable, elementwise, want_one_dtype
+from .op import composite, differentiable, elementwise, want_floating, want_one_dtype
 from .product import linear
+from .reduce import sum_over
 from .shape import permute, reshape
 
 
@@ -28,11 +29,9 @@ def _reduced(losses, reduction, total=None):
     if reduction != "mean":
         return losses if reduction == "none" else losses.sum()
     total = losses.numel() if total is None else total
-    if xp.on_gpu(total):
-        return (losses.sum() / Tensor(total)).to(losses.dtype)
-    if not total:
+    if not xp.on_gpu(total) and not total:
         return losses.sum() * 0 + math.nan  # as 0/0, which moves nothing
-    return losses.sum() / float(total)
+    return sum_over(losses, total if xp.on_gpu(total) else float(total))
 
 
 # Of elements
@@ -55,7 +54,9 @@ def _difference(x, target):
 @composite(autocast="fp32")
 def mse_loss(input, target, *, reduction="mean"):
     """(x - t)²."""
-    return _reduced(square(_difference(input, target)), reduction)
+    difference = _difference(input, target)
+    want_floating("mse_loss", difference)
+    return _reduced(square(difference), reduction)
 
 
 @composite(autocast="fp32")
@@ -69,7 +70,9 @@ def huber_loss(input, target, reduction="mean", delta=1.0):
     """d²/2 where |d| = |x - t| < delta, else delta·(|d| - delta/2) (Huber 1964)."""
     if delta <= 0:
         raise RuntimeError(f"huber_loss: delta {delta}: want more than 0")
-    return _reduced(_huber(_difference(input, target), delta), reduction)
+    difference = _difference(input, target)
+    want_floating("huber_loss", difference)
+    return _reduced(_huber(difference, delta), reduction)
 
 
 @elementwise(autocast="fp32")
@@ -89,6 +92,7 @@ def smooth_l1_loss(input, target, *, reduction="mean", beta=1.0):
     if beta < 0:
         raise RuntimeError(f"smooth_l1_loss: beta {beta}: want 0 or more")
     d = _difference(input, target)
+    want_floating("smooth_l1_loss", d)
     return _reduced(_smooth_l1(d, beta) if beta else abs(d), reduction)
 
 
@@ -146,9 +150,10 @@ def _x_log_x(x):
 @composite(autocast="fp32")
 def kl_div(input, target, *, reduction="mean", log_target=False):
     """t·(log t - x) of log-probabilities x; 'batchmean' divides the sum by the first size."""
+    want_floating("kl_div", input)
     logs = target.exp() * (target - input) if log_target else _x_log_x(target) - target * input
     mean = reduction == "batchmean"
-    return logs.sum() / (input.shape or (1,))[0] if mean else _reduced(logs, reduction)
+    return sum_over(logs, (input.shape or (1,))[0]) if mean else _reduced(logs, reduction)
 
 
 # Of classes
@@ -210,6 +215,7 @@ def _weighed(losses, target, classes, keep, weight, reduction):
 
 def nll_loss(input, target, weight=None, *, ignore_index=-100, reduction="mean"):
     """-input[target]: log-probabilities (n, C, …) or (C,), classes (n, …), as cross_entropy."""
+    want_floating("nll_loss", input)
     scale, given = weight if weight is None else wide(weight.data), xp.asarray(target.data)
     want_one_place("nll_loss", input, target, weight)
     classes, keep = kernel.check("nll_loss", input.shape, given, scale, ignore_index)

@@ -1,15 +1,36 @@
 """Layer, RMS, group and batch norm: values and VJPs come from the kernels."""
 
+import functools
 import math
 
+from ..amp.autocast import is_autocast_enabled
 from ..autograd.tape import Joint
 from ..kernels import arrays as xp
 from ..kernels import batch_norm as batch
 from ..kernels import layer_norm as kernel
 from ..kernels import rms_norm as rms
-from ..kernels.half_precision import wide
+from ..kernels.half_precision import is_half, wide
 from ..tensor.device import want_one_place
-from .op import composite, differentiable, want_one_dtype
+from ..tensor.dtypes import float32
+from ..tensor.tensor import Tensor
+from .op import composite, differentiable, result_dtype, want_floating, want_one_dtype
+
+
+def _beside_float32(norm):
+    """Let 16-bit inputs have parameters and statistics in float32, as in PyTorch.
+
+    The result has the input's dtype; under autocast it is float32, as ever.
+    """
+
+    @functools.wraps(norm)
+    def mixed(input, *args, **options):
+        others = [t for t in (*args, *options.values()) if isinstance(t, Tensor)]
+        beside = is_half(input.data) and any(t.dtype == float32 for t in others)
+        if not beside or is_autocast_enabled():
+            return norm(input, *args, **options)
+        return norm(input.float(), *args, **options).to(input.dtype)
+
+    return mixed
 
 
 @differentiable(autocast="fp32", native_on_gpu=True)
@@ -39,6 +60,7 @@ def _normalized(name, x, normalized_shape, **affine):
     return math.prod(shape)
 
 
+@_beside_float32
 def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
     """(x - mean) / sqrt(var + eps) over the last dimensions, times weight, plus bias."""
     width = _normalized("layer_norm", input, normalized_shape, weight=weight, bias=bias)
@@ -59,6 +81,7 @@ def _rms_norm(x, weight, width, eps):
     return y.reshape(shape), Joint(vjp)
 
 
+@_beside_float32
 def rms_norm(input, normalized_shape, weight=None, eps=None):
     """x / sqrt(mean(x²) + eps) over the last dimensions, times weight; eps None: float32's."""
     width = _normalized("rms_norm", input, normalized_shape, weight=weight)
@@ -75,6 +98,7 @@ def _channels(name, x, *affine):
     return *x.shape[:2], math.prod(x.shape[2:])
 
 
+@_beside_float32
 def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5):
     """Layer norm of each group of channels (Wu & He 2018), then weight and bias by channel."""
     n, c, length = _channels("group_norm", input, weight, bias)
@@ -99,6 +123,7 @@ def _batch_norm(x, weight, bias, *, mean, var, eps, size, of_batch):
     return batch.forward(rows, mean, rstd, weight, bias).reshape(shape), Joint(vjp)
 
 
+@_beside_float32
 def batch_norm(
     input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1,
     eps=1e-5,
@@ -108,6 +133,7 @@ def batch_norm(
     Then running_mean and running_var, if given, move by momentum towards the batch's mean and
     unbiased variance; otherwise they are what is taken off.
     """
+    want_floating("batch_norm", input)
     want_one_place("batch_norm", input, running_mean, running_var)
     size = _channels("batch_norm", input, weight, bias, running_mean, running_var)
     if not training:
@@ -135,5 +161,13 @@ def normalize(input, p=2.0, dim=1, eps=1e-12):
 
 @composite(autocast="fp32")
 def cosine_similarity(x1, x2, dim=1, eps=1e-8):
-    """The cosine of the angle between rows along dim."""
-    return (normalize(x1, 2, dim, eps) * normalize(x2, 2, dim, eps)).sum(dim)
+    """The cosine of the angle between rows along dim, after the two are broadcast."""
+    try:
+        shape = xp.broadcast_shapes(x1.shape, x2.shape)
+    except ValueError:
+        raise RuntimeError(
+            f"cosine_similarity: shapes {x1.shape} and {x2.shape} do not broadcast"
+        ) from None
+    dtype = result_dtype((x1.data, x2.data))
+    a, b = (normalize(x.to(dtype).expand(shape), 2, dim, eps) for x in (x1, x2))
+    return (a * b).sum(dim)

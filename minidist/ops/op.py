@@ -31,8 +31,10 @@ from ..tensor.dtypes import (
     float16,
     float32,
     float64,
+    int8,
     int64,
     is_floating,
+    want_fit,
 )  # fmt: skip
 from ..tensor.tensor import Tensor
 from ..tensor.views import note_view
@@ -142,11 +144,20 @@ def _fitted(function: Callable[..., tuple], numbers: str) -> Callable[..., tuple
         except (ValueError, TypeError) as error:
             raise _refused(function.__name__.strip("_"), arrays, error) from None
         value = xp.asarray(value)
-        if value.dtype == float64 and dtype != float64:  # of integers: 1/2, exp(1)
-            value = value.astype(DEFAULT)
+        if value.dtype != dtype:
+            value = _settled(function.__name__.strip("_"), value, dtype)
         return value, *[_fit(vjp, a) for vjp, a in zip(vjps, arrays)]
 
     return fitted
+
+
+def _settled(name: str, value: xp.ndarray, dtype: xp.dtype) -> xp.ndarray:
+    """A value of another dtype than its operands': a predicate's, or one that NumPy chose."""
+    if value.dtype == float64:  # of integers: 1/2, exp(1)
+        return value.astype(DEFAULT)
+    if dtype == bool_ and value.dtype in (float16, int8):  # round(True), True**True
+        raise NotImplementedError(f"{name} of bool: convert with .long() or .float() first")
+    return value
 
 
 def composite(*, autocast: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -240,10 +251,10 @@ def want_numbers_fit(name: str, operands: tuple) -> None:
     if int not in map(type, operands):
         return
     operands = tuple(a.data if isinstance(a, Tensor) else a for a in operands)
-    low, high = RANGES.get(dtype := result_dtype(operands), EVERY)
+    dtype = result_dtype(operands)
     for n in operands:
-        if type(n) is int and not low <= n <= high:
-            raise RuntimeError(f"{name}: {n} does not fit {dtype.name}, {low} to {high}")
+        if type(n) is int:
+            want_fit(name, n, dtype)
 
 
 def want_one_dtype(name: str, *tensors: Any) -> None:
@@ -252,6 +263,18 @@ def want_one_dtype(name: str, *tensors: Any) -> None:
     if len(dtypes) > 1 and not is_autocast_enabled():
         names = " and ".join(sorted(d.name for d in dtypes))
         raise RuntimeError(f"{name}: dtypes {names}: convert one with .to()")
+
+
+def want_numbers(name: str, x: Tensor) -> None:
+    """Refuse to sum products of bools, which NumPy takes for "or" of "and"."""
+    if x.dtype == bool_:
+        raise NotImplementedError(f"{name} of bool: convert with .long() or .float() first")
+
+
+def want_floating(name: str, x: Tensor) -> None:
+    """Refuse integers and bools, of which a formula for real numbers would make integers."""
+    if not is_floating(x.data):
+        raise RuntimeError(f"{name} of {x.dtype.name}: convert with .float() first")
 
 
 def want_tensors(name: str, *tensors: Any) -> None:
@@ -276,6 +299,8 @@ def axes_of(dim: Any, ndim: int) -> tuple[int, ...]:
         return tuple(range(ndim))
     dims, n = dim if isinstance(dim, tuple | list) else (dim,), max(ndim, 1)
     for d in dims:
+        if d is True or d is False:  # keepdim in the place of dim: it would count as 1 or 0
+            raise TypeError(f"dim {d}: want a number, and other options by name (keepdim={d})")
         if not -n <= d < n:
             raise IndexError(f"dim {d} of a tensor of {ndim} dimensions: want {-n} to {n - 1}")
     found = tuple(d % n for d in dims)

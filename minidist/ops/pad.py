@@ -3,6 +3,7 @@
 from typing import Any
 
 from ..kernels import arrays as xp
+from ..tensor.dtypes import fitting
 from .index import getitem
 from .op import differentiable
 
@@ -96,7 +97,8 @@ def pad(input, pad, mode="constant", value=None):
         raise RuntimeError(f"pad {pad} for {input.shape}: it cuts off more than there is")
     if mode == "constant":
         inner = [slice(max(a, 0), n - max(b, 0)) for n, (a, b) in zip(shape, pairs)]
-        return _pad(_cut(input, pairs), tuple(inner), shape, 0 if value is None else value)
+        value = fitting("pad", 0 if value is None else value, input.dtype, floats=True)
+        return _pad(_cut(input, pairs), tuple(inner), shape, value)
     more = [(max(a, 0), max(b, 0)) for a, b in pairs]
     if mode == "circular":
         return _pad_edges(_cut(input, pairs), more, mode)

@@ -2,10 +2,11 @@
 
 from ..kernels import arrays as xp
 from ..kernels import pool as kernel
-from ..kernels.half_precision import sum_dtype
+from ..kernels.half_precision import wide
 from ..kernels.windows import adaptive_sizes, pool_windows
+from ..tensor.dtypes import float64, int64, is_floating
 from .conv import on_planes
-from .op import differentiable
+from .op import differentiable, want_floating
 
 
 @differentiable(autocast="fallthrough")
@@ -17,6 +18,8 @@ def _max_pool(x, win, count):
 @differentiable(autocast="fallthrough")
 def _mean_pool(x, *, matrices):
     down, across = (xp.at_home_of(x, m) for m in matrices)
+    if x.dtype == int64:
+        return (kernel.integer_mean(x, down, across),)
     return kernel.mean(x, down, across), lambda g: kernel.mean(g, down.T, across.T)
 
 
@@ -39,17 +42,25 @@ def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode
     return _max(2, input, kernel_size, stride, padding, dilation, ceil_mode)
 
 
+def _dtype(x):
+    """Of matrices of means: not 16 bits, for 1/9 would be rounded before it is used."""
+    return wide(x.data[:0]).dtype if is_floating(x.data) else float64
+
+
 def _mean(dims, x, kernel_size, stride, padding, ceil_mode, include_pad, divisor=None):
     name = f"avg_pool{dims}d"
     win = pool_windows(name, dims, kernel_size, stride, padding)
     if divisor == 0:
         raise RuntimeError(f"{name}: divisor_override 0")
 
+    if not is_floating(x.data) and x.dtype != int64:
+        raise NotImplementedError(f"{name} of {x.dtype.name}: convert with .float(), or .long()")
+
     def apply(x):
         win.grid(x.shape[2:], ceil_mode)  # there is one
         each = zip(x.shape[2:], (0, 1), (divisor, divisor and 1))
         rest = win, ceil_mode, include_pad
-        matrices = [kernel.sliding(n, i, *rest, d, sum_dtype(x.dtype)) for n, i, d in each]
+        matrices = [kernel.sliding(n, i, *rest, d, _dtype(x)) for n, i, d in each]
         return _mean_pool(x, matrices=matrices)
 
     return on_planes(name, dims, x, apply)
@@ -66,7 +77,8 @@ def avg_pool2d(
 ):  # fmt: skip
     """The mean of each window: (n, c, h, w) -> (n, c, h', w'); padding counts as 0 or not at all.
 
-    On a GPU a NaN or an infinity reaches all the windows of its row and column.
+    Means of int64 are cut off towards 0. On a GPU a NaN or an infinity reaches all the windows of
+    its row and column.
     """
     divisor = divisor_override
     return _mean(2, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor)
@@ -75,9 +87,10 @@ def avg_pool2d(
 def _adaptive(dims, x, output_size):
     name = f"adaptive_avg_pool{dims}d"
     wanted = adaptive_sizes(name, dims, output_size)
+    want_floating(name, x)
 
     def apply(x):
-        matrices = [kernel.adaptive(n, m, sum_dtype(x.dtype)) for n, m in zip(x.shape[2:], wanted)]
+        matrices = [kernel.adaptive(n, m, _dtype(x)) for n, m in zip(x.shape[2:], wanted)]
         return _mean_pool(x, matrices=matrices)
 
     return on_planes(name, dims, x, apply)

@@ -5,7 +5,14 @@ import math
 from ..kernels import arrays as xp
 from ..kernels import linear as kernel
 from ..tensor.tensor import Tensor
-from .op import axes_of, differentiable, unbroadcast, want_one_dtype, want_whole
+from .op import (
+    axes_of,
+    differentiable,
+    unbroadcast,
+    want_numbers,
+    want_one_dtype,
+    want_whole,
+)  # fmt: skip
 
 
 def _swap(x: xp.ndarray) -> xp.ndarray:
@@ -34,6 +41,7 @@ def matmul(a, b):
             "the last but one of the second (the only one, if it is a vector)"
         )
     want_one_dtype("matmul", a, b)
+    want_numbers("matmul", a)
     if a.ndim > 2 and b.ndim == 2:  # one product of all rows, and one for each gradient
         rows = _matmul(a.reshape(math.prod(a.shape[:-1]), a.shape[-1]), b)
         return rows.reshape(*a.shape[:-1], b.shape[1])

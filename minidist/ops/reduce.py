@@ -7,17 +7,12 @@ from ..kernels.half_precision import wide
 from ..tensor.dtypes import dtype_of, int64, is_floating
 from ..tensor.tensor import Tensor
 from .elementwise import where
-from .op import axes_of, differentiable, with_axis
+from .op import axes_of, differentiable, want_floating, with_axis
 from .shape import movedim
 
 
 def _kept(shape, axes):
     return tuple(1 if i in axes else n for i, n in enumerate(shape))
-
-
-def _want_floating(name, x):
-    if not is_floating(x.data):
-        raise RuntimeError(f"{name} of {x.dtype.name}: convert with .float() first")
 
 
 def want_elements(name, x, dim, error=RuntimeError):
@@ -41,6 +36,21 @@ def _sum(x, axes, keepdim):
     return y, lambda g: xp.broadcast_to(g.reshape(kept), shape)
 
 
+@differentiable(autocast="fp32")
+def _mean(x, axes, keepdim, total):
+    """Σ x / total: divided before it is rounded, since the sum may be too large for float16."""
+    shape, kept = x.shape, _kept(x.shape, axes)
+    over = lambda a: (a / total).astype(x.dtype, copy=False)
+    y = over(x.sum(axes, x.dtype, keepdims=keepdim))
+    return y, lambda g: xp.broadcast_to(over(g).reshape(kept), shape)
+
+
+def sum_over(input, total):
+    """The sum of all elements, divided by total (a number, or an array of one on a GPU)."""
+    want_floating("mean", input)
+    return _mean(input, tuple(range(input.ndim)), False, total)
+
+
 @with_axis
 def sum(input, dim=None, keepdim=False, *, dtype=None):
     """The sum over dim (one, several, or all)."""
@@ -51,9 +61,9 @@ def sum(input, dim=None, keepdim=False, *, dtype=None):
 def mean(input, dim=None, keepdim=False, *, dtype=None):
     """The mean over dim (one, several, or all)."""
     x = input if dtype is None else input.to(dtype)
-    _want_floating("mean", x)
+    want_floating("mean", x)
     axes = axes_of(dim, x.ndim)
-    return _sum(x, axes, keepdim) / (math.prod(x.shape[a] for a in axes) or math.nan)
+    return _mean(x, axes, keepdim, math.prod(x.shape[a] for a in axes) or math.nan)
 
 
 SAFE = 1e-30  # a smaller sum of powers in float32 may have lost digits, or all of them
@@ -97,9 +107,28 @@ def _var(x, axes, keepdim, correction, root):
 
 
 def _spread(name, x, dim, unbiased, keepdim, correction, root=False):
-    _want_floating(name, x)
-    correction = int(unbiased) if correction is None else correction
-    return _var(x, axes_of(dim, x.ndim), keepdim, correction, root)
+    want_floating(name, x)
+    if isinstance(dim, bool):  # var(False)
+        dim, unbiased = None, dim
+    correction, axes = int(unbiased) if correction is None else correction, axes_of(dim, x.ndim)
+    if 0 < math.prod(x.shape[a] for a in axes) <= correction:
+        return _without_freedom(x, axes, keepdim, root)
+    return _var(x, axes, keepdim, correction, root)
+
+
+@differentiable(autocast="fp32")
+def _without_freedom(x, axes, keepdim, root):
+    """Where n - correction <= 0: inf of numbers that differ, NaN of equal ones."""
+    kept = _kept(x.shape, axes)
+    with xp.errstate(invalid="ignore"):  # inf - inf is NaN, too
+        width = x.max(axes, keepdims=True) - x.min(axes, keepdims=True)
+        y = xp.where(width * 0 + width > 0, xp.inf, xp.nan).astype(x.dtype)
+
+    def vjp(g):  # of a root, inf/inf
+        slope = xp.nan if root else xp.where(x == x.mean(axes, keepdims=True), xp.nan, xp.inf)
+        return (g.reshape(kept) * xp.broadcast_to(slope, x.shape)).astype(x.dtype)
+
+    return y if keepdim else y.squeeze(axes), vjp
 
 
 @with_axis
@@ -118,7 +147,7 @@ def std(input, dim=None, unbiased=True, keepdim=False, *, correction=None):
 def _prod(x):
     """Over the last dimension."""
 
-    y = x.prod(-1)
+    y = x.prod(-1, x.dtype)
 
     def vjp(g):  # the product of all others
         if not xp.on_gpu(x) and x.all():
@@ -213,7 +242,7 @@ def _norm(x, p, axes, keepdim):
 def norm(input, p="fro", dim=None, keepdim=False, dtype=None):
     """The vector norm (Σ |x|^p)^(1/p) over dim: p a number (0 counts), inf, -inf or "fro" (2)."""
     x = input if dtype is None else input.to(dtype)
-    _want_floating("norm", x)
+    want_floating("norm", x)
     if isinstance(p, str) and p != "fro":
         raise ValueError(f"norm: p is a number or 'fro', not {p!r}: no singular values here")
     p = 2 if p == "fro" else p
@@ -270,11 +299,16 @@ def count_nonzero(input, dim=None):
     return (input != 0).sum(dim)
 
 
-@with_axis
-def var_mean(input, dim=None, **options):
-    return input.var(dim, **options), input.mean(dim, options.get("keepdim", False))
+def _beside_mean(spread):
+    """(spread, mean) of the same dimensions, with the arguments of var."""
+
+    @with_axis
+    def both(input, dim=None, unbiased=True, keepdim=False, *, correction=None):
+        found = spread(input, dim, unbiased, keepdim, correction=correction)
+        return found, mean(input, None if isinstance(dim, bool) else dim, keepdim)
+
+    both.__name__, both.__doc__ = f"{spread.__name__}_mean", f"({spread.__name__}, mean)."
+    return both
 
 
-@with_axis
-def std_mean(input, dim=None, **options):
-    return input.std(dim, **options), input.mean(dim, options.get("keepdim", False))
+var_mean, std_mean = _beside_mean(var), _beside_mean(std)

@@ -108,6 +108,7 @@ def _expand(x, shape):
     before = x.shape
     try:
         y = xp.broadcast_to(x, shape)
+        y = x.reshape(shape) if y.size == x.size else y  # nothing is repeated: it can be written to
     except ValueError:
         raise RuntimeError(f"expand: {before} to {shape}: only sizes of 1 can grow") from None
     return y, lambda g: unbroadcast(g, before)
@@ -353,12 +354,12 @@ def diag(input, diagonal=0):
     if input.ndim not in (1, 2):
         raise RuntimeError(f"diag of shape {input.shape}: want one or two dimensions")
     if input.ndim == 2:
-        return _diagonal(input, diagonal, (0, 1))
+        return _diagonal(input, diagonal, (0, 1)).clone()
     away = abs(diagonal)
     with xp.beside(input.data):
         on_it = Tensor(xp.eye(len(input) + away, k=diagonal, dtype=bool))
     rows = pad(input, (0, away) if diagonal > 0 else (away, 0))
-    return where(on_it, rows.unsqueeze(1), 0)
+    return where(on_it, rows.unsqueeze(1), False)  # of bools too: 0 would make them integers
 
 
 def meshgrid(*tensors, indexing="ij"):

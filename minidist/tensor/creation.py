@@ -12,7 +12,7 @@ from ..autograd.modes import is_inference_mode_enabled
 from ..autograd.tape import INFERENCE
 from ..kernels import arrays as xp
 from .device import moved
-from .dtypes import DEFAULT, DTypeLike, as_array, dtype_of, float64, int64
+from .dtypes import DEFAULT, DTypeLike, as_array, dtype_of, fitting, float64, int64, want_fit
 from .generator import Generator, numbers_of
 from .tensor import Tensor
 
@@ -73,6 +73,8 @@ def as_tensor(data: Any, dtype: DTypeLike = None) -> Tensor:
 
 def from_numpy(array: xp.ndarray) -> Tensor:
     """A tensor that shares the array's memory."""
+    if not isinstance(array, xp.ndarray):  # array[0] is a number: NumPy's copy of the element
+        raise TypeError(f"from_numpy of {type(array).__name__}: want an array, tensor() copies")
     return Tensor(array)
 
 
@@ -83,10 +85,11 @@ def full(
     """A tensor of one value, whose dtype it takes unless another is given."""
     value = fill_value.item() if isinstance(fill_value, Tensor | xp.generic) else fill_value
     dtype = as_array(value, None).dtype if dtype is None else dtype_of(dtype)
+    value = fitting("full", value, dtype)
     shape = _sizes((size,))
     if any(n < 0 for n in shape):
         raise RuntimeError(f"a tensor of shape {shape}: sizes are 0 or more")
-    return Tensor(xp.full(shape, value, dtype_of(dtype)), requires_grad, dtype)
+    return Tensor(xp.full(shape, value, dtype), requires_grad, dtype)
 
 
 @_placed
@@ -175,6 +178,7 @@ def _end(number: Any, dtype: xp.dtype) -> Any:
             f"linspace: an end of shape {number.shape}: want a number, or a 0-d tensor"
         )
     number = number.item() if isinstance(number, Tensor | xp.generic) else number
+    number = fitting("linspace", number, dtype, floats=True)
     return int(number) if dtype.kind in "iu" else number
 
 
@@ -219,12 +223,21 @@ def randint(
     low, high = (0, low) if high is None else (low, high)
     if low >= high:
         raise RuntimeError(f"randint from {low} to {high}: the second must be larger")
+    _want_range("randint", low, high - 1, dtype)
     return Tensor(numbers_of(generator).integers(low, high, _sizes((size,))), dtype=dtype)
+
+
+def _want_range(name: str, low: int, high: int, dtype: DTypeLike) -> None:
+    """Refuse integers to draw from that the dtype does not hold; unsigned ones do not wrap here."""
+    dtype = dtype_of(dtype)
+    ends = xp.array([low, high], float) if dtype.kind == "u" else xp.array([low, high])
+    want_fit(f"{name} from {low} to {high}", ends, dtype)
 
 
 @_placed
 def randperm(n: int, dtype: DTypeLike = "int64", *, generator: Generator | None = None) -> Tensor:
     """0 to n - 1 in random order."""
+    _want_range("randperm", 0, max(n - 1, 0), dtype)
     return Tensor(numbers_of(generator).permutation(n), dtype=dtype)
 
 

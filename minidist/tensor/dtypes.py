@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import sys
 from typing import Any
 
@@ -25,6 +26,7 @@ float16, float32, float64 = DTYPES["float16"], DTYPES["float32"], DTYPES["float6
 int8, int16, int32 = DTYPES["int8"], DTYPES["int16"], DTYPES["int32"]
 int64, uint8, bool_ = DTYPES["int64"], DTYPES["uint8"], DTYPES["bool"]
 DEFAULT = float32
+WHOLE = {int, int8, int16, int32, int64, uint8, xp.dtype("uint64")}
 
 
 def dtype_of(dtype: DTypeLike) -> xp.dtype:
@@ -47,12 +49,49 @@ def as_array(data: Any, dtype: DTypeLike = None) -> xp.ndarray:
             "with it; convert it by array.astype(array.dtype.newbyteorder('='))"
         )
     if dtype is not None:
-        return as_dtype(array, dtype_of(dtype))
+        dtype = dtype_of(dtype)
+        if not isinstance(data, xp.ndarray):  # an array's cast is unchecked, as Tensor.to
+            want_fit("tensor", array, dtype)
+        return as_dtype(array, dtype)
     if array.dtype == float64 and not isinstance(data, xp.ndarray | xp.generic):
         return array.astype(DEFAULT)
     if array.dtype not in KNOWN:
         dtype_of(array.dtype.name)  # raises what it is to be called by
     return array
+
+
+def want_fit(name: str, values: Any, dtype: xp.dtype, floats: bool = False) -> None:
+    """Refuse a number, or an array, of which a cast would make other numbers.
+
+    Integers hold no infinity and no NaN. With `floats`, a finite number must stay finite, too.
+    """
+    if dtype.kind in "iu":
+        low, high = _range(dtype, whole=getattr(values, "dtype", type(values)) in WHOLE)
+        fits = (values >= low) & (values <= high)
+    elif floats and dtype != bool_:
+        fits = (abs(values) <= float(finfo(dtype).max)) | (abs(values) == math.inf)
+        fits = fits | (values != values)  # NaN
+    else:
+        return
+    if not (fits if isinstance(fits, bool) else fits.all()):
+        largest = xp.iinfo(dtype).max if dtype.kind in "iu" else finfo(dtype).max
+        raise RuntimeError(
+            f"{name}: {values} does not fit into {dtype.name}, whose largest number is {largest}: "
+            "choose another dtype, or clamp() it before"
+        )
+
+
+def _range(dtype: xp.dtype, whole: bool) -> tuple[int, int]:
+    """What an integer dtype takes: integers below 0 wrap around in unsigned ones, as in PyTorch."""
+    limits = xp.iinfo(dtype)
+    return -limits.max if whole and dtype.kind == "u" else limits.min, limits.max
+
+
+def fitting(name: str, number: Any, dtype: xp.dtype, floats: bool = False) -> Any:
+    """The number, after want_fit, as an assignment into an array of that dtype takes it."""
+    want_fit(name, number, dtype, floats)
+    below = dtype.kind == "u" and number < 0
+    return int(number) % (xp.iinfo(dtype).max + 1) if below else number
 
 
 def finfo(dtype: DTypeLike) -> Any:

@@ -5,9 +5,11 @@ from ..autograd.tape import new_node, source
 from ..autograd.versions import mark_changed, owner
 from ..kernels import arrays as xp
 from ..kernels.half_precision import as_dtype, wide
+from ..ops.elementwise import to_fill
 from ..ops.index import steps
 from ..ops.op import unbroadcast
 from . import views
+from .dtypes import fitting, is_floating
 from .generator import numbers_of
 from .tensor import Tensor
 
@@ -15,7 +17,7 @@ from .tensor import Tensor
 def setitem(x, index, value, name="setitem"):
     """x[index] = value, for every index that getitem knows; of repeated places the last wins."""
     views.refuse_leaf(x, name)
-    value = _fit(value, x)
+    value = _fit(value, x, name)
     sources = [source(x), source(value)] if is_grad_enabled() else [None]
     way = _write(x, index, _plain(value), name)
     if any(sources):
@@ -29,8 +31,10 @@ def _plain(value):
     return value.data if isinstance(value, Tensor) else value
 
 
-def _fit(value, x):
-    """A tensor in x's dtype and beside x, if the one or the other has to be seen to."""
+def _fit(value, x, name):
+    """A tensor in x's dtype and beside x, if that has to be seen to; or a number that fits."""
+    if isinstance(value, int | float | xp.number):
+        return fitting(name, value, x.dtype)
     if not isinstance(value, Tensor) or (value.dtype == x.dtype and xp.gpu() is None):
         return value
     return value.to(x.device, x.dtype) if value.is_cuda != x.is_cuda else value.to(x.dtype)
@@ -51,7 +55,7 @@ def _write(x, index, array, name):
         if xp.on_gpu(x.data) and isinstance(array, xp.ndarray):
             array = xp.at_home_of(x.data, array)
         _into(x.data, way)[way[-1]] = array
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         why = f"into {x.shape}: {error}" if getattr(x.data.flags, "writeable", True) else (
             "more than one element of it refers to a single memory location (expand), or the "
             "memory is read-only: clone() it first"
@@ -159,15 +163,22 @@ def masked_fill_(x, mask, value):
         raise RuntimeError(
             f"masked_fill_: mask {mask.shape} does not broadcast to {x.shape}"
         ) from None
-    return setitem(x, where, value, "masked_fill_")
+    return setitem(x, where, to_fill("masked_fill_", value, x), "masked_fill_")
+
+
+def _want_floats(name, x):
+    if not is_floating(x.data):
+        raise NotImplementedError(f"{name} of {x.dtype.name}: draw with randint, and copy_() it")
 
 
 def uniform_(x, a=0.0, b=1.0, *, generator=None):
     """Every element drawn evenly from [a, b), from the default stream or a generator."""
+    _want_floats("uniform_", x)
     return setitem(x, ..., numbers_of(generator).random(x.shape) * (b - a) + a, "uniform_")
 
 
 def normal_(x, mean=0.0, std=1.0, *, generator=None):
     """Every element drawn from the normal distribution, from the default stream or a generator."""
+    _want_floats("normal_", x)
     numbers = numbers_of(generator).standard_normal(x.shape)
     return setitem(x, ..., numbers * std + mean, "normal_")

@@ -9,15 +9,14 @@ from .generator import numbers_of
 from .tensor import Tensor
 
 
-def normal(
-    mean, std, size=None, *, generator=None, dtype="float32", requires_grad=False, device=None
-):
-    """Normal numbers of mean and std: numbers, with a size, or tensors."""
+def normal(mean, std, size=None, *, generator=None, dtype=None, requires_grad=False, device=None):
+    """Normal numbers of mean and std: numbers, with a size, or tensors, whose dtype they have."""
     shape = size or xp.broadcast_shapes(*(xp.shape(getattr(a, "data", a)) for a in (mean, std)))
-    if device is None:
-        device = next((t.device for t in (mean, std) if isinstance(t, Tensor)), None)
-    drawn = creation.randn(*shape, dtype=dtype, device=device, generator=generator)
-    return creation.tensor(drawn * std + mean, None, requires_grad)
+    like = next((t for t in (mean, std) if isinstance(t, Tensor)), None)
+    if like is not None:
+        device, dtype = device or like.device, dtype or like.dtype
+    drawn = creation.randn(*shape, dtype=dtype or "float32", device=device, generator=generator)
+    return creation.tensor((drawn * std + mean).to(drawn.dtype), None, requires_grad)
 
 
 def bernoulli(input, *, generator=None):

@@ -16,13 +16,15 @@ from safetensors.numpy import load_file, save_file
 from ..comm import Communicator
 from ..errors import UserError
 from ..kernels import arrays as xp
-from ..kernels.half_precision import BFLOAT16
+from ..kernels.half_precision import BFLOAT16, as_dtype, sum_dtype
 from ..nn import Module
 from ..optim import Optimizer
 from ..parallel.layout import full_state_dict, gather_stages, load_full_state_dict, shards_of
 from ..parallel.zero.optimizer import Zero
 from ..tensor.device import moved
+from .files import writing
 
+SHOWN = 160  # characters of a list of weights
 FILES = ("model.safetensors", "optimizer.safetensors")
 Arrays = dict[str, xp.ndarray]
 
@@ -30,12 +32,14 @@ Arrays = dict[str, xp.ndarray]
 def save(
     folder: Path, step: int, model: Module, optimizer: Optimizer | Zero, tokens: int,
     scaler: dict[str, Any] | None = None, writes: bool = True, stages: Communicator | None = None,
+    about: dict[str, Any] | None = None,
 ) -> Path:  # fmt: skip
     """Write folder/step-<step>: parameters, optimiser state, and state.json with their hashes.
 
     `scaler` is the state of a GradScaler, if there is one. Of a model that ranks share out, all of
     them call this and one of them writes; what is written is whole, for any layout to read.
     `stages`: the ranks of the writer's pipeline, of which it is the first; None on other ranks.
+    `about`: more for state.json, as `load` returns it.
     """
     arrays = whole_arrays(model, optimizer)
     if stages is not None:
@@ -44,14 +48,19 @@ def save(
     if not writes:
         return path
     shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    for array, file in zip(arrays, FILES):
-        save_file(_contiguous(array), draft / file)
-    state = {"step": step, "tokens": tokens, "sha256": {f: _sha256(draft / f) for f in FILES}}
-    state |= {"scaler": scaler} if scaler else {}
-    (draft / "state.json").write_text(json.dumps(state, indent=1))
-    shutil.rmtree(path, ignore_errors=True)
-    os.replace(draft, path)  # a reader sees all of it or nothing
+    try:
+        with writing(path, (OSError, SafetensorError)):
+            draft.mkdir(parents=True)
+            for array, file in zip(arrays, FILES):
+                save_file(_contiguous(array), draft / file)
+            hashes = {f: _sha256(draft / f) for f in FILES}
+            state = {"step": step, "tokens": tokens, "sha256": hashes, "about": about or {}}
+            state |= {"scaler": scaler} if scaler else {}
+            (draft / "state.json").write_text(json.dumps(state, indent=1))
+            shutil.rmtree(path, ignore_errors=True)
+            os.replace(draft, path)  # a reader sees all of it or nothing
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
     return path
 
 
@@ -69,10 +78,18 @@ def whole_arrays(model: Module, optimizer: Optimizer | Zero) -> tuple[Arrays, Ar
 
 def last(folder: Path) -> Path:
     """The checkpoint of the highest step in a folder."""
-    found = sorted(folder.glob("step-*"))
+    found = steps(folder)
     if not found:
-        raise UserError(f"no checkpoint in '{folder}': is it a run folder that has saved one?")
-    return found[-1]
+        raise UserError(
+            f"no checkpoint in '{folder}': is it a run folder that has saved one? "
+            "train --resume begins a run afresh that has not"
+        )
+    return found[max(found)]
+
+
+def steps(folder: Path) -> dict[int, Path]:
+    """The checkpoints in a folder by their step, a number: as a text, 999999 follows 1000000."""
+    return {int(p.name[5:]): p for p in folder.glob("step-*") if p.name[5:].isdigit()}
 
 
 def load(
@@ -92,13 +109,18 @@ def load(
         {k: v for k, v in states.items() if k.split(".", 1)[1] not in others}
         for states in arrays[1:]
     ]
+    if not all(bool(xp.isfinite(a).all()) for a in arrays[0].values()):
+        raise UserError(
+            f"checkpoint '{path}' holds weights that are not finite: training had diverged; "
+            "delete that folder to use the one before it, and lower --lr"
+        )
     try:
         if isinstance(optimizer, Zero):
             _load_sharded(model, optimizer, arrays, state["step"])
             return state
         load_full_state_dict(model, arrays[0])
     except RuntimeError as error:
-        raise UserError(f"checkpoint '{path}' is of another model: {error}") from None
+        raise UserError(f"checkpoint '{path}' is of another model: {_shorter(error)}") from None
     if optimizer is not None:
         restore_optimizer(model, optimizer, arrays[1], state["step"])
     return state
@@ -127,14 +149,22 @@ def restore_optimizer(model: Module, optimizer: Optimizer, arrays: Arrays, step:
     for key, array in arrays.items():
         kind, name = key.split(".", 1)
         array = parts[name].take(array) if name in parts else array
-        state = optimizer.state.setdefault(params[name], {"step": step})
-        state[kind] = moved(array, params[name].device)
+        p = params[name]
+        state = optimizer.state.setdefault(p, {"step": step})
+        # a checkpoint in float64 resumed in float32 would go on in both
+        state[kind] = as_dtype(moved(array, p.device), sum_dtype(p.dtype))
 
 
 def _contiguous(arrays: Arrays) -> Arrays:
     # safetensors writes the memory as it lies: a transposed view would come back transposed.
     # (ascontiguousarray would make an array of one dimension of a number.)
     return {k: xp.asarray(moved(v, "cpu"), order="C") for k, v in arrays.items()}
+
+
+def _shorter(error: Exception) -> str:
+    """An error that may name every weight of two models, cut to what tells them apart."""
+    text = str(error)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]} …"
 
 
 def _sha256(path: Path) -> str:
@@ -146,7 +176,7 @@ def _read_state(path: Path) -> dict[str, Any]:
     try:
         state = json.loads((path / "state.json").read_text())
         known = {"step": state["step"], "tokens": state["tokens"], "sha256": dict(state["sha256"])}
-        return {**known, "scaler": dict(state.get("scaler", {}))}
+        return known | {more: dict(state.get(more, {})) for more in ("scaler", "about")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _corrupt(path, f"state.json: {type(error).__name__}") from None
 

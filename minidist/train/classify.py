@@ -19,6 +19,7 @@ from ..nn import Module
 from ..nn import functional as F
 from ..optim import AdamW, warmup_cosine
 from ..parallel.data import Bucketed
+from ..plots import plain
 from ..tensor import random
 from ..tensor.tensor import Tensor
 from .screen import console
@@ -103,7 +104,9 @@ def draw_confusion(table: np.ndarray, path: Path, title: str) -> None:
             color = "white" if count > table.max() / 4 else "black"
             axes.text(j, i, str(count), ha="center", va="center", color=color, fontsize=8)
     ticks = range(len(table))
-    axes.set(xlabel="predicted", ylabel="true", title=title, xticks=ticks, yticks=ticks)
+    axes.set(xlabel="predicted", ylabel="true", xticks=ticks, yticks=ticks)
+    text, how = plain(title)
+    axes.set_title(text, **how)
     figure.savefig(path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import tomllib
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -46,6 +47,19 @@ LAUNCH = (
 )  # how a run was started; a resumed run chooses these anew
 
 
+def _norm(text: str) -> float:
+    return 0.0 if text.lower() == "none" else float(text)
+
+
+Norm = Annotated[
+    float,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1, metavar="FLOAT|none", instance_from_str=lambda words: _norm(words[0]),
+        is_instance=lambda value: isinstance(value, float), str_from_instance=lambda v: [str(v)],
+    ),
+]  # fmt: skip
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """The model: a preset, of which flags change the shape."""
@@ -74,6 +88,12 @@ class DataOptions:
 
     data: str = "docs"
     """Text: docs (Python's language reference), stdlib (its library's source), or a file."""
+    drop_repeats: bool = False
+    """Leave out paragraphs of a file that came before, as is done in docs and stdlib."""
+    encoding: Annotated[
+        str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: a guess)")
+    ] = None
+    """Of the text, for prompts and samples; its bytes are trained on as they are."""
     batch: int = 16
     """Windows a step, over all ranks."""
     seq: int = 64
@@ -94,8 +114,8 @@ class OptimiserOptions:
     """Steps of linear warm-up before the cosine."""
     weight_decay: float = 0.1
     """Decoupled weight decay of AdamW."""
-    clip: float = 1.0
-    """Largest global gradient norm; larger ones are scaled down."""
+    clip: Norm = 1.0
+    """Largest global gradient norm; larger ones are scaled down. 0 or none: no clipping."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +174,7 @@ class SumOptions:
     allreduce: Literal[
         "auto", "ring", "ordered", "doubling", "rabenseifner", "tree", "naive", "native",
     ] = "ring"  # fmt: skip
-    """Sum gradients by one of our all-reduces, or by MPI's own."""
+    """Sum gradients by one of our all-reduces, or by MPI's own; one replica has nothing to sum."""
     sync: Literal["naive", "bucketed", "overlapped"] = "bucketed"
     """Sum gradients one by one, in buckets, or in buckets while backward goes on (without ZeRO)."""
     bucket_mib: float = 1.0
@@ -252,7 +272,7 @@ class Grouped:
 
 OPTIONAL: dict[str, type] = {
     "dp": int, "ranks": int, "out": str, "config": str, "microbatches": int, "chunks": int,
-    "split": tuple, "layers": int, "hidden": int, "heads": int, "positions": int,
+    "split": tuple, "encoding": str, "layers": int, "hidden": int, "heads": int, "positions": int,
 }  # fmt: skip
 
 
@@ -263,7 +283,7 @@ def listed(names: Any) -> str:
 def read_toml(path: Path) -> TrainConfig:
     """A TrainConfig from a TOML file; unknown keys and wrong types are errors."""
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
+        table = tomllib.loads(path.read_text("utf-8-sig"))  # some editors write a byte order mark
     except OSError as error:
         raise UserError(f"config '{path}' cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -278,6 +298,8 @@ def _typed(key: str, value: Any, path: Path) -> Any:
         raise UserError(f"config '{path}': unknown key '{key}': {hint}")
     kind = type(next(f.default for f in fields(TrainConfig) if f.name == key))
     wanted = OPTIONAL.get(key, kind)
+    if key == "clip" and value == "none":
+        return 0.0
     if wanted is tuple and type(value) is list and all(type(n) is int for n in value):
         return tuple(value)
     if wanted is float and type(value) is int:
@@ -299,10 +321,22 @@ def resumed(path: Path, out: str) -> TrainConfig:
     return replace(read_toml(path), **{**launch, "out": out, "resume": True})
 
 
+def resuming(config: TrainConfig, out: Path, start: str = "") -> str:
+    """The command that goes on with a run in the same layout, which config.toml does not fix."""
+    words = [f"{start}minidist train --resume --out {shlex.quote(str(out))}"]
+    for f in fields(TrainConfig):
+        value = getattr(config, f.name)
+        if f.name in LAUNCH and f.name not in ("config", "out", "resume") and value != f.default:
+            flag, values = f.name.replace("_", "-"), value if isinstance(value, tuple) else [value]
+            words.append(f"--{flag}")
+            words += [] if value is True else [shlex.quote(str(v)) for v in values]
+    return " ".join(words)
+
+
 # Checks before a rank starts: each error names the flag to change
 
-POSITIVE = ("steps", "batch", "seq", "lr", "clip", "bucket_mib", "eval_every", "save_every")
-AT_LEAST_ZERO = ("warmup", "weight_decay", "final_lr", "seed", "sample")
+POSITIVE = ("steps", "batch", "seq", "lr", "bucket_mib", "eval_every", "save_every")
+AT_LEAST_ZERO = ("warmup", "weight_decay", "clip", "final_lr", "seed", "sample")
 
 
 def check(config: TrainConfig, ranks: int) -> None:
@@ -320,6 +354,8 @@ def check(config: TrainConfig, ranks: int) -> None:
         _require(name, getattr(config, name), lambda v: v >= 1, "at least 1")
     for name in ("dtype", "precision", "allreduce", "sync", "zero"):
         _check_choice(name, getattr(config, name))
+    if config.encoding is not None:
+        _check_encoding(config.encoding)
     if config.precision != "full" and config.dtype != "float32":
         raise UserError(
             f"precision {config.precision} casts from float32: leave --dtype {config.dtype} away"
@@ -333,6 +369,7 @@ def check(config: TrainConfig, ranks: int) -> None:
         check_prompt(config.prompt)
     if config.resume and config.out is None:
         raise UserError("resume needs the run folder: add --out DIR")
+    _check_effects(config)
 
 
 def check_prompt(prompt: str) -> None:
@@ -384,6 +421,24 @@ def _check_layout(config: TrainConfig, ranks: int) -> None:
     _check_pipeline(config, dp)
 
 
+def _check_effects(config: TrainConfig) -> None:
+    """Refuse an option that another one switches off: it would be ignored without a word.
+
+    An option that has nothing to do on one rank, such as --allreduce, stays: it does nothing there.
+    """
+    zero, one_stage = config.zero, config.pipeline().stages == 1
+    for name, is_off, why in (
+        ("sync", zero > 0, f"--zero {zero} sums gradients in a way of its own"),
+        ("bucket_mib", zero == 3, "--zero 3 sums them unit by unit, not in buckets"),
+        ("bucket_mib", config.sync == "naive", "--sync naive sums gradients one by one"),
+        ("schedule", one_stage, "without --pp there is one stage, and nothing to schedule"),
+    ):
+        value, default = getattr(config, name), getattr(TrainConfig, name)
+        if is_off and value != default:
+            flag = f"--{name.replace('_', '-')}"
+            raise UserError(f"{flag} {value} has no effect: {why}; leave {flag} at {default}")
+
+
 def _check_pipeline(config: TrainConfig, dp: int) -> None:
     schedule, layers = config.pipeline(), config.shape["layers"]
     validate(schedule)
@@ -411,6 +466,16 @@ def _check_pipeline(config: TrainConfig, dp: int) -> None:
 def _require(name: str, value: float, good: Any, wanted: str) -> None:
     if not (math.isfinite(value) and good(value)):
         raise UserError(f"{name} = {value}: want {wanted}; change --{name.replace('_', '-')}")
+
+
+def _check_encoding(name: str) -> None:
+    try:
+        "".encode(name)
+    except (LookupError, ValueError):
+        raise UserError(
+            f"encoding '{name}' is unknown: use a name that Python knows, such as utf-8, gb18030, "
+            "big5 or shift_jis, or leave --encoding away"
+        ) from None
 
 
 def _check_choice(name: str, value: str) -> None:

@@ -5,11 +5,10 @@ The text is the same on one rank or many, simulated or MPI.
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from .. import data
 from ..amp import GradScaler
 from ..comm import Communicator, all_reduce, local_rank, shard_bounds, shard_range
 from ..errors import UserError
+from ..kernels import arrays as xp
 from ..models.gpt import GPT
 from ..optim import AdamW, warmup_cosine
 from ..parallel.data import Bucketed, Naive, Overlapped, Synchronizer
@@ -31,6 +31,7 @@ from ..tensor.dtypes import keep_heap
 from ..tensor.tensor import Tensor
 from .config import TrainConfig
 from .memory import Peak, counted
+from .report import HIGHEST_LOSS
 from .step import Accumulation, Batch, Pipelined, TrainStep, sums_partial_early
 
 EVAL_WINDOWS = 256  # of the held-out text, evenly spread
@@ -75,6 +76,8 @@ class Trainer:
             (self.pp, self.dp, self.tp),
         )  # fmt: skip
         self.counted_bytes: dict[str, int] | None = None  # of this rank, counted in the first step
+        self.wants_to_stop: Callable[[], bool] = lambda: False  # asked once a step, on every rank
+        self.stops = False  # whether some rank wanted to stop in the last step
 
     def _replicated(self) -> tuple[AdamW, Synchronizer]:
         """Every replica has the whole optimizer, and sums its gradients with the others."""
@@ -120,26 +123,55 @@ class Trainer:
             self.counted_bytes = {**held, "activations": self.passes.peak.most}
         self.optimizer.zero_grad()
         scale = {"scale": self.scaler.get_scale()} if self.scaler.is_enabled() else {}
-        loss = self._sum(loss_sum / batch.count)[0]
+        loss, stops = self._sum(loss_sum / batch.count, float(self.wants_to_stop()))
+        self.stops = self._any(bool(stops), self.tp, self.pp)
         return {"loss": loss, "grad_norm": norm.item(), "lr": lr, **scale}
 
     def _sum(self, *numbers: float) -> list[float]:
         """Sums over the replicas; the ranks of one replica have the same numbers already."""
         return all_reduce(self.dp, np.array(numbers, np.float64), algorithm="ring").tolist()
 
-    def evaluate(self) -> float:
+    def _any(self, flag: bool, *groups: Communicator) -> bool:
+        """Whether a rank of these groups has the flag set; all of them call it."""
+        for group in groups:
+            flag = bool(all_reduce(group, np.array([flag], np.int64), "max", algorithm="ring")[0])
+        return flag
+
+    def evaluate(self, most: int = EVAL_WINDOWS) -> float:
         """Mean loss on held-out windows in nats a byte; each replica takes its share of them."""
         seq = self.config.seq
-        starts = data.held_out_starts(self.corpus, seq, EVAL_WINDOWS)
+        starts = data.held_out_starts(self.corpus, seq, most)
         first, last = shard_range(len(starts), self.dp.size, self.dp.rank)
         x, y = data.windows(self.corpus.held_out, starts[first:last], seq)  # (rows, s) each
-        bounds = [(at, min(at + EVAL_ROWS, len(x))) for at in range(0, len(x), EVAL_ROWS)]
+        # ZeRO-3 gathers in every forward, so a replica with a row less makes as many: one of 0 rows
+        longest = -(-len(starts) // self.dp.size) if self.config.zero == 3 else len(x)
+        bounds = [(at, min(at + EVAL_ROWS, len(x))) for at in range(0, longest, EVAL_ROWS)]
         tokens, targets = (microbatches(a, bounds, self.config.device) for a in (x, y))
         self.model.eval()
         total = self.passes.evaluate(Batch(tokens, targets))
         self.model.train()
         loss, count = self._sum(total, (last - first) * seq)
         return loss / count
+
+    def check_loss(self, name: str, loss: float, step: int) -> None:
+        """UserError if that is a loss of a model that has diverged; ranks have the same loss."""
+        if not loss < HIGHEST_LOSS:  # nan too
+            self._diverged(f"{name} is {loss:.6g} at step {step}")
+
+    def check_weights(self, step: int) -> None:
+        """UserError on every rank if a weight on one of them is not finite."""
+        pieces = self.optimizer.pieces if self.config.zero else []
+        own = [piece.own for piece in pieces] or self.model.parameters()
+        bad = not all(bool(xp.isfinite(p.data).all()) for p in own)
+        if self._any(bad, self.dp, self.tp, self.pp):
+            self._diverged(f"weights are not finite after step {step}")
+
+    def _diverged(self, what: str) -> NoReturn:
+        c = self.config
+        raise UserError(
+            f"{what}: training diverged; lower --lr (now {c.lr}) or --clip (now {c.clip}), or "
+            f"lengthen --warmup (now {c.warmup})"
+        )
 
     def sample(self, prompt: np.ndarray, *how: Any) -> np.ndarray | None:
         """A prompt continued, on the first replica's ranks (with ZeRO-3 all); None on others."""
@@ -156,11 +188,7 @@ class Trainer:
         for step in range(first, c.steps):
             start = time.perf_counter()
             measured = self.step(step)
-            if not math.isfinite(measured["loss"]):
-                raise UserError(
-                    f"loss is {measured['loss']} at step {step + 1}: training diverged; lower --lr "
-                    f"(now {c.lr}) or --clip (now {c.clip}), or lengthen --warmup (now {c.warmup})"
-                )
+            self.check_loss("loss", measured["loss"], step + 1)
             tokens += c.batch * c.seq
             rate = c.batch * c.seq / (time.perf_counter() - start)
             yield {"step": step + 1, **measured, "tokens": tokens, "tokens_per_s": round(rate, 1)}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -13,17 +15,24 @@ class MetricsFile:
 
     def __init__(self, path: Path, after: int = 0):
         kept = [r for r in read(path) if r["step"] <= after] if path.exists() else []
-        draft = path.with_suffix(".part")
-        draft.write_text("".join(json.dumps(r) + "\n" for r in kept), "utf-8")
+        self.path, draft = path, path.with_suffix(".part")
+        draft.write_text("".join(map(_line, kept)), "utf-8")
         os.replace(draft, path)
         self.file = path.open("a", encoding="utf-8")
 
     def write(self, record: dict[str, Any]) -> None:
-        self.file.write(json.dumps(record) + "\n")
+        self.file.write(_line(record))
         self.file.flush()
 
     def close(self) -> None:
-        self.file.close()
+        with contextlib.suppress(OSError):  # a full disk: `write` has raised that already
+            self.file.close()
+
+
+def _line(record: dict[str, Any]) -> str:
+    """NaN and infinity, which JSON does not have, become null: the norm of a skipped step."""
+    valid = {k: None if v is None or not math.isfinite(v) else v for k, v in record.items()}
+    return json.dumps(valid, allow_nan=False) + "\n"
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from .. import data
-from ..errors import UserError
+from ..errors import UserError, visible
 from .metrics import read
 from .report import Records, loss_curve, loss_curves
 from .sample import run_config
@@ -21,7 +21,7 @@ def plot(runs: list[Path], out: Path | None) -> Path:
     try:
         if len(runs) == 1:
             config = run_config(runs[0])
-            title = f"{config.model_name} on {config.data}"
+            title = f"{config.model_name} on {visible(Path(config.data).name, 40)}"
             loss_curve(records[0], path, title, uniform=math.log(data.VOCAB))
         else:
             loss_curves(dict(zip(_names(runs), records)), path)

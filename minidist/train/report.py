@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..plots import plain
+
+HIGHEST_LOSS = math.log(sys.float_info.max)  # 709.8 nats: the perplexity of more is no number
 Records = list[dict[str, Any]]  # of metrics.jsonl
 
 
@@ -44,15 +48,21 @@ def _picture(path: Path, title: str) -> Iterator[Any]:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     yield axes
-    axes.set(xlabel="step", ylabel="loss (nats a byte)", title=title, ylim=(0, None))
-    axes.legend()
+    axes.set(xlabel="step", ylabel="loss (nats a byte)", ylim=(0, None))
+    text, how = plain(title)
+    axes.set_title(text, size=12 * min(1, 65 / max(len(text), 1)), **how)
+    legend = figure.legend(loc="outside lower center", ncols=3, frameon=False)  # off the curves
+    for entry in legend.get_texts():  # names of runs, perhaps
+        text, how = plain(entry.get_text(), 60)
+        entry.set(text=text, **how)
     axes.grid(alpha=0.3)
     figure.savefig(path)
 
 
 def perplexity_line(loss: float) -> str:
     """Held-out loss in the three units people ask for."""
+    perplexity = math.exp(loss) if loss < HIGHEST_LOSS else math.inf
     return (
         f"held-out: {loss:.4f} nats a byte = {loss / math.log(2):.4f} bits a byte, "
-        f"perplexity {math.exp(loss):.3f} a byte"
+        f"perplexity {perplexity:.3f} a byte"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,65 +16,101 @@ from rich.console import Console
 
 from .. import data
 from ..comm import Communicator, Ledger, agree, broadcast
-from ..errors import UserError
+from ..errors import UserError, visible
 from . import checkpoint
-from .config import TrainConfig, check, write_toml
-from .loop import Trainer
+from .changes import changes, check_model, keep_config, ranks_of
+from .config import TrainConfig, check, read_toml
+from .files import writing
+from .loop import EVAL_ROWS, Trainer
 from .metrics import MetricsFile, read
 from .report import loss_curve
-from .screen import Bar, console, memory_table, show_end, show_sample, show_start
+from .screen import Bar, console, memory_table, show_end, show_sample, show_start, show_stop
+from .stop import Signals, Stop
 
 TEMPERATURE, TOP_K = 0.8, 40
+NAME = 150  # bytes of the data's name in the name of a run folder, which may have 255
 
 
-def run(config: TrainConfig, comm: Communicator) -> dict[str, Any]:
-    """Train on every rank of `comm`; raises the same UserError on all of them, before training.
+def run(config: TrainConfig, comm: Communicator, signals: Signals | None = None) -> dict[str, Any]:
+    """Train on every rank of `comm`; raises the same UserError on all of them.
 
-    Returns the last record of the metrics with the held-out loss and rank 0's run folder.
+    Once `signals` has noted one, the run saves a checkpoint after the step that goes on, and ends:
+    see stop.py. Returns the last record of the metrics and rank 0's run folder.
     """
     corpus = _together(comm, lambda: _prepare(config, comm))
     _together(comm, lambda: _same_text(corpus, comm))
-    trainer = Trainer(config, comm, corpus)
+    if corpus.encoding != "utf-8":  # config.toml says it, for `minidist sample`
+        config = replace(config, encoding=corpus.encoding)
+    trainer, stop = Trainer(config, comm, corpus), Stop(comm, signals or Signals())
+    trainer.wants_to_stop = stop.is_wanted
     state = _together(comm, lambda: _resume(trainer))
-    out = _together(comm, lambda: _open_folder(config) if comm.rank == 0 else None)
-    return _take_part(trainer, state) if out is None else _lead(trainer, state, out)
+    opened = _together(comm, lambda: _open_folder(config, state) if comm.rank == 0 else None)
+    if opened is None:
+        return _take_part(trainer, state, stop)
+    return _lead(trainer, state, stop, *opened)
 
 
-def _take_part(trainer: Trainer, state: dict[str, Any]) -> dict[str, Any]:
+def _take_part(trainer: Trainer, state: dict[str, Any], stop: Stop) -> dict[str, Any]:
     """The run of a rank other than 0: the same steps, and nothing is printed or written."""
-    *_, last = _records(trainer, state)
-    _sample(trainer)
+    *_, last = _records(trainer, state, stop)
+    if not stop.agreed():
+        _sample(trainer)
     return last
 
 
-def _lead(trainer: Trainer, state: dict[str, Any], out: Path) -> dict[str, Any]:
+def _lead(
+    trainer: Trainer, state: dict[str, Any], stop: Stop, out: Path, metrics: MetricsFile
+) -> dict[str, Any]:
     """The run of rank 0: the same steps, which it also prints, and writes to the run folder."""
-    c, screen, first = trainer.config, console(), state["step"]
-    show_start(screen, trainer, out, first)
-    metrics = MetricsFile(out / "metrics.jsonl", after=first)
-    started, record = time.perf_counter(), {}
+    c, screen, first = trainer.config, console(stop.lose_output), state["step"]
+    show_start(screen, trainer, out, first, state["changes"])
+    started, seconds, record = time.perf_counter(), 0.0, {}
     with (
+        _drawn(trainer, out, stop),
         contextlib.closing(metrics),
         Bar(screen, c.steps, first) as bar,
         Ledger(trainer.comm) as ledger,
     ):
-        for record in _records(trainer, state, out, screen):
-            metrics.write(record)
+        for record in _records(trainer, state, stop, out, screen):
+            with stop.noting(metrics.path):
+                metrics.write(record)
             bar.show(record)
-    seconds, records = time.perf_counter() - started, read(out / "metrics.jsonl")
-    title = f"{c.model_name} on {c.data}, {trainer.comm.size} ranks"
-    loss_curve(records, out / "loss.png", title, uniform=float(np.log(data.VOCAB)))
+        seconds = time.perf_counter() - started
+    number, records = stop.agreed(), read(out / "metrics.jsonl")
     show_end(screen, trainer, records, record["step"] - first, seconds, ledger)
-    sample = _sample(trainer)
-    if sample is not None:
-        show_sample(screen, sample)
-    screen.print(f"left in {out}: config.toml, metrics.jsonl, loss.png, checkpoints/")
+    if number:
+        show_stop(screen, trainer, record["step"], out)
+    elif (sample := _sample(trainer)) is not None:
+        show_sample(screen, data.decode(sample, trainer.corpus.encoding))
+    screen.print(f"left in {visible(out)}: config.toml, metrics.jsonl, loss.png, checkpoints/")
     return {**record, "out": str(out)}
 
 
+@contextlib.contextmanager
+def _drawn(trainer: Trainer, out: Path, stop: Stop) -> Iterator[None]:
+    """After the steps, also if they end in an error that a curve explains: draw the loss."""
+    try:
+        yield
+    except SystemExit:  # a second signal
+        raise
+    except BaseException:
+        _draw(trainer, out, stop)
+        raise
+    _draw(trainer, out, stop)
+
+
+def _draw(trainer: Trainer, out: Path, stop: Stop) -> None:
+    c, ranks = trainer.config, f"{trainer.comm.size} rank" + "s" * (trainer.comm.size > 1)
+    title = f"{c.model_name} on {visible(Path(c.data).name, 40)}, {ranks}"
+    with stop.noting(out / "loss.png"):
+        records = read(out / "metrics.jsonl")
+        loss_curve(records, out / "loss.png", title, uniform=float(np.log(data.VOCAB)))
+
+
 def _records(
-    trainer: Trainer, state: dict[str, Any], out: Path | None = None, screen: Console | None = None
-) -> Iterator[dict[str, Any]]:
+    trainer: Trainer, state: dict[str, Any], stop: Stop, out: Path | None = None,
+    screen: Console | None = None,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Yield one record per step.
 
     Evaluation, the memory table and checkpoints involve every rank, so all ranks run them here, in
@@ -81,16 +118,20 @@ def _records(
     """
     c = trainer.config
     for record in trainer.run(state["step"], state["tokens"]):
-        step = record["step"]
+        step, is_last = record["step"], trainer.stops and stop.agreed() > 0
         if _is_due(step, c.eval_every, c.steps):
             record["val_loss"] = trainer.evaluate()
         yield record
+        if "val_loss" in record:
+            trainer.check_loss("held-out loss", record["val_loss"], step)
         if step == state["step"] + 1:
             table = memory_table(trainer)
             if screen is not None:
                 screen.print(table)
-        if _is_due(step, c.save_every, c.steps):
+        if is_last or _is_due(step, c.save_every, c.steps):
             _save(trainer, out, record)
+        if is_last:
+            return
 
 
 def _is_due(step: int, every: int, steps: int) -> bool:
@@ -102,17 +143,24 @@ def _sample(trainer: Trainer) -> np.ndarray | None:
     c = trainer.config
     if not c.sample:
         return None
-    text = trainer.sample(data.encode(c.prompt), c.sample, TEMPERATURE, TOP_K, c.seed)
+    prompt = data.encode(c.prompt, trainer.corpus.encoding)
+    text = trainer.sample(prompt, c.sample, TEMPERATURE, TOP_K, c.seed)
     assert text is not None or trainer.comm.rank, "rank 0 is of the first replica"
     return text
 
 
 def _save(trainer: Trainer, out: Path | None, record: dict[str, Any]) -> None:
-    checkpoint.save(
-        (out or Path()) / "checkpoints", record["step"], trainer.model, trainer.optimizer,
+    """Save a checkpoint, unless the model has diverged: then every rank raises a UserError."""
+    step = record["step"]
+    if "val_loss" not in record:  # a few windows tell whether these weights can go on
+        trainer.check_loss("held-out loss", trainer.evaluate(EVAL_ROWS), step)
+    trainer.check_weights(step)
+    _together(trainer.comm, lambda: checkpoint.save(
+        (out or Path()) / "checkpoints", step, trainer.model, trainer.optimizer,
         record["tokens"], trainer.scaler.state_dict(), writes=out is not None,
         stages=None if trainer.dp.rank or trainer.tp.rank else trainer.pp,
-    )  # fmt: skip
+        about={"ranks": ranks_of(trainer), "data": trainer.corpus.fingerprint},
+    ))  # fmt: skip
 
 
 # Before training
@@ -137,17 +185,23 @@ def _prepare(config: TrainConfig, comm: Communicator) -> data.Corpus:
         raise UserError("allreduce native is MPI's own: start with mpirun, or use --allreduce ring")
     if comm.rank == 0 and config.out is not None:
         _check_folder(Path(config.out), config.resume)
-    return data.load(config.data, config.seq)
+    corpus = data.load(config.data, config.seq, config.drop_repeats, config.encoding)
+    if config.sample:
+        data.encode(config.prompt, corpus.encoding)  # or an error
+    return corpus
 
 
 def _check_folder(out: Path, resume: bool) -> None:
-    if resume:
+    if os.path.isfile(out / "config.toml"):
+        if not resume:
+            raise UserError(
+                f"out '{out}' already holds a run: choose another --out, or go on with that run "
+                "by --resume"
+            )
+    elif resume:
         checkpoint.last(out / "checkpoints")
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(
-            f"out '{out}' already holds a run or other files: choose another --out, "
-            "or go on with that run by --resume"
-        )
+    elif os.path.exists(out) and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"out '{out}' already holds other files: choose another --out")
 
 
 def _same_text(corpus: data.Corpus, comm: Communicator) -> None:
@@ -161,33 +215,40 @@ def _same_text(corpus: data.Corpus, comm: Communicator) -> None:
 
 
 def _resume(trainer: Trainer) -> dict[str, Any]:
-    c = trainer.config
+    """Where the run goes on: at its last checkpoint, or afresh if it has none yet.
+
+    "changes" says what is no longer as it was.
+    """
+    c, afresh = trainer.config, {"step": 0, "tokens": 0, "changes": []}
     if not c.resume:
-        return {"step": 0, "tokens": 0}
-    path = checkpoint.last(Path(str(c.out)) / "checkpoints")
-    elsewhere = trainer.passes.names
-    state = checkpoint.load(path, trainer.model, trainer.optimizer, elsewhere)
+        return afresh
+    out = Path(str(c.out))
+    old = read_toml(out / "config.toml") if (out / "config.toml").is_file() else c
+    if not checkpoint.steps(out / "checkpoints"):
+        return {**afresh, "changes": ["no checkpoint was saved yet: it starts afresh"]}
+    path = checkpoint.last(out / "checkpoints")
+    check_model(str(path), old, c)
+    state = checkpoint.load(path, trainer.model, trainer.optimizer, trainer.passes.names)
     if state["scaler"] and trainer.scaler.is_enabled():
         trainer.scaler.load_state_dict(state["scaler"])
     if state["step"] >= c.steps:
         raise UserError(f"run '{c.out}' has done {state['step']} steps already: raise --steps")
-    return state
+    return {**state, "changes": changes(old, trainer, state)}
 
 
-def _open_folder(c: TrainConfig) -> Path:
-    """The run folder, made and with its config.toml in it."""
+def _open_folder(c: TrainConfig, state: dict[str, Any]) -> tuple[Path, MetricsFile]:
+    """The run folder with its config.toml in it, and its metrics up to the step it goes on from."""
     out = Path(c.out) if c.out else _new_folder(c)
-    try:
+    with writing(out, (OSError, ValueError)):  # ValueError: a path with a NUL
         out.mkdir(parents=True, exist_ok=True)
-        write_toml(replace(c, out=str(out), resume=False), out / "config.toml")
-    except OSError as error:
-        raise UserError(f"out '{out}' cannot be written: {error.strerror}") from None
-    return out
+        keep_config(c, out / "config.toml", state["step"])
+        return out, MetricsFile(out / "metrics.jsonl", after=state["step"])
 
 
 def _new_folder(c: TrainConfig) -> Path:
     """runs/<date>-<model>-<data>, with a number behind it if that one is taken."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    base = Path("runs") / f"{stamp}-{c.model}-{Path(c.data).stem}"
+    data = Path(c.data).stem.encode()[:NAME].decode(errors="ignore")
+    base = Path("runs") / f"{stamp}-{c.model}-{data}"
     tries = (base if i == 1 else base.with_name(f"{base.name}-{i}") for i in range(1, 1000))
     return next(path for path in tries if not path.exists())

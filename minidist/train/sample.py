@@ -39,5 +39,7 @@ def sample_run(
             f"tokens {tokens}, top-k {top_k}, temperature {temperature}: none may be negative"
         )
     config = run_config(run)
-    model, how = load_model(run, config), (tokens, temperature, top_k, seed, config.seq)
-    return data.decode(model.generate(data.encode(prompt), *how))
+    model, encoding = load_model(run, config), config.encoding or "utf-8"
+    start = data.encode(prompt, encoding)
+    written = model.generate(start, tokens, temperature, top_k, seed, config.seq)
+    return data.decode(written, encoding)

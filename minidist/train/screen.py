@@ -8,29 +8,64 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from .. import data
 from ..comm import Ledger
+from ..errors import visible
 from ..plan.gpt import gpt_parameters
 from . import memory
-from .config import TrainConfig
+from .config import TrainConfig, resuming
 from .loop import Trainer
 from .report import perplexity_line
+from .stop import CLOSED_PIPE, drop_output
 
 SECONDS_BETWEEN_LINES = 5.0
 
 
-def console() -> Console:
-    """A console that draws on a terminal, also through mpirun, which gives its ranks a pipe."""
-    terminal = sys.stdout.isatty() or _launcher_has_terminal()
-    return Console(force_terminal=terminal, highlight=False, soft_wrap=not terminal)
+def leave(error: OSError) -> None:
+    raise SystemExit(CLOSED_PIPE) from error
+
+
+def console(lost: Callable[[OSError], None] = leave) -> Console:
+    """A console that draws on a terminal, also through mpirun, which gives its ranks a pipe.
+
+    `lost` is called if nothing can be printed any more.
+    """
+    terminal, file = sys.stdout.isatty() or _launcher_has_terminal(), cast(IO[str], Output(lost))
+    # Names of files are no markup: "[/b]" is three letters of one, and ":x:" is no emoji.
+    return Console(
+        file=file, force_terminal=terminal, soft_wrap=not terminal, highlight=False, markup=False,
+        emoji=False,
+    )  # fmt: skip
+
+
+class Output:
+    """sys.stdout; that its reader has left (`| head`) or its disk is full does not raise."""
+
+    def __init__(self, lost: Callable[[OSError], None]):
+        self.lost = lost
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stdout, name)
+
+    def write(self, text: str) -> int:
+        return self._unless_lost(lambda: sys.stdout.write(text))
+
+    def flush(self) -> None:
+        self._unless_lost(sys.stdout.flush)
+
+    def _unless_lost(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except OSError as error:
+            drop_output()
+            self.lost(error)
 
 
 def _launcher_has_terminal() -> bool:
@@ -101,8 +136,8 @@ class Bar:
         return True
 
 
-def show_start(screen: Console, trainer: Trainer, out: Path, done: int) -> None:
-    """A table: the model, data, ranks, batch, memory and run folder."""
+def show_start(screen: Console, trainer: Trainer, out: Path, done: int, changes: list[str]) -> None:
+    """A table: the model, data, ranks, batch, memory, run folder, and a resumed run's changes."""
     c, comm, corpus = trainer.config, trainer.comm, trainer.corpus
     parameters, alike = gpt_parameters(trainer.model.config), trainer.pp.size == 1
     predicted = _predicted(trainer)
@@ -111,15 +146,17 @@ def show_start(screen: Console, trainer: Trainer, out: Path, done: int) -> None:
     table = Table(show_header=False, box=None, padding=(0, 1))
     rows = {
         "model": f"{c.model_name}: {parameters:,} parameters, {_numbers(c)}",
-        "data": f"{c.data}: {len(corpus.train):,} bytes to train on, "
+        "data": f"{visible(c.data)}: {len(corpus.train):,} bytes to train on, "
                 f"{len(corpus.held_out):,} held out",
         "ranks": f"{comm.size} ({world}), {_layout(trainer)}, all-reduce {c.allreduce}",
         "batch": f"{c.batch} x {c.seq} = {c.batch * c.seq:,} tokens a step",
         "memory": f"{states / 2**20:.1f} MiB {'a rank' if alike else 'on rank 0'} for "
                   "parameters, gradients and optimiser",
-        "run": str(out) + (f", from step {done}" if done else ""),
+        "run": visible(out) + (f", from step {done}" if done else ""),
     }  # fmt: skip
-    for name, text in rows.items():
+    for name, notes in {"data": corpus.notes, "ranks": trainer.schedule.notes}.items():
+        rows[name] = "\n".join([rows[name], *notes])
+    for name, text in [*rows.items(), *(("changed", visible(line)) for line in changes)]:
         table.add_row(name, text)
     screen.print(table)
 
@@ -150,7 +187,7 @@ def _microbatches(trainer: Trainer) -> str:
     schedule, layers = trainer.schedule, " + ".join(str(len(r)) for r in trainer.layers)
     if schedule.stages == schedule.microbatches == 1:
         return ""
-    return f", {schedule.name} of {schedule.microbatches} micro-batches, layers {layers}"
+    return f", {visible(schedule.name)} of {schedule.microbatches} micro-batches, layers {layers}"
 
 
 def _numbers(c: TrainConfig) -> str:
@@ -171,10 +208,22 @@ def show_end(
         f"loss {records[0]['loss']:.4f} -> {last['loss']:.4f}; "
         f"rank 0 sent {ledger.bytes / 2**20:,.1f} MiB in {ledger.messages:,} messages"
     )
-    screen.print(perplexity_line(last["val_loss"]))
+    held_out = [r["val_loss"] for r in records if r.get("val_loss") is not None]
+    if held_out:
+        screen.print(perplexity_line(held_out[-1]))
 
 
-def show_sample(screen: Console, sample: np.ndarray) -> None:
-    screen.rule("sample", align="left")
-    screen.print(data.decode(sample), markup=False)
-    screen.rule()
+def show_stop(screen: Console, trainer: Trainer, step: int, out: Path) -> None:
+    """How to go on with a run that a signal has ended, if it was not over already."""
+    steps, comm = trainer.config.steps, trainer.comm
+    start = f"mpirun -n {comm.size} " if comm.native is not None and comm.size > 1 else ""
+    screen.print(f"stopped after step {step} of {steps}, which is saved")
+    if step < steps:
+        screen.print(f"go on by: {resuming(trainer.config, out, start)}", markup=False)
+
+
+def show_sample(screen: Console, sample: str) -> None:
+    line = "-" if screen.options.ascii_only else "─"
+    screen.rule("sample", align="left", characters=line)
+    screen.print(visible(sample, keep="\r\n\t"))  # a model of bytes may write any, escapes too
+    screen.rule(characters=line)

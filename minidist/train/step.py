@@ -8,6 +8,7 @@ where the layers lie on several stages. The trainer chooses one when it is built
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -71,7 +72,7 @@ class TrainStep:
         return loss_sum, norm  # the caller calls optimizer.zero_grad()
 
     def clip(self) -> Tensor:
-        """Scale the gradient down to the largest norm allowed; returns its norm before.
+        """Scale the gradient down to the largest norm allowed (0: any); returns its norm before.
 
         The norm is that of the whole model, so each rank says which of its gradients others have
         parts of, and which another stage counts already.
@@ -83,7 +84,7 @@ class TrainStep:
             pairs, shards = [(p, p) for p in self.model.parameters()], None
         elsewhere = {id(p) for p in self.passes.counted_elsewhere}
         return clip_grad_norm_(
-            [own for own, _ in pairs], self.config.clip, self.tp,
+            [own for own, _ in pairs], self.config.clip or math.inf, self.tp,
             [own for own, p in pairs if id(p) in self.shared_out], shards,
             self.pp, [own for own, p in pairs if id(p) in elsewhere],
         )  # fmt: skip

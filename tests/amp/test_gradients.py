@@ -1,5 +1,8 @@
 """Every operation and layer in float16 and bfloat16: its values and gradients are float32's."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,6 +15,7 @@ from minidist import Tensor, nn, ops
 from minidist.ops.op import differentiable
 from minidist.tensor.dtypes import DTYPES
 
+ROOT = Path(__file__).parents[2]
 EPS = {"float16": 2.0**-11, "bfloat16": 2.0**-8}  # half of a unit in the last place, relative
 few = settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 # Rounding in between moves these over a jump, so that a number differs by as much as there is
@@ -98,6 +102,96 @@ def test_layers(name, dtype):
         assert excess(*found, EPS[dtype], steps=32) < 1
 
     check()
+
+
+@pytest.mark.parametrize("dtype", EPS)
+@pytest.mark.parametrize("name", sorted(JUMPS))
+def test_operations_that_jump(name, dtype):
+    """On numbers that all dtypes hold, so that none is moved over a jump."""
+
+    @few
+    @given(CASES[name].draw)
+    def check(drawn):
+        arrays, options = drawn
+        arrays = [np.ceil(np.abs(a) * 4) * np.sign(a) for a in arrays]
+        assert excess(*of_case(CASES[name], arrays, options, dtype), EPS[dtype]) < 1
+
+    check()
+
+
+IN_PLACE = sorted(n for n in vars(Tensor) if n[0] != "_" and n[-1] == "_" and n[-2] != "_")
+NO_DIFFERENTIABLE_VALUE = {"requires_grad_", "detach_", "uniform_", "normal_", "logical_not_",
+                           "bitwise_and_", "bitwise_or_", "bitwise_xor_", "baddbmm_"}  # fmt: skip
+INDEX = md.tensor([[1, 0, 1]])
+ARGUMENTS = {  # of the others: none
+    "copy_": lambda y: (y,),
+    "fill_": lambda y: (y[0, 1],),
+    "clamp_": lambda y: (0.5, 1.5),
+    "clip_": lambda y: (0.5, 1.5),
+    "clamp_min_": lambda y: (0.6,),
+    "clamp_max_": lambda y: (1.1,),
+    "addcmul_": lambda y: (y, y + 1),
+    "addcdiv_": lambda y: (y, y + 1),
+    "addmm_": lambda y: (y[:, :2], y),
+    "lerp_": lambda y: (y, 0.25),
+    "masked_fill_": lambda y: (y.detach() > 1, y[0, 0]),
+    "scatter_": lambda y: (0, INDEX, y),
+    "scatter_add_": lambda y: (0, INDEX, y),
+    "index_add_": lambda y: (0, md.tensor([1, 0]), y),
+} | {n: lambda y: (y,) for n in ("add_", "div_", "floor_divide_", "mul_", "pow_", "remainder_",
+                                 "sub_")}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(set(IN_PLACE) - NO_DIFFERENTIABLE_VALUE))
+def test_changes_in_place(name):
+    """Of a whole tensor, and of a row of another."""
+    x, y = np.array([[0.75, 1.25, 0.5], [1.5, 0.25, 1.75]]), np.array([[1.25, 2, 1], [1, 3, 2.5]])
+
+    def changed(x, y):
+        z = md.stack([x, x])
+        for part in (z[1], x * 1):
+            assert getattr(part, name)(*ARGUMENTS.get(name, lambda y: ())(y)) is part
+        return z, part
+
+    for dtype in EPS:
+        low = [rounded(a, dtype) for a in (x, y)]
+        found, exact = (computed(changed, low, d) for d in (dtype, "float32"))
+        assert excess(found, exact, EPS[dtype]) < 1
+
+
+@pytest.mark.parametrize("dtype", EPS)
+def test_writes_into_elements(dtype):
+    def changed(x, y):
+        z = x * 1
+        z[0, 1] = y[1, 0]
+        z[1, 1].mul_(y[0, 0])
+        z[z > 1.5] = y.sum()
+        z[[0, 1], [0, 0]] = y[:, 1]
+        return z
+
+    low = [np.array([[0.75, 1.25], [1.5, 1.0]]), np.array([[1.25, 0.5], [1.0, 0.25]])]
+    assert excess(computed(changed, low, dtype), computed(changed, low, "float32"), EPS[dtype]) < 1
+
+
+# No cast by bits
+
+
+READ_OLD_FILES = {"minidist/nn/module.py", "minidist/train/checkpoint.py"}  # bits, as uint16
+NAMES_ALONE = {"minidist/absent/names.py"}
+BITS = re.compile(r"uint16|\.view\((BFLOAT16|[\w.]*float16)")
+
+
+def test_no_text_takes_the_bits_of_16_bit_numbers_for_others():
+    """astype() and an assignment convert; a view of another dtype, or uint16, would not."""
+    files = [f for folder in ("minidist", "kernels") for f in (ROOT / folder).rglob("*.py")]
+    found = {str(f.relative_to(ROOT)) for f in files if BITS.search(f.read_text())}
+    assert len(files) > 200 and found == READ_OLD_FILES | NAMES_ALONE
+
+
+@pytest.mark.parametrize("text", ["g.astype(xp.uint16)", "x.view(BFLOAT16)", "y.view(xp.float16)",
+                                  'a.astype("uint16")'])  # fmt: skip
+def test_such_a_text_is_found(text):
+    assert BITS.search(text)
 
 
 # Gradients that were lost while bfloat16 stood in arrays of uint16: 1 became 9.2e-41

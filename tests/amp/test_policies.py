@@ -212,6 +212,7 @@ OTHERS = {
     "probabilities": (lambda x: F.cross_entropy(x, x.softmax(1)), X),
     "dropout": (lambda x: F.dropout(x, 0.5), X),
     "a difference": (lambda x: x - 1.5, X),
+    "without freedom": (lambda x: x.var(1, correction=9), X),
 }  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """From text to batches: corpora, cleaning, encoding, windows that any rank can cut."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,13 +15,13 @@ from minidist.errors import UserError
 
 
 def test_docs_is_the_language_reference():
-    text = collect("docs")
+    text = collect("docs").decode()
     assert 300_000 < len(text) < 1_000_000
     assert "while" in text
 
 
 def test_stdlib_is_the_source_of_the_standard_library():
-    text = collect("stdlib")
+    text = collect("stdlib").decode()
     assert 8_000_000 < len(text) < 30_000_000
     assert "class OrderedDict" in text
 
@@ -32,9 +34,9 @@ def test_encoding_is_undone_by_decoding(text):
 
 
 def test_clean_drops_long_paragraphs_that_come_again():
-    long, short = "a paragraph " * 10, "short"
-    text = f"{long}\n\n{short}\r\n\r\n  {long}\n\n{short}"
-    assert clean(text) == f"{long}\n\n{short}\n\n{short}"
+    long, short = b"a paragraph \xff\xb5 " * 10, b"short\x00"
+    text = b"\n\n".join([long, short]) + b"\r\n\r\n  " + long + b"\r\n\r\n" + short
+    assert clean(text) == (b"\n\n".join([long, short]) + b"\r\n\r\n" + short, 1)
 
 
 def test_held_out_docs_share_no_long_paragraph_with_training_docs():
@@ -52,6 +54,75 @@ def test_a_file_by_path(tmp_path):
     path.write_text("0123456789" * 100)
     corpus = data.load(str(path), 16)
     assert len(corpus.train) + len(corpus.held_out) == 1000
+
+
+CHINESE = "话说天下大势，分久必合，合久必分。周末七国分争，并入于秦。\n" * 40
+JAPANESE = "吾輩は猫である。名前はまだ無い。\n" * 60
+FRENCH = "Le cœur a ses raisons que l'été ne connaît pas.\n" * 40
+RUSSIAN = "Все счастливые семьи похожи друг на друга.\n" * 40
+CLASSICAL = "及秦灭之后，楚、汉分争，又并入于汉。汉朝自高祖斩白蛇而起义，一统天下" * 20
+HELLO, PARAGRAPH = b"hello world " * 60, b"the same paragraph again " * 40
+AS_THEY_ARE = {  # bytes, the encoding taken for prompts and samples, what is said
+    "UTF-8": (CHINESE.encode(), "utf-8", ""),
+    "Chinese": (CHINESE.encode("gb18030"), "gb18030",
+                r"not UTF-8 \(byte 0 is 0xBB\), looks like gb18030: its bytes are taken as they"),
+    "two bytes wrong": (b"\xff" + CHINESE.encode("gb18030") + b"\xff", "gb18030", "with errors:"),
+    "classical": (CLASSICAL.encode("gb18030"), "gb18030", "looks like gb18030:"),
+    "traditional": ("我們在這裡說的是中國人。\n".encode("big5") * 60, "big5", "looks like big5:"),
+    "Shift JIS": (JAPANESE.encode("shift_jis"), "shift_jis", "looks like shift_jis"),
+    "EUC-JP": (JAPANESE.encode("euc_jp"), "euc_jp", "looks like euc_jp"),
+    "Korean": ("모든 국민은 인간의 존엄과 가치를.\n".encode("euc_kr") * 60, "euc_kr", "euc_kr"),
+    "French": (FRENCH.encode("cp1252"), "cp1252", r"\(byte 4 is 0x9C\), looks like cp1252"),
+    "Russian": (RUSSIAN.encode("cp1251"), "cp1251", "looks like cp1251"),
+    "KOI8": (RUSSIAN.encode("koi8-r"), "koi8-r", "looks like koi8-r"),
+    "UTF-16": (CHINESE.encode("utf-16"), "utf-16-le", "like utf-16-le; begins with a byte or"),
+    "damaged": (CHINESE.encode() + b"\xff" + CHINESE.encode(), "utf-8", "like utf-8 with errors"),
+    "noise": (bytes(range(256)) * 4, "utf-8", "looks like no encoding known here"),
+    "CRLF": (b"one\r\ntwo\rthree\n" * 50, "utf-8", "^50 CRLF line ends: its bytes are taken as"),
+    "BOM": (b"\xef\xbb\xbf" + HELLO, "utf-8", "^begins with a byte order mark:"),
+    "NUL": (HELLO + b"\0\0", "utf-8", "^2 NUL bytes:"),
+    "repeats": ((PARAGRAPH + b"\n\n") * 4, "utf-8", ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", AS_THEY_ARE)
+def test_a_file_is_read_byte_for_byte_and_what_is_unusual_is_said(tmp_path, case):
+    content, encoding, said = AS_THEY_ARE[case]
+    (tmp_path / "a.txt").write_bytes(content)
+    corpus = data.load(str(tmp_path / "a.txt"), 16)
+    assert np.concatenate([corpus.train, corpus.held_out]).tobytes() == content
+    assert corpus.encoding == encoding
+    (note,) = corpus.notes or [""]
+    assert re.search(said, note) and bool(note) == bool(said)
+
+
+def test_repeats_are_left_out_of_a_file_on_request_and_counted(tmp_path):
+    (tmp_path / "a.txt").write_bytes((PARAGRAPH + b"\r\n\r\n") * 4)
+    corpus = data.load(str(tmp_path / "a.txt"), 16, drop_repeats=True)
+    kept = np.concatenate([corpus.train, corpus.held_out]).tobytes()
+    assert kept == PARAGRAPH + b"\r\n\r\n"
+    assert corpus.notes[-1] == "3 repeated paragraphs (3,012 bytes) left out"
+    assert data.load("docs", 16).notes[0].endswith("left out")
+
+
+def test_an_encoding_that_is_given_is_taken_and_its_errors_are_said(tmp_path):
+    (tmp_path / "a.txt").write_bytes(CHINESE.encode())
+    corpus = data.load(str(tmp_path / "a.txt"), 16, encoding="ascii")
+    assert corpus.encoding == "ascii"
+    assert corpus.notes[0].startswith("not ascii (byte 0 is 0xE8)")
+    assert data.encode("天", "gb18030").tobytes() == "天".encode("gb18030")
+    with pytest.raises(UserError, match=r"'天' cannot be written in cp1252.*--encoding"):
+        data.encode("a天", "cp1252")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("x" * 300, "cannot be read: File name too long"), ("a\0b", "cannot be read: embedded null"),
+     (".", "is no file"), ("/dev/null", "is no file")],
+)  # fmt: skip
+def test_paths_that_cannot_be_read(name, message):
+    with pytest.raises(UserError, match=message):
+        collect(name)
 
 
 @pytest.mark.parametrize(

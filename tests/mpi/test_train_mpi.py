@@ -1,6 +1,7 @@
 """Training on real ranks: the same bits as on simulated ones, and errors that stop them all."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,42 @@ def test_what_a_late_rank_0_has_to_say_is_heard(mpirun, args):
     done = mpirun(4, program, "train", *args, timeout=30)
     assert done.returncode == 2
     assert args[0][2:] in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "to", "layout"),
+    [
+        (signal.SIGINT, "rank 1", []),
+        *proofs(
+            (signal.SIGINT, "mpirun", []), (signal.SIGTERM, "mpirun", []),
+            (signal.SIGTERM, "rank 0", ["--tp", "2"]), (signal.SIGTERM, "rank 1", ["--pp", "2"]),
+        ),
+    ],
+)  # fmt: skip
+def test_a_signal_saves_the_step_on_all_ranks(mpirun, tmp_path, number, to, layout):
+    """It comes to mpirun, which passes it on, or to one rank alone."""
+    program, out = Path(__file__).parent / "programs" / "interrupted.py", tmp_path / "run"
+    done = mpirun(2, program, int(number), to, "train", *ARGS, "--steps", "99999", *layout,
+                  "--out", out, timeout=60)  # fmt: skip
+    assert done.returncode == 128 + number
+    assert "Traceback" not in done.stderr
+    (saved,) = (out / "checkpoints").iterdir()
+    assert int(saved.name[5:]) == len(curve(out))
+    assert (out / "loss.png").exists()
+    assert f"mpirun -n 2 minidist train --resume --out {out}" in done.stdout
+
+
+def test_a_command_that_trains_nothing_is_run_once(mpirun, tmp_path):
+    done = mpirun(3, "-m", "minidist.cli", "schedule", "gpipe", "--csv", tmp_path / "a.csv")
+    assert (done.returncode, done.stdout.count("makespan"), done.stderr) == (0, 1, "")
+
+
+@pytest.mark.proof
+def test_a_sample_is_written_once(mpirun, alone):
+    done = mpirun(3, "-m", "minidist.cli", "sample", alone, "--prompt", "Once", "--tokens", "1")
+    assert (done.returncode, done.stdout.count("Once"), done.stderr) == (0, 1, "")
+    done = mpirun(3, "-m", "minidist.cli", "sample", "/no/run")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
 
 
 def test_an_error_on_one_rank_stops_all_with_its_traceback(mpirun, tmp_path):

@@ -49,6 +49,9 @@ def test_the_last_one_is_the_highest_step(tmp_path):
     for step in (9, 100, 20):
         checkpoint.save(tmp_path, step, layer, optimizer, tokens=0)
     assert checkpoint.last(tmp_path).name == "step-000100"
+    for step in (999_999, 1_000_000):  # the later one is the first by its name
+        checkpoint.save(tmp_path, step, layer, optimizer, tokens=0)
+    assert checkpoint.last(tmp_path).name == "step-1000000"
 
 
 def test_no_checkpoint(tmp_path):

@@ -1,12 +1,22 @@
 """Configuration: TOML there and back, and every impossible value refused with its flag."""
 
+import shlex
 from dataclasses import replace
 
 import pytest
 
+from minidist.cli import main
 from minidist.errors import UserError
 from minidist.plan.gpt import gpt_parameters
-from minidist.train.config import PRESETS, TrainConfig, check, read_toml, resumed, write_toml
+from minidist.train.config import (
+    PRESETS,
+    TrainConfig,
+    check,
+    read_toml,
+    resumed,
+    resuming,
+    write_toml,
+)
 
 
 def test_toml_there_and_back(tmp_path):
@@ -33,6 +43,15 @@ def test_bad_toml_is_refused(tmp_path, text, message):
         read_toml(path)
 
 
+@pytest.mark.parametrize(("text", "clip"), [("0", 0.0), ('"none"', 0.0), ("0.5", 0.5)])
+def test_a_file_with_a_byte_order_mark_and_clipping_off(tmp_path, text, clip):
+    path = tmp_path / "c.toml"
+    path.write_bytes(b"\xef\xbb\xbfclip = " + text.encode())
+    config = read_toml(path)
+    assert config == TrainConfig(clip=clip)
+    check(config, ranks=1)
+
+
 def test_whole_numbers_serve_as_floats(tmp_path):
     path = tmp_path / "c.toml"
     path.write_text("clip = 2")
@@ -52,6 +71,9 @@ def test_whole_numbers_serve_as_floats(tmp_path):
         ({"final_lr": 2.0}, "final_lr = 2.0: want a part of --lr, at most 1; change --final-lr"),
         ({"dropout": 1.0}, "dropout = 1.0"),
         ({"warmup": -1}, "warmup = -1"),
+        ({"clip": -1.0}, "clip = -1.0: want at least 0; change --clip"),
+        ({"encoding": "hex"}, "encoding 'hex' is unknown: use a name that Python knows"),
+        ({"encoding": "klingon"}, "encoding 'klingon' is unknown"),
         ({"dtype": "float16"}, "dtype = 'float16' is unknown: choose float32, float64"),
         ({"allreduce": "star"}, "allreduce = 'star' is unknown: choose auto, ring, ordered"),
         ({"dp": 2}, "dp 2 has 2 places, but there are 4 ranks: choose --dp 4"),
@@ -61,6 +83,49 @@ def test_whole_numbers_serve_as_floats(tmp_path):
 def test_impossible_sizes_are_refused(change, message):
     with pytest.raises(UserError, match=message):
         check(replace(TrainConfig(), **change), ranks=4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sync": "naive", "zero": 1}, "--sync naive has no effect: --zero 1 .* at bucketed"),
+        ({"sync": "overlapped", "zero": 3}, "--sync overlapped has no effect: --zero 3"),
+        ({"bucket_mib": 2.0, "zero": 3}, "--bucket-mib 2.0 has no effect: --zero 3 .* at 1.0"),
+        ({"bucket_mib": 2.0, "sync": "naive"}, "--bucket-mib 2.0 has no effect: --sync naive"),
+        ({"schedule": "gpipe"}, "--schedule gpipe has no effect: without --pp"),
+        ({"chunks": 2}, "1f1b has 1 chunk a rank"),
+        ({"split": (2, 2)}, "split 2,2: want 1 numbers"),
+        ({"sequence_parallel": True}, "want --tp of at least 2"),
+    ],
+)
+def test_an_option_that_another_switches_off_is_refused(change, message):
+    with pytest.raises(UserError, match=message):
+        check(replace(TrainConfig(), **change), ranks=4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"bucket_mib": 2.0, "zero": 1}, {"bucket_mib": 2.0, "sync": "overlapped"},
+        {"schedule": "gpipe", "pp": 2}, {"schedule": "zbv"}, {"microbatches": 2},
+        {"allreduce": "tree", "dp": 1, "tp": 4},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_option_that_has_an_effect_passes(change):
+    check(replace(TrainConfig(), **change), ranks=4)
+
+
+def test_the_command_that_resumes_is_read_as_the_same_layout(monkeypatch, tmp_path):
+    layout = {"ranks": 4, "simulate": True, "pp": 2, "schedule": "gpipe", "split": (1, 3)}
+    config = TrainConfig(**layout, zero=1, out="a b", steps=7)
+    write_toml(config, tmp_path / "config.toml")
+    words = shlex.split(resuming(config, tmp_path))
+    seen = []
+    monkeypatch.setattr("minidist.cli.train", seen.append)
+    monkeypatch.setattr("sys.argv", words)
+    main()
+    assert seen == [replace(config, out=str(tmp_path), resume=True)]
 
 
 def test_the_defaults_pass():

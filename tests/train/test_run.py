@@ -2,15 +2,19 @@
 
 import json
 import math
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file
+from support.proofs import proofs
 
 from minidist.comm import simulate
 from minidist.errors import UserError
+from minidist.models.gpt import GPT, GPTConfig
+from minidist.train import checkpoint
 from minidist.train.config import TrainConfig, read_toml, resumed
 from minidist.train.metrics import MetricsFile, read
 from minidist.train.run import run
@@ -89,6 +93,7 @@ def test_the_sample_has_the_length_asked_for(tmp_path, capsys, length):
     assert bool(rule) == bool(length)
     if length:
         text = shown.partition("\n")[2].rpartition("\n───")[0]
+        text = re.sub(r"\\x[0-9a-f]{2}", ".", text)  # control characters are escaped
         assert text.startswith("The ") and len(text) <= len("The ") + length
 
 
@@ -189,3 +194,85 @@ def test_ranks_with_different_texts_are_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="rank 1: data differs between ranks"):
         simulate(rank, 2)
+
+
+# What a resumed run no longer has as it was
+
+
+def resume(folder: Path, ranks: int = 2, **flags) -> None:
+    config = replace(resumed(folder / "config.toml", str(folder)), **flags)
+    simulate(lambda comm: run(config, comm), ranks)
+
+
+@pytest.fixture
+def copied(folder, tmp_path) -> Path:
+    return shutil.copytree(folder, tmp_path / "copied")
+
+
+def test_what_a_resume_changes_is_said_and_the_old_configuration_kept(copied, tmp_path, capsys):
+    text = tmp_path / "b.txt"
+    text.write_text("to be or not to be\n\nthat is the question\n\n" * 9 + "x" * 400)
+    old = (copied / "config.toml").read_text()
+    resume(copied, 2, steps=12, lr=1e-3, data=str(text), tp=2, dropout=0.0)
+    shown = " ".join(capsys.readouterr().out.split())
+    for said in (
+        "from step 6", f"changed data docs -> {text}", "changed steps 6 -> 12", "lr 0.004 -> 0.001",
+        "learning rate 0.0002 at step 6 -> 0.000607 at step 7: its cosine ends at step 12",
+        "changed dropout 0.1 -> 0.0", "changed layout dp 2 -> dp 1 x tp 2",
+    ):  # fmt: skip
+        assert said in shown
+    assert (copied / "config-step-6.toml").read_text() == old
+    text.write_text("another text under the same name, which nobody would notice\n" * 20)
+    resume(copied, 2, steps=13, tp=2)
+    assert f"changed data {text} has other contents" in " ".join(capsys.readouterr().out.split())
+    assert {p.name for p in copied.glob("*.toml")} == {
+        "config.toml", "config-step-6.toml", "config-step-12.toml"}  # fmt: skip
+
+
+def test_nothing_changed_is_nothing_said(copied, capsys):
+    shutil.rmtree(copied / "checkpoints" / "step-000006")
+    resume(copied)
+    assert "changed " not in capsys.readouterr().out.replace(str(copied), "")
+    assert len(list(copied.glob("*.toml"))) == 1
+
+
+@pytest.mark.parametrize("flags", [{"model": "gpt-tiny"}, {"seq": 8}])
+def test_another_model_is_one_line(copied, flags):
+    with pytest.raises(UserError, match=r"of another model: .*\d, not \d.*; leave") as error:
+        resume(copied, steps=9, **flags)
+    assert len(str(error.value)) < 400
+    with pytest.raises(UserError, match="of another model: ") as error:
+        checkpoint.load(checkpoint.last(copied / "checkpoints"), GPT(GPTConfig(9, 8, 2, 4, 256)))
+    assert len(str(error.value)) < 400
+
+
+def test_a_run_without_a_checkpoint_starts_afresh(copied, capsys):
+    """It was interrupted before its first: --resume and its absence pointed at each other."""
+    whole = losses(copied)
+    shutil.rmtree(copied / "checkpoints")
+    resume(copied)
+    assert "no checkpoint was saved yet: it starts afresh" in capsys.readouterr().out
+    assert losses(copied) == whole
+
+
+@pytest.mark.parametrize(
+    "flags", [{}, {"pp": 2}, *proofs({"tp": 2}, {"zero": 1}, {"zero": 3})], ids=str
+)
+def test_another_dtype_is_that_of_the_moments_too(copied, monkeypatch, flags):
+    monkeypatch.setattr("minidist.train.run.loss_curve", lambda *_, **__: None)
+    for steps, dtype, size in ((7, "float64", 8), (8, "float32", 4)):
+        resume(copied, 2, steps=steps, dtype=dtype, save_every=1, **flags)
+        arrays = load_file(copied / "checkpoints" / f"step-00000{steps}" / "optimizer.safetensors")
+        assert {a.dtype.itemsize for a in arrays.values()} == {size}
+
+
+def test_held_out_windows_that_do_not_divide_among_the_replicas(tmp_path):
+    """33 windows are 3 passes on one of two replicas and 1 less on the other: ZeRO-3 hung."""
+    text = tmp_path / "a.txt"
+    text.write_text("".join(f"{i} " for i in range(1900))[: 16 * 33 * 10 + 10])
+    config = replace(SMALL, data=str(text), steps=1, sample=0)
+    held_out = []
+    for zero in (0, 3):
+        out = trained(replace(config, zero=zero, out=str(tmp_path / str(zero))))
+        held_out.append(read(out / "metrics.jsonl")[-1]["val_loss"])
+    assert held_out[0] == held_out[1]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -105,12 +105,15 @@ class Schedule:
 
     orders: tuple[tuple[Step, ...], ...]
     name: str = ""
+    notes: tuple[str, ...] = field(default=(), compare=False)  # how its file was read, to be shown
 
     @staticmethod
-    def of(orders: Iterable[Iterable[Step | str]], name: str = "") -> Schedule:
+    def of(
+        orders: Iterable[Iterable[Step | str]], name: str = "", notes: Iterable[str] = ()
+    ) -> Schedule:
         """A schedule of actions, or of their texts."""
         steps = lambda order: tuple(parse(s) if isinstance(s, str) else s for s in order)
-        return Schedule(tuple(steps(order) for order in orders), name)
+        return Schedule(tuple(steps(order) for order in orders), name, tuple(notes))
 
     @property
     def ranks(self) -> int:

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 
 from ...errors import UserError
-from .actions import BACKWARD, INPUT, LIKE, WEIGHT, Action, Schedule, Step, parse
+from .actions import BACKWARD, FORWARD, INPUT, LIKE, WEIGHT, Action, Schedule, Step, parse
+
+# Cells of PyTorch's files that say when FSDP gathers, frees and reduces the shards of a stage
+SHARDING = re.compile(r"[0-9]+(UNSHARD|RESHARD|REDUCE_GRAD)")
 
 
 def loads(text: str, name: str = "") -> Schedule:
@@ -21,18 +26,42 @@ def loads(text: str, name: str = "") -> Schedule:
     Empty cells (idle slots) are dropped. Lines that begin with # are skipped, and so are blank
     lines before, after and next to them. A blank line between two ranks is an error: a rank that
     does nothing is written as one comma. If a stage has both B and W for a micro-batch, its B is
-    read as I, which is PyTorch's meaning (torch.distributed.pipelining, `_load_csv`). Raises
-    UserError.
+    read as I, which is PyTorch's meaning (torch.distributed.pipelining, `_load_csv`). PyTorch's
+    UNSHARD, RESHARD and REDUCE_GRAD are left out: the schedule's `notes` say so. Raises UserError.
 
     >>> dumps(loads("0F0,,0B0,0W0"))
     '0F0,0I0,0W0'
     """
     place = f"{name}, " if name else ""
-    rows = _rows(text.removeprefix("\ufeff"), place)
-    orders = [_renamed(_steps(row, line, place), BACKWARD, INPUT) for line, row in rows]
+    rows, left_out = _rows(text.removeprefix("\ufeff"), place), Counter[str]()
+    orders = [list(_renamed(_steps(*row, place, left_out), BACKWARD, INPUT)) for row in rows]
     if not orders:
         raise UserError(f"{place}no rank: want a line a rank, cells joined by commas; {LIKE}")
-    return Schedule.of(orders, name)
+    notes = [_left_out(left_out)] if left_out else []
+    if _counts_from_one(orders[-1]):
+        orders[-1] = [s._replace(microbatch=s.microbatch - 1) if s.kind == FORWARD else s
+                      for s in orders[-1] if isinstance(s, Action)]  # fmt: skip
+        notes.append("the last rank's F are numbered from 1, as PyTorch's 1F1B does by mistake: "
+                     "read as from 0")  # fmt: skip
+    return Schedule.of(orders, name, notes)
+
+
+def _left_out(counts: Counter[str]) -> str:
+    each = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+    return f"left out: {each}; --zero and --sync gather parameters and sum gradients"
+
+
+def _counts_from_one(order: list[Step]) -> bool:
+    """Whether the forwards of a rank's one stage are 1, …, m and its backwards 0, …, m - 1."""
+    if not all(isinstance(step, Action) for step in order):
+        return False
+    forwards, backwards = (
+        sorted(step.microbatch for step in order if isinstance(step, Action) and step.kind in kinds)
+        for kinds in ((FORWARD,), (BACKWARD, INPUT))
+    )
+    m = len(backwards)
+    one_stage = len({part.stage for step in order for part in step.parts}) == 1
+    return m > 0 and one_stage and backwards == [*range(m)] and forwards == [*range(1, m + 1)]
 
 
 def _rows(text: str, place: str) -> list[tuple[int, list[str]]]:
@@ -60,9 +89,13 @@ def _rows(text: str, place: str) -> list[tuple[int, list[str]]]:
     return rows
 
 
-def _steps(row: list[str], line: int, place: str) -> list[Step]:
-    cells = enumerate(row, 1)
-    return [parse(c, f"{place}line {line}, column {n}: ") for n, c in cells if c.strip()]
+def _steps(line: int, row: list[str], place: str, left_out: Counter[str]) -> Iterator[Step]:
+    """The steps of a rank; what is no step of ours is counted in `left_out`."""
+    for n, cell in enumerate(row, 1):
+        if found := SHARDING.fullmatch(cell.strip()):
+            left_out[found[1]] += 1
+        elif cell.strip():
+            yield parse(cell, f"{place}line {line}, column {n}: ")
 
 
 def _renamed(steps: Iterable[Step], kind: str, to: str) -> Iterator[Step]:

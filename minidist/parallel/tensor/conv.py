@@ -92,7 +92,8 @@ class RowParallelConv2d(_ParallelConv2d):
             return self._convolve(input, self.bias)
         partial = self._convolve(input, None)  # (n, o, h', w'), a sum over this rank's c/t channels
         y = communication.reduce(partial, self.comm)
-        return y if self.bias is None else y + self.bias.reshape(-1, 1, 1)
+        # in y's dtype, 16 bits under autocast, as one process's convolution adds it
+        return y if self.bias is None else y + self.bias.to(y.dtype).reshape(-1, 1, 1)
 
     def _check(self, shape: tuple[int, ...]) -> None:
         if len(shape) > 2 and shape[-3] != len(self.index):

@@ -13,6 +13,7 @@ from ...comm import all_reduce
 from ...kernels import arrays as xp
 from ...nn import functional as F
 from ...ops.op import differentiable
+from ...ops.reduce import sum_over
 from ...tensor.tensor import Tensor
 from ..layout import Shard
 
@@ -76,4 +77,4 @@ def vocab_parallel_cross_entropy(
     losses = _losses(logits, known, shard.comm, first, classes, label_smoothing, keep)
     if reduction == "none":
         return losses
-    return losses.sum() if reduction == "sum" else losses.sum() / float(keep.sum())
+    return losses.sum() if reduction == "sum" else sum_over(losses, float(keep.sum()))

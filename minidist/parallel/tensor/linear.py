@@ -150,7 +150,8 @@ class RowParallelLinear(ParallelLayer):
             return F.linear(input, self.weight, self.bias)
         partial = F.linear(input, self.weight)  # (b, s, i/t) -> (b, s, o), a partial sum
         y = reduce_partial(partial, self.comm, self.tokens)  # (b, s, o) or (b, s/t, o)
-        return y if self.bias is None else y + self.bias
+        # under autocast, y has 16 bits: a bias of 32 would make it another dtype than one process's
+        return y if self.bias is None else y + self.bias.to(y.dtype)
 
 
 def reduce_partial(x: Tensor, comm: Communicator, tokens: Tokens | None) -> Tensor:

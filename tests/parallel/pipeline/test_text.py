@@ -6,7 +6,12 @@ from hypothesis import strategies as st
 
 from minidist.errors import UserError
 from minidist.parallel.pipeline.actions import KINDS, Action, Overlap, Schedule, parse
+from minidist.parallel.pipeline.check.messages import without_messages
+from minidist.parallel.pipeline.check.validate import validate
 from minidist.parallel.pipeline.schedules import NAMES, make
+from minidist.parallel.pipeline.study.costs import Costs
+from minidist.parallel.pipeline.study.report import report
+from minidist.parallel.pipeline.study.simulate import simulate
 from minidist.parallel.pipeline.text import dumps, load, loads, save
 
 
@@ -234,7 +239,7 @@ def test_an_excel_file(tmp_path):
         (b"", "x.csv, no rank: want a line a rank"),
         (b"\x89PNG\r\n\x1a\n", "x.csv is not text: want a CSV file in UTF-8"),
         ("0F0,0B0".encode("utf-16"), "x.csv is not text: want a CSV file in UTF-8"),
-        (b"0F0,0REDUCE_GRAD", "x.csv, line 1, column 2: cell '0REDUCE_GRAD': REDUCE_GRAD is not u"),
+        (b"0F0,0REDUCE_GRAD1", "x.csv, line 1, column 2: cell '0REDUCE_GRAD1': REDUCE_GRAD is not"),
         (b"PK\x03\x04", r"x.csv, line 1, column 1: cell 'PK\\x03\\x04': a cell looks like 0F3"),
     ],
 )
@@ -261,3 +266,54 @@ def test_files_that_cannot_be_read(tmp_path, name, reason):
 def test_a_file_that_cannot_be_written(tmp_path):
     with pytest.raises(UserError, match="cannot be written: No such file or directory"):
         save(PLAIN, tmp_path / "no" / "x.csv")
+
+
+PYTORCH = {  # as PyTorch 2.13 writes them, what is read, what is said
+    "gpipe": ("0F0,0F1,,,0B0,,0B1,0REDUCE_GRAD\n,1F0,1F1,1B0,1B1,1REDUCE_GRAD",
+              "0F0,0F1,0B0,0B1\n1F0,1F1,1B0,1B1", ["left out: 2 REDUCE_GRAD;"]),
+    "1f1b": ("0F0,,,0F1,0B0,,0B1,0REDUCE_GRAD\n,1F1,1B0,1F2,1B1,1REDUCE_GRAD",
+             "0F0,0F1,0B0,0B1\n1F0,1B0,1F1,1B1", ["left out", "numbered from 1, as PyTorch's"]),
+    "with messages": ("0UNSHARD,0F0,0SEND_F0,0RECV_B0,0B0,0REDUCE_GRAD,0RESHARD\n"
+                      "1UNSHARD,1RECV_F0,1F0,1B0,1SEND_B0,1REDUCE_GRAD,1RESHARD",
+                      "0F0,0SEND_F0,0RECV_B0,0B0\n1RECV_F0,1F0,1B0,1SEND_B0",
+                      ["left out: 2 REDUCE_GRAD, 2 RESHARD, 2 UNSHARD; --zero and --sync gather"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", PYTORCH)
+def test_pytorchs_files_are_read_and_what_is_left_out_is_said(case):
+    text, wanted, notes = PYTORCH[case]
+    schedule = loads(text)
+    assert dumps(schedule) == wanted
+    assert len(schedule.notes) == len(notes)
+    assert all(note in said for note, said in zip(notes, schedule.notes))
+    assert without_messages(validate(schedule)).notes == schedule.notes
+    assert all(note in report(simulate(validate(schedule), Costs()), 80) for note in notes)
+
+
+def test_a_schedule_of_ours_has_nothing_to_say():
+    assert loads("0F0,0B0").notes == ()
+    assert dumps(loads("0F1,0B1")) == "0F1,0B1"  # a real mistake stays one, for validate to name
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("kind", ["GPipe", "1F1B", "Interleaved1F1B", "ZBVZeroBubble", "DualPipeV"])
+def test_every_order_that_pytorch_makes_is_read(kind):
+    schedules = pytest.importorskip("torch.distributed.pipelining.schedules")
+    from unittest.mock import MagicMock
+
+    ranks = 4
+    several = kind not in ("GPipe", "1F1B")
+    last = ranks if kind.startswith("Inter") else 2 * ranks - 1
+    stages = [
+        MagicMock(stage_index=i, num_stages=ranks * (1 + several), group_size=ranks, group_rank=0,
+                  is_first=i == 0, is_last=i == last)
+        for i in ([0, last] if several else [0])
+    ]  # fmt: skip
+    made = getattr(schedules, f"Schedule{kind}")(stages if several else stages[0], 8, MagicMock())
+    every = [made.pipeline_order if several else made._get_pipeline_order()]
+    every += [made.pipeline_order_with_comms] if several else []
+    for orders in every:
+        cells = (["" if a is None else str(a) for a in orders[rank]] for rank in range(ranks))
+        read = validate(loads("\n".join(map(",".join, cells))))
+        assert (read.ranks, read.microbatches) == (ranks, 8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from heapq import heappop, heappush
 
 from ..actions import MESSAGES, RECEIVES, SENDS, Action, Schedule, Step
@@ -43,13 +44,13 @@ def with_messages(schedule: Schedule) -> Schedule:
     dry_run.check_finished()
     for done in sorted(under_way):
         _add_messages(schedule, done, lists)
-    return Schedule(tuple(_receive_early(steps) for steps in lists), schedule.name)
+    return replace(schedule, orders=tuple(_receive_early(steps) for steps in lists))
 
 
 def without_messages(schedule: Schedule) -> Schedule:
     """The same schedule of computing alone."""
     kept = (tuple(step for step in order if step.kind not in MESSAGES) for order in schedule.orders)
-    return Schedule(tuple(kept), schedule.name)
+    return replace(schedule, orders=tuple(kept))
 
 
 def _add_messages(schedule: Schedule, done: Done, lists: list[list[Step]]) -> None:

@@ -6,8 +6,8 @@ Its decorator `@named` says its name and how many chunks (stages) a rank may hav
 
 from __future__ import annotations
 
+import os
 from difflib import get_close_matches
-from pathlib import Path
 
 from ....errors import UserError
 from ..actions import Schedule
@@ -66,7 +66,7 @@ def find(
     if name in NAMES:
         p, m = (u if n is None else n for n, u in zip((ranks, microbatches), usual))
         return make(name, p, m, chunks)
-    if not (name.endswith(".csv") or Path(name).exists()):
+    if not (name.endswith(".csv") or os.path.exists(name)):
         raise UserError(f"schedule '{name}': want {', '.join(NAMES)}, or a CSV file{_guess(name)}")
     found = load(name)
     most = max(len(found.stages_of(rank)) for rank in range(found.ranks))

@@ -8,7 +8,8 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ....errors import UserError
+from ....errors import UserError, visible
+from ....plots import plain
 from ..actions import BACKWARD, FORWARD, INPUT, WEIGHT, Overlap
 from .simulate import Simulated
 
@@ -184,8 +185,8 @@ def _title(figure: Figure, simulated: Simulated, left: float) -> None:
         f"idle {simulated.idle_fraction:.2%} of all time; "
         f"bubble {simulated.bubble_ratio:.2%} of the ideal time"
     )
-    name = f"{schedule.name or 'schedule'}: {shape}"
-    figure.text(left, 1 - 0.27 / inches, name, size=11, weight="bold", color=INK)
+    name, how = plain(f"{visible(schedule.name or 'schedule', 60)}: {shape}")
+    figure.text(left, 1 - 0.27 / inches, name, size=11, weight="bold", color=INK, **how)
     figure.text(left, 1 - 0.52 / inches, said, size=9, color=INK)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from io import StringIO
 
+from ....errors import visible
 from ..actions import SEND_B, SEND_F, Schedule
 from .simulate import Simulated
 from .timeline import timeline, timeline_width
@@ -14,13 +15,14 @@ COLUMNS = ("rank", "stages", "work", "idle", "span", "peak chunks", "micro-batch
 
 def report(simulated: Simulated, width: int) -> str:
     """A table of the ranks, the times and bubbles of all, and the timeline if it fits `width`."""
-    return "\n".join([_title(simulated.schedule), "", _table(simulated), *_totals(simulated), "",
+    title = [_title(simulated.schedule), *simulated.schedule.notes]
+    return "\n".join([*title, "", _table(simulated), *_totals(simulated), "",
                       _timeline(simulated, width)])  # fmt: skip
 
 
 def _title(schedule: Schedule) -> str:
     return (
-        f"{schedule.name or 'schedule'}: --pp {schedule.ranks} "
+        f"{visible(schedule.name or 'schedule')}: --pp {schedule.ranks} "
         f"--microbatches {schedule.microbatches}, {schedule.stages} stages"
     )
 

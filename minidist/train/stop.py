@@ -1,0 +1,122 @@
+"""How a run ends early, by Ctrl-C, SIGTERM or a file that cannot be written: all ranks together.
+
+1. `Signals` notes the first signal and does nothing else, so the step goes on.
+2. In every step the ranks add up a flag beside the loss (loop.py): how many of them want to stop.
+   So all of them learn it after the same step, whichever rank the signal came to.
+3. If the sum is not 0, all ranks call `Stop.agreed`, which tells them why. After a signal they save
+   a checkpoint and end; if a rank cannot write, they all raise its error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from ..comm import Communicator, agree, all_reduce, world_from_env
+from ..errors import UserError
+from .files import writing
+
+NOTED = (signal.SIGINT, signal.SIGTERM)
+AGAIN = 0.5  # seconds: timeout(1) sends its signal to the process and to its group, at once
+SIGPIPE = 13  # Windows does not have it
+CLOSED_PIPE = 128 + SIGPIPE  # the exit code, as shells give it
+
+
+class Signals:
+    """Notes the signals of this process; a second one ends it at once. Use as a context manager.
+
+    All simulated ranks of the process share it.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0  # of the signal that came first
+        self.since = 0.0
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        if threading.current_thread() is threading.main_thread():  # others may set no handler
+            self.before = {n: signal.signal(n, self._caught) for n in NOTED}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+    @property
+    def exit_code(self) -> int:
+        """As shells give it: 130 after Ctrl-C, 143 after SIGTERM; 0 without a signal."""
+        return 128 + self.number if self.number else 0
+
+    def _caught(self, number: int, frame: FrameType | None) -> None:
+        if not self.number:
+            self.number, self.since = number, time.monotonic()
+            _tell(f"{_name(number)}: finishing the step and saving it; once more ends at once")
+        elif time.monotonic() - self.since > AGAIN:
+            raise SystemExit(self.exit_code)
+
+
+class Stop:
+    """One rank's wish to end the run early, and the agreement of all ranks on it."""
+
+    def __init__(self, comm: Communicator, signals: Signals):
+        self.comm, self.signals = comm, signals
+        self.problem: str | None = None  # why this rank cannot go on
+
+    def is_wanted(self) -> bool:
+        return bool(self.signals.number or self.problem)
+
+    def agreed(self) -> int:
+        """The signal that ends the run, or 0; UserError if a rank cannot go on. All ranks call it.
+
+        It is noted on every rank, so that all of them exit with the same code.
+        """
+        problem = agree(self.comm, self.problem)
+        if problem is not None:
+            raise UserError(problem)
+        mine = np.array([self.signals.number])
+        number = int(all_reduce(self.comm, mine, op="max", algorithm="ring")[0])
+        self.signals.number = self.signals.number or number
+        return number
+
+    @contextlib.contextmanager
+    def noting(self, name: object) -> Iterator[None]:
+        """Around one rank's writing of a file: a failure ends the run, but not before all agree."""
+        try:
+            with writing(name):
+                yield
+        except UserError as error:
+            self.problem = self.problem or str(error)
+
+    def lose_output(self, error: OSError) -> None:
+        """Nothing can be printed any more: that ends the run as a signal does, in silence."""
+        if not isinstance(error, BrokenPipeError):
+            _tell(f"the output cannot be written: {error.strerror}")
+        self.signals.number = self.signals.number or SIGPIPE
+
+
+def drop_output() -> None:
+    """Let stdout go nowhere; what it could not write would be an error again when Python exits."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def _name(number: int) -> str:
+    return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+
+
+def _tell(text: str) -> None:
+    """One line on stderr by rank 0. Not by print(): a signal may come while that holds its lock."""
+    if world_from_env()[0] == 0:
+        with contextlib.suppress(OSError):
+            os.write(2, f"\nminidist: {text}\n".encode())
