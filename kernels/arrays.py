@@ -59,7 +59,7 @@ def disable() -> None:
     globals().update({name: getattr(numpy, name) for name in numpy.__all__})
 
 
-PRODUCTS = ("matmul", "dot", "einsum")  # of NumPy's names that call BLAS, those in use
+PRODUCTS = ("matmul", "dot", "einsum", "tensordot")  # of those that call BLAS, the ones in use
 
 
 def _first(name: str) -> Callable[..., Any]:

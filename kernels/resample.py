@@ -111,7 +111,7 @@ def _add_up(g: xp.ndarray, axis: int, taps: Taps) -> xp.ndarray:
     for places, elements, matrix in taps.blocks(BLOCK):
         matrix = xp.at_home_of(g, matrix.astype(g.dtype))
         if rest == 1:  # one product of two matrices
-            dx[:, elements, 0] += g[:, places, 0] @ matrix
+            dx[:, elements, 0] += xp.matmul(g[:, places, 0], matrix)
         else:
             dx[:, elements] += xp.matmul(matrix.T, g[:, places])
     return dx.reshape(*before, taps.size, *after)

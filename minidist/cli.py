@@ -133,9 +133,9 @@ def _check_environment() -> None:
 
 def train(config: TrainConfig) -> None:
     """Train where we are: on MPI's ranks, on simulated ones, or alone."""
-    _check_environment()
     from .train.stop import Signals
 
+    _check_environment()
     with Signals() as signals:
         _train(config, signals)
     if signals.number:
@@ -211,7 +211,9 @@ def examples(config: ExamplesConfig, arguments: tuple[str, ...]) -> None:
         _on_rank_0(lambda: print(examples.listing()))
     else:
         into = Path(config.copy)
-        _on_rank_0(lambda: print(f"copied into {into}: {examples.copied(config.name, into)}"))
+        _on_rank_0(
+            lambda: print(f"copied into {visible(into)}: {examples.copied(config.name, into)}")
+        )
 
 
 def schedule(config: ScheduleConfig) -> None:

@@ -222,6 +222,7 @@ def test_plot_draws_a_run_again_and_one_that_was_cut_short(shaped, here, tmp_pat
     [
         ([], "no run is named: minidist plot RUN"),
         (["/no/run"], "run '/no/run' holds no run"),
+        (["x" * 300], "holds no run"),
         (
             ["RUN", "--out", "x.docx"],
             "out 'x.docx' cannot be drawn: Format 'docx' is not supported",

@@ -62,6 +62,9 @@ def test_they_are_copied_and_nothing_is_written_over(here, tmp_path):
     code, _, err = here("--copy", tmp_path / "one")
     assert code == 2 and "gpipe.py is there already: choose another folder" in err
     assert len(list((tmp_path / "one").iterdir())) == 1
+    for folder in ("x" * 300, "a\0b"):
+        code, _, err = here("--copy", tmp_path / folder)
+        assert code == 2 and "cannot be written: " in err and len(err.splitlines()) == 1, err
 
 
 def test_under_mpirun_one_rank_lists_and_copies(here, tmp_path, monkeypatch):

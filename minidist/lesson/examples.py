@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import runpy
 import shutil
 import sys
@@ -57,13 +58,14 @@ def copied(name: str | None, into: Path) -> str:
     """Copy one program, or all, into a folder, where none of them may be yet; the names."""
     wanted = list(programs().values()) if name is None else [find(name)]
     copies = [into / path.name for path in wanted]
-    there = [str(path) for path in copies if path.exists()]
+    there = [str(path) for path in copies if os.path.exists(path)]
     if there:
         raise UserError(f"copy: {', '.join(there[:3])} is there already: choose another folder")
     try:
         into.mkdir(parents=True, exist_ok=True)
         for path, target in zip(wanted, copies):
             shutil.copyfile(path, target)
-    except OSError as error:
-        raise UserError(f"copy '{into}' cannot be written: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"copy '{into}' cannot be written: {reason}") from None
     return " ".join(path.name for path in copies)

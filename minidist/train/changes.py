@@ -36,8 +36,8 @@ def check_model(path: str, old: TrainConfig, new: TrainConfig) -> None:
     sizes = [f"{k} {there[k]}, not {here[k]}" for k in there if there[k] != here[k]]
     if sizes:
         raise UserError(
-            f"checkpoint '{path}' is of another model: {', '.join(sizes)}; leave --model and --seq "
-            "as they were, or start another run"
+            f"checkpoint '{path}' is of another model: {', '.join(sizes)}; leave --model, its "
+            "shape and --seq as they were, or start another run"
         )
 
 

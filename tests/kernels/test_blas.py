@@ -1,8 +1,10 @@
 """BLAS has one thread from the first product on, however that is asked for; and the way out."""
 
+import ast
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +27,8 @@ firsts = {
     "few rows": lambda: F.linear(md.ones(2, 2048), md.ones(1024, 2048)),
     "einsum": lambda: md.einsum("ij,jk->ik", x, x),
     "attention": lambda: F.scaled_dot_product_attention(x, x, x),
+    "resampling": lambda: F.interpolate(x[None, None], scale_factor=2, mode="bilinear")
+        .sum().backward(),
     "convolution": lambda: F.conv2d(md.ones(1, 2, 8, 8), md.ones(2, 2, 3, 3)),
     "norm of gradients": lambda: vector_norm.squares([x.data]),
     "orthogonal": lambda: nn.init.orthogonal_(nn.Linear(8, 8).weight),
@@ -54,7 +58,7 @@ def threads_after(**env: str) -> dict[str, str]:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_the_first_product_decides_and_nothing_else():
     found = threads_after()
-    assert len(found) == 12 and found.pop("none") == found.pop("a change afterwards") == "2"
+    assert len(found) == 13 and found.pop("none") == found.pop("a change afterwards") == "2"
     assert set(found.values()) == {"1"}, found
     assert set(threads_after(MINIDIST_BLAS_THREADS="all").values()) == {"2"}
 
@@ -65,7 +69,23 @@ def test_later_products_are_numpys_own():
     assert arrays.matmul is not np.matmul
     assert arrays.matmul(np.eye(2), np.eye(2)).tolist() == [[1, 0], [0, 1]]
     assert arrays.dot(np.ones(2), np.ones(2)) == 2 and arrays.einsum("i->", np.ones(2)) == 2
+    assert arrays.tensordot(np.ones(2), np.ones(2), 1) == 2
     assert all(arrays.__dict__[name] is getattr(np, name) for name in arrays.PRODUCTS)
+
+
+def test_no_kernel_multiplies_past_them():
+    """`@` on arrays decides nothing, and stands in the naive versions alone, which are read."""
+    blas_calls, found = {"matmul", "dot", "vdot", "inner", "einsum", "tensordot"}, []
+    for file in sorted(Path(arrays.__file__).parent.glob("*.py")):
+        for top in ast.parse(file.read_text("utf-8")).body:
+            naive = "naive" in getattr(top, "name", "")
+            for node in ast.walk(top):
+                if isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult) and not naive:
+                    found.append(f"{file.name}:{node.lineno}: @")
+                attribute = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
+                if attribute in {f"xp.{name}" for name in blas_calls - set(arrays.PRODUCTS)}:
+                    found.append(f"{file.name}:{node.lineno}: {attribute}")
+    assert not found, found
 
 
 def test_the_number_is_read_from_the_environment(monkeypatch):
