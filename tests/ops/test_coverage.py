@@ -78,7 +78,8 @@ OWN = """
     T bfloat16 bool byte char clip_ copy_ cpu cuda data device dim double dtype element_size
     expand_as fill_ float half int is_contiguous is_cuda is_floating_point is_inference is_tensor
     item long mT masked_fill_ nbytes ndim nelement new_empty new_full new_ones new_tensor new_zeros
-    normal_ numel numpy of ravel reshape_as shape short size stride tolist to type type_as uniform_ view_as where zero_
+    normal_ numel numpy of ravel reshape_as shape short size stride tolist to type type_as uniform_
+    view_as where zero_
     accumulate_grad alias backward detach detach_ grad grad_fn history is_leaf node register_hook
     register_post_accumulate_grad_hook requires_grad requires_grad_ retain_grad retains_grad root
     wants_grad
