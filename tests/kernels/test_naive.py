@@ -45,8 +45,8 @@ ONE_TEXT = {
 }
 # What is no kernel
 TOOLS = {
-    "arrays", "capture", "compiling", "dispatch", "flash_plan", "flash_tiles", "half_precision",
-    "launch", "matmul_plan", "matmul_tiles", "matmul_tma", "tiles", "windows",
+    "arrays", "blas", "capture", "compiling", "dispatch", "flash_plan", "flash_tiles",
+    "half_precision", "launch", "matmul_plan", "matmul_tiles", "matmul_tma", "tiles", "windows",
 }  # fmt: skip
 
 
