@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from itertools import dropwhile, takewhile
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from . import __version__
+from .arguments import check_names, in_one_line, require, require_text, split, value_of
 from .comm import AgreedExit, Communicator, MpiError, launch, world_from_env
 from .comm.environment import is_launched
-from .errors import UserError, did_you_mean, visible
+from .errors import UserError, visible
 from .kernels import blas, dispatch
 from .train.config import Grouped, TrainConfig, read_toml, resumed
 
@@ -148,26 +147,21 @@ def _train(config: TrainConfig, signals: Signals) -> None:
     _, size = world_from_env()
     ranks = 1 if config.ranks is None else config.ranks
     if is_launched():
-        _require(not config.simulate, "simulate under mpirun: leave one of the two away")
-        _require(
+        require(not config.simulate, "simulate under mpirun: leave one of the two away")
+        require(
             config.ranks in (None, size),
             f"ranks {config.ranks}, but mpirun started {size}: leave --ranks away",
         )
         launch(lambda comm: _exit_together(comm, lambda: run(config, comm, signals)))
         return
-    _require(ranks > 0, f"ranks {ranks}: want at least 1; change --ranks")
-    _require(config.simulate or ranks == 1,
+    require(ranks > 0, f"ranks {ranks}: want at least 1; change --ranks")
+    require(config.simulate or ranks == 1,
              f"ranks {ranks} in one process: add --simulate, or start with "
              f"'mpirun -n {ranks} minidist train'")  # fmt: skip
     if config.simulate and config.ranks is None:
         print("minidist: --simulate without --ranks means one rank: add --ranks N for more",
               file=sys.stderr)  # fmt: skip
     launch(lambda comm: run(config, comm, signals), ranks)
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise UserError(message)
 
 
 def _exit_together(comm: Communicator, task: Callable[[], Any]) -> None:
@@ -194,7 +188,7 @@ def plot(config: PlotConfig) -> None:
     """Draw runs, and say where the picture is."""
     from .train.plot import plot
 
-    _require(bool(config.runs), "no run is named: minidist plot RUN, a folder under runs/")
+    require(bool(config.runs), "no run is named: minidist plot RUN, a folder under runs/")
     out = None if config.out is None else Path(config.out)
     print(f"drawn in {visible(plot([Path(run) for run in config.runs], out))}")
 
@@ -202,7 +196,7 @@ def plot(config: PlotConfig) -> None:
 def examples(config: ExamplesConfig, arguments: tuple[str, ...]) -> None:
     """List, run or copy the programs of tutorials/examples."""
     is_run = config.name is not None and config.copy is None
-    _require(is_run or not arguments, "-- comes after the name of an example that is run")
+    require(is_run or not arguments, "-- comes after the name of an example that is run")
     from .lesson import examples
 
     if is_run:
@@ -228,9 +222,9 @@ def schedule(config: ScheduleConfig) -> None:
     from .parallel.pipeline.study.costs import Costs
     from .parallel.pipeline.study.simulate import simulate
 
-    _require(config.csv is not None or not config.messages,
+    require(config.csv is not None or not config.messages,
              "--messages has no effect without --csv FILE: give both")  # fmt: skip
-    _require(bool(config.beta) == bool(config.bytes),
+    require(bool(config.beta) == bool(config.bytes),
              f"--beta {config.beta:g} with --bytes {config.bytes:g}: a message takes beta * bytes, "
              "so give both or none")  # fmt: skip
     times = (config.forward, config.input, config.weight)
@@ -241,7 +235,7 @@ def schedule(config: ScheduleConfig) -> None:
         remedy="leave the flag out, or choose another file",
     )  # fmt: skip
     at_once = any(isinstance(step, Overlap) for order in found.orders for step in order)
-    _require(config.overlap is None or at_once,
+    require(config.overlap is None or at_once,
              f"--overlap has no effect: {config.name} never does an F and a B at once")  # fmt: skip
     whole = validate(found, max_live=config.max_live)
     simulated = simulate(whole, costs, config.alpha, config.beta, config.bytes)
@@ -269,33 +263,23 @@ def doctor() -> None:
 
 def _defaults(arguments: list[str]) -> TrainConfig:
     """What flags start from: a TOML file (--config), a run to go on with (--resume), or ours."""
-    given, out = _value(arguments, "--config"), _value(arguments, "--out")
+    given, out = value_of(arguments, "--config"), value_of(arguments, "--out")
     if "--resume" in arguments and out is not None:
-        _require(given is None,
+        require(given is None,
                  f"config {given} with --resume: the run goes on by its own config.toml; leave "
                  "--config away, and give what changes as flags")  # fmt: skip
         path = Path(out) / "config.toml"
-        _require(
+        require(
             os.path.isfile(path), f"out '{out}' holds no run (no config.toml): nothing to resume"
         )
-        config, data = resumed(path, out), _value(arguments, "--data")
+        config, data = resumed(path, out), value_of(arguments, "--data")
         # The encoding of a text that the run has not seen yet is guessed anew.
         return config if data in (None, config.data) else replace(config, encoding=None)
     config = TrainConfig() if given is None else read_toml(Path(given))
-    _require(config.config is None,
+    require(config.config is None,
              f"config '{given}' names another file, '{config.config}', which is not read: leave "
              "the key config out")  # fmt: skip
     return config
-
-
-def _value(arguments: list[str], flag: str) -> str | None:
-    """The value after `--flag` or `--flag=`, looked up before the flags are parsed."""
-    for i, argument in enumerate(arguments):
-        if argument.startswith(f"{flag}="):
-            return argument.split("=", 1)[1]
-        if argument == flag and i + 1 < len(arguments):
-            return arguments[i + 1]
-    return None
 
 
 OPTIONS: dict[str, type | None] = {
@@ -304,56 +288,10 @@ OPTIONS: dict[str, type | None] = {
 }  # fmt: skip
 
 
-def _flags(command: str) -> dict[str, bool]:
-    """Every flag of a command, and whether a value comes after it."""
-    options = OPTIONS[command]
-    named = [f for f in fields(options) if "Positional" not in str(f.type)] if options else []
-    switches = {f.name for f in named if f.default is False}
-    known = {f.name: f.name not in switches for f in named}
-    known |= {f"no-{name}": False for name in switches} | {"help": False}
-    return {f"--{name.replace('_', '-')}": takes for name, takes in known.items()}
-
-
-def _check_names(arguments: list[str]) -> None:
-    """A mistyped command or flag is one line that names the nearest."""
-    command = arguments[0] if arguments else "--help"
-    if command in ("--help", "-h", "--version"):
-        return
-    every = f"the commands are {', '.join(OPTIONS)}"
-    if command not in OPTIONS:
-        _require(not command.startswith("-"), f"{command} stands before a command: {every}")
-        raise UserError(f"no command '{command}': {did_you_mean(command, OPTIONS, every)}")
-    flags, is_value = _flags(command), False
-    for argument in arguments[1:]:
-        flag = argument.split("=")[0].replace("_", "-")
-        if not is_value and flag.startswith("-") and not _is_number(flag):
-            _require(flag in flags or flag == "-h",
-                     f"{command} has no flag '{argument.split('=')[0]}': "
-                     + did_you_mean(f"--{flag.lstrip('-')}", flags,
-                                    f"'minidist {command} --help' lists its flags"))  # fmt: skip
-        is_value = flags.get(flag, False) and "=" not in argument
-
-
-def _split(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
-    """Our arguments, and those after -- of an example."""
-    if arguments[:1] != ["examples"] or "--" not in arguments:
-        return arguments, ()
-    at = arguments.index("--")
-    return arguments[:at], tuple(arguments[at + 1 :])
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _parse(arguments: list[str]) -> Callable[[], None]:
     """The command that the arguments ask for; --help and mistakes exit here."""
-    arguments, rest = _split(arguments)
-    _check_names(arguments)
+    arguments, rest = split(arguments)
+    check_names(arguments, OPTIONS)
     if arguments[:1] == ["--version"]:
         print(f"minidist {__version__}")
         raise SystemExit(0)
@@ -398,28 +336,13 @@ def _parse(arguments: list[str]) -> Callable[[], None]:
         "train": train_command, "sample": sample_command, "plot": plot_command,
         "schedule": schedule_command, "examples": examples_command, "doctor": doctor_command,
     }  # fmt: skip
-    return _in_one_line(arguments, lambda: tyro.extras.subcommand_cli_from_dict(
+    return in_one_line(arguments, lambda: tyro.extras.subcommand_cli_from_dict(
         commands,
         prog="minidist",
         description="Train language models on many ranks, by hand-written parallelism. "
         "'minidist COMMAND --help' lists a command's flags, 'minidist --version' the version.",
         args=arguments,
     ))  # fmt: skip
-
-
-def _in_one_line(arguments: list[str], parse: Callable[[], Any]) -> Any:
-    """Parse, and raise what tyro prints in a box about a mistake as a UserError of one line."""
-    box = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(box):
-            return parse()
-    except SystemExit as leaving:
-        rows = [row.strip(" │") for row in box.getvalue().splitlines()[1:]]  # without the title
-        is_rule = lambda row: not row.strip("─-╰╯")
-        mistake = " ".join(takewhile(lambda row: not is_rule(row), dropwhile(is_rule, rows)))
-        _require(not mistake, f"{mistake.removesuffix('.')}: "
-                 f"'{' '.join(['minidist', *arguments[:1]])} --help' says more")  # fmt: skip
-        raise leaving from None
 
 
 def _say(error: Exception) -> None:
@@ -442,17 +365,6 @@ def _ready_to_print() -> None:
         stream = getattr(sys, name)
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-
-
-def _require_text(arguments: list[str]) -> None:
-    """Refuse arguments with bytes that are no text: Python passes each on as half a surrogate."""
-    encoding = sys.getfilesystemencoding()
-    for argument in arguments:
-        _require(
-            not any("\ud800" <= c <= "\udfff" for c in argument),
-            f"argument '{argument}' is not text in {encoding}, this shell's encoding: rename the "
-            "file, type the text in that encoding, or start with PYTHONUTF8=1",
-        )
 
 
 @contextlib.contextmanager
@@ -507,7 +419,7 @@ def _main() -> None:
     try:
         _ready_to_print()
         with _only_rank_0_speaks():
-            _require_text(sys.argv[1:])
+            require_text(sys.argv[1:])
             command = _parse(sys.argv[1:])
         command()
     except (UserError, MpiError) as error:

@@ -13,6 +13,7 @@ MARKS = {  # the byte order mark of each, longer marks before those that they be
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
+WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")  # two or four bytes a character
 CHINESE = "的一是不了在人有我他中上大和地到以要就出可也你生能而子那得下之其天年心，。"
 KANA = "のにはをたがでてとしれさいるなかっらもうすりこだまきめくあけど"
 CYRILLIC = "оеаинтсрвл"
@@ -26,6 +27,7 @@ COMMON = {  # characters that are frequent in the texts for which an encoding is
     "cp1251": CYRILLIC,
     "koi8-r": CYRILLIC,
 }
+LETTERS = set("".join(COMMON.values()))
 
 
 def guess(content: bytes) -> str | None:
@@ -34,6 +36,11 @@ def guess(content: bytes) -> str | None:
         if content.startswith(mark):
             return encoding
     at = first_error(content, "utf-8")
+    if at is None and 0 not in content:
+        return "utf-8"
+    for encoding in WIDE:  # without a mark; English in UTF-16 is UTF-8 too, with a NUL a letter
+        if _is_wide(content[:SAMPLE], encoding):
+            return encoding
     if at is None:
         return "utf-8"
     start = content.rfind(b"\n", 0, at) + 1  # from the beginning of a line: no character is cut
@@ -47,6 +54,14 @@ def guess(content: bytes) -> str | None:
     least = lambda encoding: 0.3 if encoding in ("cp1252", "cp1251", "koi8-r") else 0.01
     likely = {encoding: share for encoding, share in shares.items() if share >= least(encoding)}
     return max(likely, key=lambda encoding: likely[encoding], default=None)
+
+
+def _is_wide(sample: bytes, encoding: str) -> bool:
+    """Whether these bytes read as text in one of WIDE: hardly a control character or an error."""
+    text = codecs.getincrementaldecoder(encoding)("replace").decode(sample)  # the end may be cut
+    others = [c for c in text if c > "\x7f"]
+    odd = sum(c == "\ufffd" or (c < " " and not c.isspace()) for c in text)
+    return odd <= 0.02 * len(text) > 0 and sum(c in LETTERS for c in others) >= 0.1 * len(others)
 
 
 def _share(sample: bytes, encoding: str) -> float:
@@ -77,9 +92,11 @@ def unusual(content: bytes, encoding: str | None) -> Iterator[str]:
         yield f"not UTF-8 (byte {at:,} is 0x{content[at]:02X}), looks like {like}"
     elif wrong is not None:
         yield f"not {encoding} (byte {wrong:,} is 0x{content[wrong]:02X})"
+    elif encoding in WIDE:
+        yield f"looks like {encoding}"
     if content.startswith(tuple(MARKS)):
         yield "begins with a byte order mark"
     if ends := content.count(b"\r\n"):
         yield f"{ends:,} CRLF line ends"
-    if (nuls := content.count(0)) and not str(encoding).startswith(("utf-16", "utf-32")):
+    if (nuls := content.count(0)) and encoding not in WIDE:
         yield f"{nuls:,} NUL bytes"

@@ -40,6 +40,7 @@ class Signals:
     def __init__(self) -> None:
         self.number = 0  # of the signal that came first
         self.since = 0.0
+        self.nothing_to_save = False  # once the steps are over, the first signal ends it
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
@@ -59,6 +60,8 @@ class Signals:
     def _caught(self, number: int, frame: FrameType | None) -> None:
         if not self.number:
             self.number, self.since = number, time.monotonic()
+            if self.nothing_to_save:
+                raise SystemExit(self.exit_code)
             _tell(f"{_name(number)}: finishing the step and saving it; once more ends at once")
         elif time.monotonic() - self.since > AGAIN:
             raise SystemExit(self.exit_code)
@@ -85,6 +88,12 @@ class Stop:
         mine = np.array([self.signals.number])
         number = int(all_reduce(self.comm, mine, op="max", algorithm="ring")[0])
         self.signals.number = self.signals.number or number
+        return number
+
+    def steps_are_over(self) -> int:
+        """As `agreed`; a signal that comes from now on ends this process at once."""
+        number = self.agreed()
+        self.signals.nothing_to_save = True
         return number
 
     @contextlib.contextmanager

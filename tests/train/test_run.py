@@ -152,7 +152,7 @@ def damaged(folder: Path, tmp_path: Path) -> TrainConfig:
 REFUSED = {
     "holds a run": (lambda f, t: replace(SMALL, out=str(f)), "already holds a run.*--resume"),
     "nothing to resume": (
-        lambda f, t: replace(SMALL, out=str(t), resume=True), "no checkpoint in"),
+        lambda f, t: replace(SMALL, out=str(t), resume=True), "holds no run .*nothing to resume"),
     "done already": (
         lambda f, t: resumed(f / "config.toml", str(f)), "has done 6 steps already: raise --steps"),
     "other model": (
