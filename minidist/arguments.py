@@ -39,12 +39,12 @@ def require_text(arguments: list[str]) -> None:
 
 
 def value_of(arguments: list[str], flag: str) -> str | None:
-    """The value after `--flag` or `--flag=`, looked up before the flags are parsed."""
-    for i, argument in enumerate(arguments):
+    """The value after the last `--flag` or `--flag=`, looked up before the flags are parsed."""
+    for argument, after in reversed([*zip(arguments, [*arguments[1:], None])]):
         if argument.startswith(f"{flag}="):
             return argument.split("=", 1)[1]
-        if argument == flag and i + 1 < len(arguments):
-            return arguments[i + 1]
+        if argument == flag and after is not None:
+            return after
     return None
 
 

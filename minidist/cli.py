@@ -426,6 +426,13 @@ def _main() -> None:
         with _only_rank_0_speaks():
             _say(error)
             raise SystemExit(BAD_INPUT) from None
+    except MemoryError as error:
+        _say(
+            UserError(
+                f"out of memory: {error or 'nothing is left'}; make the model or batch smaller"
+            )
+        )
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 

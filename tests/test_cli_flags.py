@@ -228,6 +228,7 @@ def test_plot_draws_a_run_again_and_one_that_was_cut_short(shaped, here, tmp_pat
             ["RUN", "--out", "x.docx"],
             "out 'x.docx' cannot be drawn: Format 'docx' is not supported",
         ),
+        (["RUN", "--out", "picture"], "out 'picture' names no format: end it in .png, .svg or"),
         (["RUN", "--out", "/no/where/x.png"], "out '/no/where/x.png' cannot be drawn"),
     ],
 )

@@ -77,8 +77,8 @@ def first_error(content: bytes, encoding: str) -> int | None:
     """The offset of the first byte that is not of this encoding; None if all are."""
     try:
         content.decode(encoding)
-    except UnicodeDecodeError as error:
-        return error.start
+    except UnicodeError as error:  # some encodings do not say where
+        return getattr(error, "start", 0)
     return None
 
 
