@@ -125,17 +125,22 @@ def gather(input, dim, index):
 
 
 def take_along_dim(input, indices, dim=None):
-    """As gather, but all other dimensions broadcast; without dim, from the elements in one row."""
+    """As gather, but all other dimensions broadcast; without dim, from the elements in one row.
+
+    Negative indices count from the end.
+    """
     if indices.dtype != xp.int64:
         raise RuntimeError(f"take_along_dim: {indices.dtype.name} indices: convert with .long()")
     if dim is None:
-        return gather(input.reshape(-1), 0, indices.reshape(-1))
+        row = input.reshape(-1)
+        return gather(row, 0, _from_the_front(indices.reshape(-1), len(row)))
     if input.ndim != indices.ndim or not input.ndim:
         raise (RuntimeError if input.ndim else IndexError)(
             f"take_along_dim along {dim}: indices {indices.shape} for {input.shape}: want as many "
             "dimensions, one or more"
         )
     axis = axes_of((dim,), input.ndim)[0]
+    indices = _from_the_front(indices, input.shape[axis])
     rest = [tuple(1 if d == axis else n for d, n in enumerate(t.shape)) for t in (input, indices)]
     try:
         shape = xp.broadcast_shapes(*rest)
@@ -145,6 +150,12 @@ def take_along_dim(input, indices, dim=None):
         ) from None
     spread = lambda t: t.expand(*(-1 if d == axis else n for d, n in enumerate(shape)))
     return gather(spread(input), axis, spread(indices))
+
+
+def _from_the_front(indices, size):
+    """Negative ones count from the end."""
+    i = indices.data
+    return Tensor(xp.where((i < 0) & (i >= -size), i + size, i))
 
 
 @differentiable(autocast="promote")

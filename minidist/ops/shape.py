@@ -136,7 +136,7 @@ def _cat(*arrays, dim):
 
 
 def _tensors(name, tensors, error=ValueError):
-    if hasattr(tensors, "ndim"):
+    if not isinstance(tensors, list | tuple):
         raise TypeError(f"{name} takes a list or tuple of tensors, and dim by name or after it")
     for i, x in enumerate(tensors):
         if not isinstance(x, Tensor):
