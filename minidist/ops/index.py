@@ -127,13 +127,12 @@ def gather(input, dim, index):
 def take_along_dim(input, indices, dim=None):
     """As gather, but all other dimensions broadcast; without dim, from the elements in one row.
 
-    Negative indices count from the end.
+    Along dim, negative indices count from the end.
     """
     if indices.dtype != xp.int64:
         raise RuntimeError(f"take_along_dim: {indices.dtype.name} indices: convert with .long()")
     if dim is None:
-        row = input.reshape(-1)
-        return gather(row, 0, _from_the_front(indices.reshape(-1), len(row)))
+        return gather(input.reshape(-1), 0, indices.reshape(-1))
     if input.ndim != indices.ndim or not input.ndim:
         raise (RuntimeError if input.ndim else IndexError)(
             f"take_along_dim along {dim}: indices {indices.shape} for {input.shape}: want as many "

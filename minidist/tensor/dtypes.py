@@ -89,6 +89,8 @@ def _range(dtype: xp.dtype, whole: bool) -> tuple[int, int]:
 
 def fitting(name: str, number: Any, dtype: xp.dtype, floats: bool = False) -> Any:
     """The number, after want_fit, as an assignment into an array of that dtype takes it."""
+    if type(number) is float and dtype.kind == "f" and not floats:
+        return number
     try:
         want_fit(name, number, dtype, floats)
     except TypeError:

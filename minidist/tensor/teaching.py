@@ -39,9 +39,16 @@ def teaching(function: Callable[..., Any]) -> Callable[..., Any]:
 def want_other(name: str, error: AttributeError, args: tuple, options: dict) -> None:
     """Refuse the argument that has not what only a tensor has, if the error is of one."""
     for place, value in (*enumerate(args), *options.items()):
-        of_array = isinstance(value, xp.ndarray) and isinstance(error.obj, memoryview | xp.ndarray)
-        if not isinstance(value, Tensor) and (value is error.obj or of_array):
+        if _lacks(value, error.obj):
             given = repr(value) if len(repr(value)) < 60 else f"of type {type(value).__name__}"
             raise TypeError(
                 f"{name}: argument {place} is {given}: want a Tensor, md.tensor() makes one"
             ) from None
+
+
+def _lacks(value: Any, found: Any) -> bool:
+    """Whether the error is of this argument, or of an element of it; of an array, of its memory."""
+    if isinstance(value, xp.ndarray):
+        return isinstance(found, memoryview | xp.ndarray)
+    elements = value if isinstance(value, list | tuple) else ()
+    return not isinstance(found, Tensor) and any(v is found for v in (value, *elements))
