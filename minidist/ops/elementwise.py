@@ -16,6 +16,7 @@ from .op import (
     differentiable,
     elementwise,
     is_integer,
+    want_floating,
     want_numbers_fit,
     want_one_dtype,
     want_tensors,
@@ -427,6 +428,7 @@ def _lerp(a, b, w):
 def lerp(input, end, weight):
     """input + weight·(end - input), the weight a number or a tensor."""
     want_one_dtype("lerp", input, end)
+    want_floating("lerp", input)
     return _lerp(input, end, weight)
 
 

@@ -97,6 +97,7 @@ SAYS = {
     "complex": (lambda x: x.masked_fill(x > 2, 1j), TypeError, "want a number that float32 holds"),
     "full": (lambda x: md.full((2,), 1e6, dtype="float16"), RuntimeError, "not fit into float16"),
     "fill_": (lambda x: x.half().fill_(1e6), RuntimeError, "does not fit into float16"),
+    "lerp": (lambda x: md.lerp(x.long(), x.long(), 0.5), RuntimeError, "convert with .float()"),
     "steps": (lambda x: md.linspace(0, 1, 3.0), TypeError, "3.0 steps: want a whole number"),
     "seed": (lambda x: md.manual_seed("a"), TypeError, "'a': want a whole number"),
     "half a seed": (lambda x: md.manual_seed(0.5), ValueError, "0.5: want a whole number"),
