@@ -38,7 +38,9 @@ class MultiheadAttention(Module):
         kdim: int | None = None, vdim: int | None = None, batch_first: bool = False,
         dtype: DTypeLike = DEFAULT, name: str = "attention",
     ):  # fmt: skip
-        assert embed_dim % num_heads == 0, f"embed_dim {embed_dim} in {num_heads} equal heads"
+        assert embed_dim % num_heads == 0, (
+            f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}"
+        )
         self.embed_dim, self.num_heads, self.dropout = embed_dim, num_heads, dropout
         self.kdim, self.vdim = kdim or embed_dim, vdim or embed_dim
         self.batch_first, self.name, self.in_proj_weight = batch_first, name, None

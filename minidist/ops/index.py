@@ -112,7 +112,8 @@ def checked(name, x, dim, index, *sources):
             )
     if xp.outside(index, x.shape[axis]):
         raise RuntimeError(
-            f"{name}: index {index.min()} to {index.max()}, but {x.shape[axis]} along {dim}"
+            f"{name}: indices {index.min()} to {index.max()}, but dimension {dim} has only "
+            f"{x.shape[axis]} elements"
         )
     return axis
 

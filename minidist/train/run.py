@@ -88,7 +88,7 @@ def _lead(
 
 @contextlib.contextmanager
 def _drawn(trainer: Trainer, out: Path, stop: Stop) -> Iterator[None]:
-    """After the steps, also if they end in an error that a curve explains: draw the loss."""
+    """Draw the loss curve after the steps, also if they end with an error."""
     try:
         yield
     except SystemExit:  # a second signal
@@ -195,8 +195,8 @@ def _check_folder(out: Path, resume: bool) -> None:
     if os.path.isfile(out / "config.toml"):
         if not resume:
             raise UserError(
-                f"out '{out}' already holds a run: choose another --out, or go on with that run "
-                "by --resume"
+                f"out '{out}' already holds a run: choose another --out, or resume that run with "
+                "--resume"
             )
     elif resume:
         checkpoint.last(out / "checkpoints")
@@ -215,9 +215,9 @@ def _same_text(corpus: data.Corpus, comm: Communicator) -> None:
 
 
 def _resume(trainer: Trainer) -> dict[str, Any]:
-    """Where the run goes on: at its last checkpoint, or afresh if it has none yet.
+    """The state to start from: the last checkpoint, or step 0 if none was saved yet.
 
-    "changes" says what is no longer as it was.
+    "changes" lists what differs from the run before.
     """
     c, afresh = trainer.config, {"step": 0, "tokens": 0, "changes": []}
     if not c.resume:
@@ -225,7 +225,7 @@ def _resume(trainer: Trainer) -> dict[str, Any]:
     out = Path(str(c.out))
     old = read_toml(out / "config.toml") if (out / "config.toml").is_file() else c
     if not checkpoint.steps(out / "checkpoints"):
-        return {**afresh, "changes": ["no checkpoint was saved yet: it starts afresh"]}
+        return {**afresh, "changes": ["no checkpoint was saved yet: starting from step 0"]}
     path = checkpoint.last(out / "checkpoints")
     check_model(str(path), old, c)
     state = checkpoint.load(path, trainer.model, trainer.optimizer, trainer.passes.names)
@@ -237,7 +237,7 @@ def _resume(trainer: Trainer) -> dict[str, Any]:
 
 
 def _open_folder(c: TrainConfig, state: dict[str, Any]) -> tuple[Path, MetricsFile]:
-    """The run folder with its config.toml in it, and its metrics up to the step it goes on from."""
+    """The run folder with its config.toml, and its metrics up to the step it resumes from."""
     out = Path(c.out) if c.out else _new_folder(c)
     with writing(out, (OSError, ValueError)):  # ValueError: a path with a NUL
         out.mkdir(parents=True, exist_ok=True)

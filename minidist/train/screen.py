@@ -214,16 +214,16 @@ def show_end(
 
 
 def show_stop(screen: Console, trainer: Trainer, step: int, out: Path) -> None:
-    """How to go on with a run that a signal has ended, if it was not over already."""
+    """Print the command that resumes a run after a signal, unless all its steps are done."""
     steps, comm = trainer.config.steps, trainer.comm
     start = f"mpirun -n {comm.size} " if comm.native is not None and comm.size > 1 else ""
-    screen.print(f"stopped after step {step} of {steps}, which is saved")
+    screen.print(f"stopped after step {step} of {steps}; its checkpoint is saved")
     if step < steps:
-        screen.print(f"go on by: {resuming(trainer.config, out, start)}", markup=False)
+        screen.print(f"to resume: {resuming(trainer.config, out, start)}", markup=False)
 
 
 def show_sample(screen: Console, sample: str) -> None:
     line = "-" if screen.options.ascii_only else "─"
     screen.rule("sample", align="left", characters=line)
-    screen.print(visible(sample, keep="\r\n\t"))  # a model of bytes may write any, escapes too
+    screen.print(visible(sample, keep="\r\n\t"))  # a model of bytes may write escape sequences
     screen.rule(characters=line)

@@ -59,7 +59,8 @@ class Signals:
     def _caught(self, number: int, frame: FrameType | None) -> None:
         if not self.number:
             self.number, self.since = number, time.monotonic()
-            _tell(f"{_name(number)}: finishing the step and saving it; once more ends at once")
+            _tell(f"{_name(number)}: finishing this step and saving a checkpoint; "
+                  "a second signal stops the run at once")  # fmt: skip
         elif time.monotonic() - self.since > AGAIN:
             raise SystemExit(self.exit_code)
 
