@@ -44,7 +44,7 @@ class Board:
         self.mine = self.notes[world.Get_rank()]
         self.mine["pid"] = os.getpid()
         self.mine["waiting"] = 0
-        self.note("start-up (MINIDIST_DEBUG=1 tells more)", AFTER)
+        self.note("start-up (MINIDIST_DEBUG=1 reports more)", AFTER)
         machine.Barrier()
         # Without /proc (macOS), or in a container of each rank's own, nothing is known of them.
         self.sees_processes = all(_stat(int(note["pid"])).exists() for note in self.notes.values())

@@ -205,15 +205,15 @@ class Watch:
         if self.board.any_runs(self.peers):
             return "  this wait has no limit while a rank that it depends on runs"
         ends = f"the job ends after {self.process.deadline:g} s of this"
-        return f"  no rank that it depends on is seen to go on: {ends}"
+        return f"  no rank that it depends on is running: {ends}"
 
     def _raise_late(self, now: float) -> None:
         self.is_late = True
         why = self._why(now) + (
-            f"\n  no rank that it depends on was seen to go on for {self.process.deadline:g} s: "
+            f"\n  no rank that it depends on was running for {self.process.deadline:g} s: "
             "let all ranks make the same collective calls in the same order, and give each send "
             "its receive\nMINIDIST_TIMEOUT=seconds or launch(…, timeout=seconds) changes this "
-            "limit; MINIDIST_DEBUG=1 tells more"
+            "limit; MINIDIST_DEBUG=1 reports more"
         )
         # Other ranks whose time is up now must still be able to read what this rank did last.
         time.sleep(GRACE / 2)
