@@ -207,7 +207,7 @@ def test_plot_draws_a_run_again_and_one_that_was_cut_short(shaped, here, tmp_pat
     cut = tmp_path / "cut"
     cut.mkdir()
     (cut / "config.toml").write_text('model = "gpt-nano"\n')
-    assert "has finished no step yet" in here("plot", cut)[2]
+    assert "has not finished a step yet" in here("plot", cut)[2]
     (cut / "metrics.jsonl").write_text('{"step": 1, "loss": 5.5}\n{"step": 2, "loss": 5.4}\n{"st')
     assert here("plot", cut)[0] == 0 and (cut / "loss.png").stat().st_size > 5000
     code, shown, _ = here("plot", out, cut, "--out", tmp_path / "both.svg")

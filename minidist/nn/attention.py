@@ -274,7 +274,7 @@ class Transformer(Module):
         memory_key_padding_mask: Tensor | None = None, src_is_causal: bool | None = None,
         tgt_is_causal: bool | None = None, memory_is_causal: bool = False,
     ) -> Tensor:  # fmt: skip
-        """The decoder's output. memory_mask (t, s): what each step of tgt may see of src."""
+        """The decoder's output. memory_mask (t, s): which steps of src a step of tgt may see."""
         both, batch = f"src {src.shape}, tgt {tgt.shape}", 0 if self.batch_first else 1
         if src.ndim == tgt.ndim == 3 and src.shape[batch] != tgt.shape[batch]:
             raise RuntimeError(f"Transformer: {both}: want equal batches, dimension {batch}")

@@ -1,7 +1,7 @@
 """Buckets: parameters whose gradients travel in one message, as one flat array.
 
-Data parallelism and ZeRO both sum gradients over the replicas bucket by bucket. Here stands what
-they share: how replicas start alike, which parameters make a bucket, the way into a flat array and
+Data parallelism and ZeRO both sum gradients over the replicas bucket by bucket. They share this
+file: equal weights at the start, filling buckets with parameters, copying into a flat array and
 back, sum or mean, and no_sync().
 """
 

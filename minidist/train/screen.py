@@ -33,12 +33,12 @@ def leave(error: OSError) -> None:
 
 
 def console(lost: Callable[[OSError], None] = leave) -> Console:
-    """A console that draws on a terminal, also through mpirun, which gives its ranks a pipe.
+    """A console that draws on a terminal, also under mpirun, which gives its ranks a pipe.
 
-    `lost` is called if nothing can be printed any more.
+    `lost` is called when the output can no longer be written.
     """
     terminal, file = sys.stdout.isatty() or _launcher_has_terminal(), cast(IO[str], Output(lost))
-    # Names of files are no markup: "[/b]" is three letters of one, and ":x:" is no emoji.
+    # File names are not markup: "[/b]" and ":x:" are printed as they are.
     return Console(
         file=file, force_terminal=terminal, soft_wrap=not terminal, highlight=False, markup=False,
         emoji=False,
@@ -46,7 +46,7 @@ def console(lost: Callable[[OSError], None] = leave) -> Console:
 
 
 class Output:
-    """sys.stdout; that its reader has left (`| head`) or its disk is full does not raise."""
+    """sys.stdout, without an error when its reader has exited (`| head`) or its disk is full."""
 
     def __init__(self, lost: Callable[[OSError], None]):
         self.lost = lost

@@ -13,8 +13,8 @@ How it works:
    (start_alike). Buffers are broadcast only if the model itself is passed. The gradient of a
    parameter that is frozen when the object is created is not summed (if it is unfrozen later, a
    warning says so). If a rank did not use a parameter, its gradient there counts as zeros.
-4. The sum is of what is in `grad`: call zero_grad() between steps, or sums of sums are sent.
-5. Messages lie in the host's memory: gradients on a GPU are copied there, a bucket at a time.
+4. Whatever is in `grad` is summed: call zero_grad() between steps, or old sums are summed again.
+5. Messages are in the host's memory: gradients on a GPU are copied there, a bucket at a time.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ class Schedule:
 
     orders: tuple[tuple[Step, ...], ...]
     name: str = ""
-    notes: tuple[str, ...] = field(default=(), compare=False)  # how its file was read, to be shown
+    notes: tuple[str, ...] = field(default=(), compare=False)  # remarks about reading its file
 
     @staticmethod
     def of(
