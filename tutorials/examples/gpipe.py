@@ -17,9 +17,8 @@ from minidist.parallel.pipeline.schedules import make
 M, ROWS = 8, 32  # micro-batches, rows of each
 HOW = "executed, by the clock", "executed, by a simulated clock"
 DRAWN = np.random.default_rng(0)
-IMAGES = DRAWN.random(
-    (M * ROWS, 8, 8), dtype="float32"
-)  # random images are enough: the lesson is the order of the steps
+# Random images are enough: the lesson is the order of the steps.
+IMAGES = DRAWN.random((M * ROWS, 8, 8), dtype="float32")
 LABELS = DRAWN.integers(0, 10, M * ROWS)
 INPUTS = [Tensor(IMAGES[i * ROWS : (i + 1) * ROWS, None]) for i in range(M)]  # (b, 1, 8, 8)
 TARGETS = [Tensor(LABELS[i * ROWS : (i + 1) * ROWS]) for i in range(M)]
