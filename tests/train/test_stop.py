@@ -118,7 +118,9 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, curves):
     assert (whole / last).read_bytes() == (cut / last).read_bytes()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)]
+)
 def test_the_command_ends_with_the_shells_code(tmp_path, monkeypatch, capfd, curves, number, code):
     before, real = signal.getsignal(number), Trainer.evaluate
 
