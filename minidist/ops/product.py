@@ -54,7 +54,8 @@ def matmul(a, b):
 def _of_ranks(name, ranks, *tensors):
     if [x.ndim for x in tensors] != ranks:
         shapes = " and ".join(str(x.shape) for x in tensors)
-        raise RuntimeError(f"{name} of shapes {shapes}: want {ranks} dimensions")
+        wanted = " and ".join(map(str, ranks))
+        raise RuntimeError(f"{name} of shapes {shapes}: want tensors of {wanted} dimensions")
 
 
 def mm(input, mat2):
