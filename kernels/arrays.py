@@ -59,7 +59,7 @@ def disable() -> None:
     globals().update({name: getattr(numpy, name) for name in numpy.__all__})
 
 
-PRODUCTS = ("matmul", "dot", "einsum", "tensordot")  # of those that call BLAS, the ones in use
+PRODUCTS = ("matmul", "dot", "einsum", "tensordot")  # the functions that call BLAS
 
 
 def _first(name: str) -> Callable[..., Any]:

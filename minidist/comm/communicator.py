@@ -301,7 +301,7 @@ def _check_kind(where: str, array: Any) -> None:
         raise TypeError(f"{where}: the mask of a masked array would be lost: pass array.filled(…), "
                         "and its mask as another array")  # fmt: skip
     if isinstance(array, np.matrix):
-        raise TypeError(f"{where}: an np.matrix has always two dimensions, so it cannot be cut "
+        raise TypeError(f"{where}: an np.matrix always has two dimensions, so it cannot be cut "
                         "into parts: pass np.asarray(matrix)")  # fmt: skip
 
 

@@ -71,7 +71,7 @@ def _check_edges(mode, x, pad, pairs, value):
         most = {"reflect": n - 1, "circular": left}.get(mode, max(a, b))
         if max(a, b, 0) > max(most, 0):
             text = f"pad {pad} of {x.shape} with {mode!r}: at most {max(most, 0)} of {n} elements"
-            raise RuntimeError(text + f", {n - left} of which are cut off" * (left < n))
+            raise RuntimeError(text + f", {n - left} of them cut off" * (left < n))
     some = any(n + a + b > 0 for n, (a, b) in each)
     if mode != "circular" and not (some and all(x.shape[x.ndim - dims - 1 :])):
         raise RuntimeError(f"pad {pad} of {x.shape} with {mode!r}: nothing to repeat, or none left")

@@ -124,7 +124,7 @@ def _without_freedom(x, axes, keepdim, root):
         width = x.max(axes, keepdims=True) - x.min(axes, keepdims=True)
         y = xp.where(width * 0 + width > 0, xp.inf, xp.nan).astype(x.dtype)
 
-    def vjp(g):  # of a root, inf/inf
+    def vjp(g):  # the gradient of a root is inf/inf
         slope = xp.nan if root else xp.where(x == x.mean(axes, keepdims=True), xp.nan, xp.inf)
         return (g.reshape(kept) * xp.broadcast_to(slope, x.shape)).astype(x.dtype)
 

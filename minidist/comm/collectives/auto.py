@@ -61,6 +61,6 @@ def _run_own(collective: str, algorithm: Callable[..., Any], comm: Any, *args: A
     if algorithm(comm, *args) is not None:
         name = getattr(algorithm, "__name__", algorithm)
         raise TypeError(
-            f"rank {comm.rank} {collective}: the algorithm {name} returned something: its result "
-            "belongs in the flat buffer that it gets (flat[...] = result), and it returns None"
+            f"rank {comm.rank} {collective}: the algorithm {name} returned a value: write the "
+            "result into the flat buffer (flat[...] = result), and return nothing"
         )
