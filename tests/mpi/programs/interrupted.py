@@ -9,11 +9,11 @@ from minidist.comm import world_from_env
 from minidist.train.loop import Trainer
 
 
-def above(pid: int, name: str) -> int:
-    """The process of that name above this one."""
+def launcher_above(pid: int) -> int:
+    """mpirun, under the name that it gives itself: mpiexec.hydra, prterun."""
     while True:
         stat = Path(f"/proc/{pid}/stat").read_text()
-        if f"({name}" in stat:
+        if "(mpi" in stat or "(prterun" in stat:
             return pid
         pid = int(stat.rsplit(")", 1)[1].split()[1])
 
@@ -24,7 +24,7 @@ rank, batch = world_from_env()[0], Trainer.batch
 
 def interrupted(self, step):
     if step == 2 and to == "mpirun" and rank == 0:
-        os.kill(above(os.getpid(), "mpi"), int(number))
+        os.kill(launcher_above(os.getpid()), int(number))
     if step == 2 and to == f"rank {rank}":
         os.kill(os.getpid(), int(number))
     return batch(self, step)
