@@ -69,7 +69,7 @@ def backward(g: xp.ndarray, e: xp.ndarray, total: xp.ndarray, target: xp.ndarray
 
 
 def zero_ignored(dlogits: xp.ndarray, g: xp.ndarray) -> None:
-    """Zero the rows whose cotangent g (n,) is 0: softmax · 0 is NaN in a row of inf or NaN."""
+    """Zero the rows whose cotangent g (n,) is 0: 0 · softmax is NaN if the row holds inf or NaN."""
     if xp.on_gpu(g) or not g.all():
         dlogits[g == 0] = 0
 

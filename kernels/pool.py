@@ -1,8 +1,9 @@
 """Pooling: the largest by strided views of whole planes, the mean as a product with two matrices.
 
-A mean over windows is linear, and rows and columns are apart: (down) x (across)ᵀ. That way a NaN
-or an infinity, times 0, reaches all windows of its row and column; if one does, NumPy's kernel says
-again which windows have one. (On a GPU it would have to wait for the answer, and lets it be.)
+A mean over windows is linear, and separates into rows and columns: (down) x (across)ᵀ. In these
+products a NaN or an infinity is multiplied by 0 and spoils all windows of its row and column. If
+that happens, NumPy's kernel finds the windows that really contain one. (A GPU does not: it would
+have to wait for the answer.)
 """
 
 from . import arrays as xp
@@ -188,7 +189,7 @@ def _product(x, down, across):
 
 
 def integer_mean(x: xp.ndarray, down: xp.ndarray, across: xp.ndarray) -> xp.ndarray:
-    """As mean, of integers: exact sums over their counts, cut off towards 0 as C++ divides."""
+    """The mean of integers: exact sums divided by their counts, rounded towards 0 as in C++."""
     inside = [(m != 0).astype(x.dtype) for m in (down, across)]
     counts = [xp.rint(i.sum(1) / m.sum(1)).astype(x.dtype) for i, m in zip(inside, (down, across))]
     total, count = mean(x, *inside), counts[0][:, None] * counts[1]

@@ -68,7 +68,7 @@ def _on_first_use(name: str) -> object:
     return _import_module(_LAZY[name]) if name in _LAZY else None
 
 
-_explain(__name__, _on_first_use)  # and names that PyTorch has and minidist not
+_explain(__name__, _on_first_use)  # and explains names that only PyTorch has
 
 __all__ = [
     "Generator",

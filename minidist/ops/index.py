@@ -22,7 +22,7 @@ def _getitem(x, index):
         return whole
 
     y = x[index]
-    if isinstance(y, xp.generic):  # NumPy's copy of a single element: "..." makes it a view
+    if isinstance(y, xp.generic):  # NumPy copies a single element; with "..." it returns a view
         y = x[(*index, ...)]
     return y, vjp
 
@@ -112,7 +112,8 @@ def checked(name, x, dim, index, *sources):
             )
     if xp.outside(index, x.shape[axis]):
         raise RuntimeError(
-            f"{name}: index {index.min()} to {index.max()}, but {x.shape[axis]} along {dim}"
+            f"{name}: indices {index.min()} to {index.max()}, but dimension {dim} has only "
+            f"{x.shape[axis]} elements"
         )
     return axis
 
@@ -125,7 +126,7 @@ def gather(input, dim, index):
 
 
 def take_along_dim(input, indices, dim=None):
-    """As gather, but all other dimensions broadcast; without dim, from the elements in one row.
+    """As gather, but all other dimensions broadcast; without dim, both tensors are flattened.
 
     Along dim, negative indices count from the end.
     """

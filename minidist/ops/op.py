@@ -129,8 +129,9 @@ def elementwise(
     """As differentiable, for an elementwise function whose arguments broadcast.
 
     Its VJPs may return the broadcast shape: they are summed back to each input's. Dtypes meet
-    as in PyTorch: see result_dtype. Options are passed on as they are. `numbers` among the
-    arguments "wrap" around in an integer dtype (300 is 44 in uint8), "stay", or are an "error".
+    as in PyTorch: see result_dtype. Options are passed on unchanged. `numbers` says what happens
+    to Python numbers among the arguments of an integer dtype: "wrap" (300 becomes 44 in uint8),
+    "stay" or "error".
     """
     if bare is not None:
         declared(bare)  # raises: it has no policy
@@ -158,7 +159,7 @@ def _fitted(function: Callable[..., tuple], numbers: str) -> Callable[..., tuple
 
 def _settled(name: str, value: xp.ndarray, dtype: xp.dtype) -> xp.ndarray:
     """A value of another dtype than its operands': a predicate's, or one that NumPy chose."""
-    if value.dtype == float64:  # of integers: 1/2, exp(1)
+    if value.dtype == float64:  # for operations such as 1/2 and exp(1) of integers
         return value.astype(DEFAULT)
     if dtype == bool_ and value.dtype in (float16, int8):  # round(True), True**True
         raise NotImplementedError(f"{name} of bool: convert with .long() or .float() first")
@@ -248,7 +249,7 @@ def _meet_as_tensor(operand: Any, dtype: xp.dtype) -> xp.ndarray:
 
 
 def wrapped(number: Any, dtype: xp.dtype) -> Any:
-    """The number that its low bits are in `dtype`, as in C and PyTorch: 300 is 44 in uint8."""
+    """The number wrapped around into `dtype`, as in C and PyTorch: 300 becomes 44 in uint8."""
     low, high = RANGES.get(dtype, EVERY)
     if type(number) is not int or low <= number <= high:
         return number
@@ -258,7 +259,7 @@ def wrapped(number: Any, dtype: xp.dtype) -> Any:
 
 
 def want_numbers_fit(name: str, operands: tuple) -> None:
-    """Refuse whole numbers outside the dtype in which the operands meet."""
+    """Refuse whole numbers that the common dtype of the operands cannot hold."""
     if int not in map(type, operands):
         return
     operands = tuple(a.data if isinstance(a, Tensor) else a for a in operands)
@@ -277,19 +278,19 @@ def want_one_dtype(name: str, *tensors: Any) -> None:
 
 
 def want_numbers(name: str, x: Tensor) -> None:
-    """Refuse to sum products of bools, which NumPy takes for "or" of "and"."""
+    """Refuse to sum products of bools, which NumPy would compute as "or" of "and"."""
     if x.dtype == bool_:
         raise NotImplementedError(f"{name} of bool: convert with .long() or .float() first")
 
 
 def want_floating(name: str, x: Tensor) -> None:
-    """Refuse integers and bools, of which a formula for real numbers would make integers."""
+    """Refuse integers and bools, because the result would be rounded to integers."""
     if not is_floating(x.data):
         raise RuntimeError(f"{name} of {x.dtype.name}: convert with .float() first")
 
 
 def want_tensors(name: str, *tensors: Any) -> None:
-    """Refuse a number where a tensor must stand, as PyTorch does."""
+    """Refuse a number where a tensor is required, as PyTorch does."""
     for place, t in enumerate(tensors):
         if not isinstance(t, Tensor):
             raise TypeError(f"{name}: argument {place} is {t!r}: want a Tensor, md.tensor({t!r})")
@@ -310,7 +311,7 @@ def axes_of(dim: Any, ndim: int) -> tuple[int, ...]:
         return tuple(range(ndim))
     dims, n = dim if isinstance(dim, tuple | list) else (dim,), max(ndim, 1)
     for d in dims:
-        if d is True or d is False:  # keepdim in the place of dim: it would count as 1 or 0
+        if d is True or d is False:  # keepdim passed as dim: it would count as 1 or 0
             raise TypeError(f"dim {d}: want a number, and other options by name (keepdim={d})")
         try:
             inside = -n <= operator.index(d) < n

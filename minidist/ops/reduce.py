@@ -38,7 +38,7 @@ def _sum(x, axes, keepdim):
 
 @differentiable(autocast="fp32")
 def _mean(x, axes, keepdim, total):
-    """Σ x / total: divided before it is rounded, since the sum may be too large for float16."""
+    """Σ x / total, divided before it is rounded, because the sum may be too large for float16."""
     shape, kept = x.shape, _kept(x.shape, axes)
     over = lambda a: (a / total).astype(x.dtype, copy=False)
     y = over(x.sum(axes, x.dtype, keepdims=keepdim))
@@ -66,13 +66,13 @@ def mean(input, dim=None, keepdim=False, *, dtype=None):
     return _mean(x, axes, keepdim, math.prod(x.shape[a] for a in axes) or math.nan)
 
 
-SAFE = 1e-30  # a smaller sum of powers in float32 may have lost digits, or all of them
-CLOSE = 1e-6  # a variance below so many times mean² is one that the mean's own rounding shows in
+SAFE = 1e-30  # a smaller sum of powers in float32 may have lost some or all digits
+CLOSE = 1e-6  # if the variance is smaller than CLOSE · mean², the mean's rounding error shows
 
 
 def _in_range(sums, x):
-    """sums(x), first a sum of powers, and in float64 if that leaves the range of float32."""
-    with xp.errstate(over="ignore", invalid="ignore"):  # what float64 meets too, it says
+    """sums(x), whose first value is a sum of powers; in float64 if that leaves float32's range."""
+    with xp.errstate(over="ignore", invalid="ignore"):  # float64 warns by itself
         found = sums(x)
     fits = x.dtype != xp.float32 or (not xp.on_gpu(x) and _between(SAFE, found[0]))
     return found if fits else sums(x.astype(float))
@@ -103,7 +103,7 @@ def _var(x, axes, keepdim, correction, root):
         d = x - mean
         total = (d * d).sum(axes, keepdims=True)
         if xp.on_gpu(x) or not _between(CLOSE * n * mean * mean, total):
-            d -= d.sum(axes, keepdims=True) / (n or math.nan)  # what rounding left of the mean
+            d -= d.sum(axes, keepdims=True) / (n or math.nan)  # the rounding error of the mean
             total = (d * d).sum(axes, keepdims=True)
         return total, d
 
@@ -130,13 +130,13 @@ def _spread(name, x, dim, unbiased, keepdim, correction, root=False):
 
 @differentiable(autocast="fp32")
 def _without_freedom(x, axes, keepdim, root):
-    """Where n - correction <= 0: inf of numbers that differ, NaN of equal ones."""
+    """For n - correction <= 0: inf if the numbers differ, NaN if they are equal."""
     kept = _kept(x.shape, axes)
     with xp.errstate(invalid="ignore"):  # inf - inf is NaN, too
         width = x.max(axes, keepdims=True) - x.min(axes, keepdims=True)
         y = xp.where(width * 0 + width > 0, xp.inf, xp.nan).astype(x.dtype)
 
-    def vjp(g):  # of a root, inf/inf
+    def vjp(g):  # the gradient of a root is inf/inf
         slope = xp.nan if root else xp.where(x == x.mean(axes, keepdims=True), xp.nan, xp.inf)
         return (g.reshape(kept) * xp.broadcast_to(slope, x.shape)).astype(x.dtype)
 
@@ -196,7 +196,7 @@ def _extreme(x, axes, keepdim, choose):
 
 @differentiable(autocast="fallthrough")
 def extreme_of_all(x, choose):
-    """The largest or smallest element; equal ones share the cotangent, of a NaN all NaNs."""
+    """The largest or smallest element. Equal ones share the cotangent, and so do all NaNs."""
     y = choose(x)
 
     def vjp(g):
@@ -316,7 +316,7 @@ def count_nonzero(input, dim=None):
 
 
 def _beside_mean(spread):
-    """(spread, mean) of the same dimensions, with the arguments of var."""
+    """(var or std, mean) over the same dimensions, with the arguments of var."""
 
     @with_axis
     def both(input, dim=None, unbiased=True, keepdim=False, *, correction=None):

@@ -120,9 +120,9 @@ def _partition(x, k, axis, largest):
 
 @with_axis
 def median(input, dim=None, keepdim=False):
-    """The middle element, the lower of two; or (values, indices) of those along dim.
+    """The middle element, the lower of two; with dim, (values, indices) of the medians along it.
 
-    Where there is a NaN, it is the median: the first of several.
+    If there is a NaN, the median is the first NaN.
     """
     if dim is None and is_floating(input.data) and not input.numel():
         return input.sum() * math.nan  # as PyTorch
@@ -143,7 +143,7 @@ def _middle_of_all(x):
 
 
 def _middle(x, order, axis):
-    """Of indices that sort x the middle one, or the first NaN's: NaNs are sorted to the end."""
+    """The index of the median, from indices that sort x: of the first NaN if there is one."""
     nans, n = (x != x).sum(axis, keepdims=True), x.shape[axis]
     return xp.take_along_axis(order, xp.where(nans > 0, n - nans, (n - 1) // 2), axis)
 

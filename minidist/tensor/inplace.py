@@ -32,7 +32,7 @@ def _plain(value):
 
 
 def _fit(value, x, name):
-    """A tensor in x's dtype and beside x, if that has to be seen to; or a number that fits."""
+    """A tensor converted to x's dtype and device if necessary; or a number that fits the dtype."""
     if isinstance(value, int | float | xp.number):
         return fitting(name, value, x.dtype)
     if not isinstance(value, Tensor) or (value.dtype == x.dtype and xp.gpu() is None):

@@ -1,4 +1,4 @@
-"""Draws by given probabilities, under PyTorch's names: from the default stream or a generator."""
+"""Sampling functions with PyTorch's names: from the default stream or a generator."""
 
 from ..kernels import arrays as xp
 from ..kernels.half_precision import wide
@@ -11,7 +11,7 @@ from .tensor import Tensor
 
 
 def normal(mean, std, size=None, *, generator=None, dtype=None, requires_grad=False, device=None):
-    """Normal numbers of mean and std: numbers, with a size, or tensors, whose dtype they have."""
+    """Normal numbers; mean and std are numbers (then give a size) or tensors."""
     shape = size or xp.broadcast_shapes(*(xp.shape(getattr(a, "data", a)) for a in (mean, std)))
     like = next((t for t in (mean, std) if isinstance(t, Tensor)), None)
     if like is not None:

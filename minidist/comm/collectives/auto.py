@@ -50,17 +50,17 @@ def function_of(
     collective: str, algorithms: Mapping[str, Callable[..., None]], algorithm: Algorithm, size: int,
     nbytes: int,
 ) -> Callable[..., None]:  # fmt: skip
-    """The function that `algorithm` stands for: one of `algorithms`, or the user's own."""
+    """The function for `algorithm`: one of `algorithms`, or the user's own."""
     if callable(algorithm):
         return partial(_run_own, collective, algorithm)
     return algorithms[choose(collective, algorithm, size, nbytes)]
 
 
 def _run_own(collective: str, algorithm: Callable[..., Any], comm: Any, *args: Any) -> None:
-    """Run a function of the user, which must leave its result in the buffer that it gets."""
+    """Run the user's own function, which must leave its result in the buffer."""
     if algorithm(comm, *args) is not None:
         name = getattr(algorithm, "__name__", algorithm)
         raise TypeError(
-            f"rank {comm.rank} {collective}: the algorithm {name} returned something: its result "
-            "belongs in the flat buffer that it gets (flat[...] = result), and it returns None"
+            f"rank {comm.rank} {collective}: the algorithm {name} returned a value: write the "
+            "result into the flat buffer (flat[...] = result), and return nothing"
         )
