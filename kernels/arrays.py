@@ -144,7 +144,7 @@ def highest(x: Any, axis: Any = None, keepdims: builtins.bool = False) -> Any:
 def sign_of(x: Any) -> Any:
     """-1, 0 or 1; 0 for NaN, as in PyTorch (NumPy's sign gives NaN)."""
     if x.dtype == builtins.bool:
-        return x
+        return x.copy()  # no view: a write into the sign is none into x
     return subtract(x > 0, x < 0, dtype=x.dtype)  # noqa: F405
 
 

@@ -57,8 +57,13 @@ def max_forward(x: xp.ndarray, win: Windows, size: tuple) -> tuple[xp.ndarray, x
     which = xp.zeros(y.shape, xp.min_scalar_type(win.kernel[0] * win.kernel[1]))
     taps = _taps(win, size)
     for planes in row_tiles(len(x), x.shape[1] * x.shape[2] // MORE):
-        _largest(_padded(x[planes], win, size, -xp.inf), taps, y[planes], which[planes])
+        _largest(_padded(x[planes], win, size, _least(x.dtype)), taps, y[planes], which[planes])
     return y.reshape(*shape[:2], *size), which
+
+
+def _least(dtype: xp.dtype) -> float:
+    """The number that is greater than no other: the padding's."""
+    return int(xp.iinfo(dtype).min) if dtype.kind in "iu" else -xp.inf
 
 
 def _largest(whole, taps, y, which):
@@ -71,6 +76,8 @@ def _largest(whole, taps, y, which):
         last = xp.multiply(newer, which.dtype.type(number), dtype=which.dtype)
         xp.maximum(which, last, out=which)  # the last of the newer ones
         xp.maximum(y, tap, out=y)
+    if y.dtype.kind in "iu":
+        return
     if xp.on_gpu(y) or xp.isnan(y.max(initial=-xp.inf)):  # a NaN is never greater: it takes over
         for number, at in taps:
             xp.copyto(which, number, where=xp.isnan(whole[at]))
@@ -112,7 +119,7 @@ def _handed_out(g, which, whole, taps, apart):
 @max_forward.version("naive")
 def _max_naive(x, win, size):
     shape, x = x.shape, x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
-    whole, ((_, first), *taps) = _padded(x, win, size, -xp.inf), _taps(win, size)
+    whole, ((_, first), *taps) = _padded(x, win, size, _least(x.dtype)), _taps(win, size)
     y, which = whole[first], xp.zeros_like(x, shape=(len(x), *size), dtype=xp.int64)
     for number, at in taps:
         which = xp.where((whole[at] > y) | xp.isnan(whole[at]), number, which)

@@ -16,11 +16,12 @@ from .op import (
     differentiable,
     elementwise,
     is_integer,
-    result_dtype,
+    want_floating,
     want_numbers_fit,
     want_one_dtype,
     want_tensors,
     want_whole,
+    wrapped,
 )  # fmt: skip
 
 
@@ -65,7 +66,8 @@ def mul(a, b):
 def _add_scaled(a, b, *, alpha):
     if isinstance(alpha, float) and xp.result_type(a, b).kind in "iub":
         raise TypeError(f"alpha {alpha} of integers: want an integer, or convert with .float()")
-    return a + alpha * b, lambda g: g, lambda g: g * alpha
+    dtype = xp.result_type(a, b)
+    return a + wrapped(wrapped(alpha, dtype) * b, dtype), lambda g: g, lambda g: g * alpha
 
 
 def add(input, other, *, alpha=1):
@@ -426,12 +428,14 @@ def _lerp(a, b, w):
 def lerp(input, end, weight):
     """input + weight·(end - input), the weight a number or a tensor."""
     want_one_dtype("lerp", input, end)
+    want_floating("lerp", input)
     return _lerp(input, end, weight)
 
 
 @elementwise(autocast="promote")
 def _addcmul(x, a, b, *, value):
-    want_whole("addcmul", result_dtype((x, a, b)), value=value)
+    want_whole("addcmul", x.dtype, value=value)
+    value = wrapped(value, x.dtype)
     return x + value * a * b, lambda g: g, lambda g: g * (value * b), lambda g: g * (value * a)
 
 

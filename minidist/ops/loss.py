@@ -167,19 +167,19 @@ def _cross_entropy(logits, target):
 
 @differentiable(autocast="fp32")
 def _soft_cross_entropy(logits, q):
-    losses, lse = kernel.soft_forward(logits, q)
+    losses, sums = kernel.soft_forward(logits, q)
     return (
         losses,
-        lambda g: kernel.soft_backward(g, logits, q, lse),
-        lambda g: kernel.soft_backward_target(g, logits, lse),
+        lambda g: kernel.soft_backward(g, logits, q, sums),
+        lambda g: kernel.soft_backward_target(g, logits, sums),
     )
 
 
 @differentiable(autocast="fp32")
 def _smoothed_cross_entropy(logits, *, q):
     """With q (n, C) in float32 as an option: logits alone decide the dtype of the result."""
-    losses, lse = kernel.soft_forward(logits, q)
-    return losses, lambda g: kernel.soft_backward(g, logits, q, lse)
+    losses, sums = kernel.soft_forward(logits, q)
+    return losses, lambda g: kernel.soft_backward(g, logits, q, sums)
 
 
 @differentiable(autocast="fp32")

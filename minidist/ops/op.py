@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,7 @@ from ..tensor.dtypes import (
     is_floating,
     want_fit,
 )  # fmt: skip
+from ..tensor.teaching import want_other
 from ..tensor.tensor import Tensor
 from ..tensor.views import note_view
 
@@ -90,6 +92,9 @@ def _operation(function: Callable[..., tuple], precision: Precision) -> Callable
                 value, *vjps = function(*arrays, **options)
         except TypeError as error:
             raise _of_integers(name, arrays, error) from error
+        except AttributeError as error:
+            want_other(name, error, args, options)
+            raise
         value = xp.asarray(value)
         output = Tensor.of(value)
         if is_floating(value):
@@ -100,7 +105,7 @@ def _operation(function: Callable[..., tuple], precision: Precision) -> Callable
                 note_view(output, args, arrays, options, function, operation)
         return output
 
-    operation.precision = precision  # type: ignore[attr-defined]
+    operation.precision, operation.teaches = precision, True  # type: ignore[attr-defined]
     return operation
 
 
@@ -175,9 +180,13 @@ def composite(*, autocast: str) -> Callable[[Callable[..., Any]], Callable[..., 
             if current().autocast is not None:
                 args = precision.cast_inputs(args)
                 options = dict(zip(options, precision.cast_inputs(tuple(options.values()))))
-            return function(*args, **options)
+            try:
+                return function(*args, **options)
+            except AttributeError as error:
+                want_other(function.__name__, error, args, options)
+                raise
 
-        cast.precision = precision  # type: ignore[attr-defined]
+        cast.precision, cast.teaches = precision, True  # type: ignore[attr-defined]
         return cast
 
     return decorate
@@ -226,7 +235,7 @@ def _meet(operand: Any, dtype: xp.dtype) -> Any:
     if isinstance(operand, xp.ndarray):
         return operand if operand.dtype == dtype else operand.astype(dtype)
     number = operand.item() if isinstance(operand, xp.generic) else operand
-    return number if type(number) is not int else _wrapped(number, dtype)
+    return number if type(number) is not int else wrapped(number, dtype)
 
 
 def _meet_as_it_is(operand: Any, dtype: xp.dtype) -> Any:
@@ -239,10 +248,12 @@ def _meet_as_tensor(operand: Any, dtype: xp.dtype) -> xp.ndarray:
     return _meet(operand, dtype)
 
 
-def _wrapped(number: int, dtype: xp.dtype) -> int:
+def wrapped(number: Any, dtype: xp.dtype) -> Any:
     """The number wrapped around into `dtype`, as in C and PyTorch: 300 becomes 44 in uint8."""
     low, high = RANGES.get(dtype, EVERY)
-    if low <= number <= high or not -(2**63) <= number < 2**64:  # NumPy refuses larger ones
+    if type(number) is not int or low <= number <= high:
+        return number
+    if not -(2**63) <= number < 2**64:  # NumPy refuses larger ones
         return number
     return (number - low) % (high - low + 1) + low
 
@@ -302,7 +313,11 @@ def axes_of(dim: Any, ndim: int) -> tuple[int, ...]:
     for d in dims:
         if d is True or d is False:  # keepdim passed as dim: it would count as 1 or 0
             raise TypeError(f"dim {d}: want a number, and other options by name (keepdim={d})")
-        if not -n <= d < n:
+        try:
+            inside = -n <= operator.index(d) < n
+        except TypeError:
+            raise TypeError(f"dim {d!r}: want a whole number from {-n} to {n - 1}") from None
+        if not inside:
             raise IndexError(f"dim {d} of a tensor of {ndim} dimensions: want {-n} to {n - 1}")
     found = tuple(d % n for d in dims)
     if len(set(found)) < len(found):
@@ -327,8 +342,13 @@ def with_axis(operation: Callable[..., Any]) -> Callable[..., Any]:
             want_tensors(operation.__name__, args[0])
         if options:
             options = {OTHER_NAMES.get(name, name): value for name, value in options.items()}
-        return operation(*args, **options)
+        try:
+            return operation(*args, **options)
+        except AttributeError as error:
+            want_other(operation.__name__, error, args, options)
+            raise
 
+    renamed.teaches = True  # type: ignore[attr-defined]
     return renamed
 
 

@@ -12,6 +12,7 @@ from .op import (
     want_numbers,
     want_one_dtype,
     want_whole,
+    wrapped,
 )  # fmt: skip
 
 
@@ -121,6 +122,7 @@ def mv(input, vec):
 @differentiable(autocast="lower_precision_fp")
 def _addmm(x, a, b, *, beta, alpha):
     want_whole("addmm", a.dtype, beta=beta, alpha=alpha)
+    beta, alpha = wrapped(beta, a.dtype), wrapped(alpha, a.dtype)
     y = kernel.multiply(a, b) * alpha
     return (
         y + x * beta if beta else y,  # with beta 0, a NaN in x has no effect
@@ -162,9 +164,9 @@ def tensordot(a, b, dims=2):
     first, second = _pairs(a, b, dims)
     for i, j in zip(first, second):
         if b.shape[j] == 1:
-            a = a.sum(i, keepdim=True)
+            a = a.sum(i, keepdim=True, dtype=a.dtype)
         elif a.shape[i] == 1:
-            b = b.sum(j, keepdim=True)
+            b = b.sum(j, keepdim=True, dtype=b.dtype)
         elif a.shape[i] != b.shape[j]:
             raise RuntimeError(
                 f"tensordot: size {a.shape[i]} of dim {i} of {a.shape}, but {b.shape[j]} of dim "

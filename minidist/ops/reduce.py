@@ -67,19 +67,27 @@ def mean(input, dim=None, keepdim=False, *, dtype=None):
 
 
 SAFE = 1e-30  # a smaller sum of powers in float32 may have lost some or all digits
+CLOSE = 1e-6  # if the variance is smaller than CLOSE · mean², the mean's rounding error shows
 
 
 def _in_range(sums, x):
     """sums(x), whose first value is a sum of powers; in float64 if that leaves float32's range."""
     with xp.errstate(over="ignore", invalid="ignore"):  # float64 warns by itself
         found = sums(x)
-    fits = x.dtype != xp.float32 or (
-        not xp.on_gpu(x) and ((found[0] > SAFE) & (found[0] < xp.inf)).all()
-    )
+    fits = x.dtype != xp.float32 or (not xp.on_gpu(x) and _between(SAFE, found[0]))
     return found if fits else sums(x.astype(float))
 
 
+def _between(low, sums):
+    """Whether all sums are above low (a number or an array), and finite."""
+    if sums.size == 1:  # quicker than arrays of one element
+        return (low if isinstance(low, float) else low.item()) < sums.item() < math.inf
+    return ((sums > low) & (sums < math.inf)).all()
+
+
 def _rounded(y, like):
+    if y.dtype == like.dtype:
+        return y
     with xp.errstate(over="ignore"):
         return y.astype(like.dtype, copy=False)
 
@@ -91,17 +99,21 @@ def _var(x, axes, keepdim, correction, root):
     free = max(n - correction, 0) or math.nan
 
     def squares(x):
-        d = x - x.sum(axes, keepdims=True) / (n or math.nan)
-        d -= d.sum(axes, keepdims=True) / (n or math.nan)  # the rounding error of the mean
-        return (d * d).sum(axes, keepdims=True), d
+        mean = x.sum(axes, keepdims=True) / (n or math.nan)
+        d = x - mean
+        total = (d * d).sum(axes, keepdims=True)
+        if xp.on_gpu(x) or not _between(CLOSE * n * mean * mean, total):
+            d -= d.sum(axes, keepdims=True) / (n or math.nan)  # the rounding error of the mean
+            total = (d * d).sum(axes, keepdims=True)
+        return total, d
 
     total, d = _in_range(squares, x)
     y = xp.sqrt(total / free) if root else total / free
 
     def vjp(g):  # of a root of 0 none, as PyTorch's
         g = g.reshape(kept)
-        slope = d / (free * xp.where(y == 0, xp.inf, y)) if root else 2 / free * d
-        return _rounded(g * slope, x)
+        scale = g / (free * xp.where(y == 0, xp.inf, y)) if root else 2 / free * g
+        return _rounded(scale * d, x)
 
     return _rounded(y if keepdim else y.squeeze(axes), x), vjp
 
@@ -188,8 +200,11 @@ def extreme_of_all(x, choose):
     y = choose(x)
 
     def vjp(g):
-        hit = (x == y) | (xp.isnan(x) if x.dtype.kind == "f" else False)
-        return xp.where(hit, (g / hit.sum()).astype(g.dtype), 0)
+        hit, dx = x == y, xp.zeros_like(x, g.dtype)
+        if xp.on_gpu(y) or y != y:
+            hit |= xp.isnan(x)
+        xp.copyto(dx, (g / xp.count_nonzero(hit)).astype(g.dtype), where=hit)
+        return dx
 
     return y, vjp
 
@@ -233,7 +248,8 @@ def _norm(x, p, axes, keepdim):
         if p == 2:
             return _rounded(g.reshape(kept) * (x / xp.where(y == 0, 1, y)), x)
         ratio = xp.where(x == 0, 1, size) / xp.where(y == 0, 1, y)
-        return _rounded(g.reshape(kept) * xp.sign_of(x) * ratio ** (p - 1), x)
+        slope = xp.where(y == 0, 0, xp.sign_of(x) * ratio ** (p - 1))  # p < 0: flat if one is 0
+        return _rounded(g.reshape(kept) * slope, x)
 
     return _rounded(y if keepdim else y.squeeze(axes), x), vjp
 

@@ -4,6 +4,7 @@ import itertools
 import math
 
 from ..autograd.tape import Joint
+from ..autograd.versions import owner
 from ..kernels import arrays as xp
 from ..tensor.device import moved
 from ..tensor.tensor import Tensor
@@ -136,7 +137,7 @@ def _cat(*arrays, dim):
 
 
 def _tensors(name, tensors, error=ValueError):
-    if hasattr(tensors, "ndim"):
+    if not isinstance(tensors, list | tuple):
         raise TypeError(f"{name} takes a list or tuple of tensors, and dim by name or after it")
     for i, x in enumerate(tensors):
         if not isinstance(x, Tensor):
@@ -226,7 +227,9 @@ def repeat(input, *sizes):
         return _reshape(input, shape).clone()
     apart = _reshape(input, tuple(n for m in shape for n in (1, m)))
     spread = _expand(apart, tuple(n for pair in zip(sizes, shape) for n in pair))
-    return _reshape(spread, tuple(r * m for r, m in zip(sizes, shape)))
+    whole = _reshape(spread, tuple(r * m for r, m in zip(sizes, shape)))
+    copied = owner(whole.data) is not owner(input.data)
+    return whole if copied else whole.clone()  # in new dimensions alone it is still a view
 
 
 @differentiable(autocast="fallthrough", moves_only=True)

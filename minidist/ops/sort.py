@@ -129,15 +129,17 @@ def median(input, dim=None, keepdim=False):
     if input.dtype == bool:
         raise NotImplementedError("median of bool: convert with .long() first")
     want_elements("median", input, dim)
-    x = input.flatten() if dim is None else input
-    axis = axes_of((0 if dim is None else dim,), x.ndim)
-    index = argsort(x, axis[0] if axis else 0).data
-    if axis:
-        index = _middle(wide(x.data), index, axis[0])
-    both = _chosen(x, axis, index)
     if dim is None:
-        return both.values.reshape(())
+        return extreme_of_all(input, _middle_of_all)
+    axis = axes_of((dim,), input.ndim)
+    index = argsort(input, dim).data
+    both = _chosen(input, axis, _middle(wide(input.data), index, axis[0]) if axis else index)
     return both if keepdim or not axis else Chosen(*(t.squeeze(axis) for t in both))
+
+
+def _middle_of_all(x):
+    row = x.reshape(-1)
+    return row[_middle(row, row.argsort(kind="stable"), 0)][0]
 
 
 def _middle(x, order, axis):
@@ -147,9 +149,9 @@ def _middle(x, order, axis):
 
 
 def unique(input, sorted=True, return_inverse=False, return_counts=False, dim=None):
-    """The different elements, or slices along dim, in order."""
+    """The different elements, or slices along dim, in order; each NaN is one of its own."""
     array = wide(input.data) if dim is not None else wide(input.data).reshape(-1)
-    found = xp.unique(array, False, return_inverse, return_counts, dim)
+    found = xp.unique(array, False, return_inverse, return_counts, dim, equal_nan=False)
     if not return_inverse and not return_counts:
         return Tensor(found).to(input.dtype)
     if return_inverse and dim is None:

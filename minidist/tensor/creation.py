@@ -32,7 +32,12 @@ def _placed(create: Callable[..., Tensor]) -> Callable[..., Tensor]:
             del options["dtype"]
         if spread and "size" in options:
             args = (options.pop("size"),)
-        beside = args[0].data if like and device is None else None
+        if like and "input" in options:
+            args = (options.pop("input"), *args)
+        if like and args and not isinstance(args[0], Tensor):
+            name = on_device.__name__
+            raise TypeError(f"{name} of {args[0]!r}: want a Tensor, md.tensor() makes one")
+        beside = args[0].data if like and args and device is None else None
         with xp.beside(beside):  # made there, not sent there
             made = create(*args, **options)
         if device is None and like:
@@ -85,7 +90,7 @@ def full(
     """A tensor of one value, whose dtype it takes unless another is given."""
     value = fill_value.item() if isinstance(fill_value, Tensor | xp.generic) else fill_value
     dtype = as_array(value, None).dtype if dtype is None else dtype_of(dtype)
-    value = fitting("full", value, dtype)
+    value = fitting("full", value, dtype, floats=True)
     shape = _sizes((size,))
     if any(n < 0 for n in shape):
         raise RuntimeError(f"a tensor of shape {shape}: sizes are 0 or more")
@@ -163,6 +168,8 @@ def linspace(
     start: Any, end: Any, steps: int, dtype: DTypeLike = DEFAULT, requires_grad: bool = False
 ) -> Tensor:
     """`steps` equally spaced numbers from start to end, both included; integers round to 0."""
+    if not isinstance(steps, int | xp.integer):
+        raise TypeError(f"linspace of {steps!r} steps: want a whole number")
     if steps < 0:
         raise RuntimeError(f"linspace of {steps} steps: want 0 or more")
     dtype = _numeric("linspace", DEFAULT if dtype is None else dtype)

@@ -89,7 +89,14 @@ def _range(dtype: xp.dtype, whole: bool) -> tuple[int, int]:
 
 def fitting(name: str, number: Any, dtype: xp.dtype, floats: bool = False) -> Any:
     """The number, after want_fit, ready to be assigned to an array of that dtype."""
-    want_fit(name, number, dtype, floats)
+    if type(number) is float and dtype.kind == "f" and not floats:
+        return number
+    try:
+        want_fit(name, number, dtype, floats)
+    except TypeError:
+        number = None
+    if number is None or (isinstance(number, complex) and dtype.kind != "c"):
+        raise TypeError(f"{name}: want a number that {dtype.name} holds")
     below = dtype.kind == "u" and number < 0
     return int(number) % (xp.iinfo(dtype).max + 1) if below else number
 

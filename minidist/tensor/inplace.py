@@ -139,6 +139,8 @@ def fill_(x, value):
     """Every element becomes value, a number or a tensor without dimensions."""
     if xp.ndim(_plain(value)):
         raise RuntimeError(f"fill_: a value of shape {xp.shape(_plain(value))}: want one number")
+    if isinstance(value, int | float):
+        value = fitting("fill_", value, x.dtype, floats=True)
     return setitem(x, ..., value, "fill_")
 
 

@@ -6,6 +6,7 @@ from . import creation
 from .device import moved
 from .dtypes import is_floating
 from .generator import numbers_of
+from .teaching import teaching
 from .tensor import Tensor
 
 
@@ -19,6 +20,7 @@ def normal(mean, std, size=None, *, generator=None, dtype=None, requires_grad=Fa
     return creation.tensor((drawn * std + mean).to(drawn.dtype), None, requires_grad)
 
 
+@teaching
 def bernoulli(input, *, generator=None):
     """1 with the probability that the input says, else 0."""
     if not is_floating(input.data):
@@ -30,6 +32,7 @@ def bernoulli(input, *, generator=None):
     return (drawn < input.double()).to(input.dtype)
 
 
+@teaching
 def multinomial(input, num_samples, replacement=False, *, generator=None):
     """Indices drawn with probabilities in proportion to input (n) or (m, n)."""
     p = xp.atleast_2d(moved(wide(input.data), "cpu")).astype(float)  # drawn on the host
