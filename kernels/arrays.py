@@ -1,9 +1,9 @@
 """NumPy's names for arrays of NumPy and of CuPy alike: `from . import arrays as xp`.
 
-On a CPU they are NumPy's own functions, at no cost. Once a GPU is first used, `enable` puts into
-their place functions that look at their arguments: CuPy's is called if one of them is CuPy's array,
-NumPy's if none is. Those that make an array of no other make it where the block of `beside` says,
-so that a kernel or an operation is one text for both.
+On a CPU they are NumPy's own functions, at no cost. When a GPU is first used, `enable` replaces
+them by functions that look at their arguments: they call CuPy's function if an argument is an array
+of CuPy, otherwise NumPy's. Functions that create an array, such as zeros, create it on the device
+that the block `beside` names. So a kernel or an operation is written once for both.
 
 The first product of matrices also decides how many threads BLAS uses (blas.py).
 """
@@ -42,7 +42,7 @@ def enable(cupy: Any) -> None:
     if _use.gpu is cupy:
         return
     _use.gpu = cupy
-    blas.settle()  # the names of products will be ours
+    blas.settle()  # the names of products are replaced
     # The names of this module are replaced, once. If each call looked at its arguments without a
     # GPU too, a training step of gpt-tiny (16 x 64 tokens: 2,400 calls, 1.5 µs each) would take
     # 3 % longer on a CPU (measured on an AMD EPYC core).
@@ -59,11 +59,11 @@ def disable() -> None:
     globals().update({name: getattr(numpy, name) for name in numpy.__all__})
 
 
-PRODUCTS = ("matmul", "dot", "einsum", "tensordot")  # of those that call BLAS, the ones in use
+PRODUCTS = ("matmul", "dot", "einsum", "tensordot")  # the functions that call BLAS
 
 
 def _first(name: str) -> Callable[..., Any]:
-    """NumPy's function, which gives BLAS its threads and then takes its own place again."""
+    """NumPy's function; the first call sets the threads of BLAS and restores the original name."""
 
     def product(*args: Any, **options: Any) -> Any:
         blas.settle()
@@ -142,9 +142,9 @@ def highest(x: Any, axis: Any = None, keepdims: builtins.bool = False) -> Any:
 
 
 def sign_of(x: Any) -> Any:
-    """-1, 0 or 1, and 0 for NaN as in PyTorch: sign(x) would be NaN."""
+    """-1, 0 or 1; 0 for NaN, as in PyTorch (NumPy's sign gives NaN)."""
     if x.dtype == builtins.bool:
-        return x
+        return x.copy()  # no view: a write into the sign is none into x
     return subtract(x > 0, x < 0, dtype=x.dtype)  # noqa: F405
 
 

@@ -1,10 +1,10 @@
 """How many threads BLAS uses: one, unless MINIDIST_BLAS_THREADS asks for more.
 
-The threads of BLAS share out a product by the number of cores, so its bits would depend on the
-machine; and on busy cores they spin while they wait for each other: beside six other programs on
-two cores, gpt-tiny writes 300 bytes in 61 s with two threads, and in 6 s with one.
-OPENBLAS_NUM_THREADS, OMP_NUM_THREADS and MKL_NUM_THREADS change nothing, for batch systems set
-them for all programs; MINIDIST_BLAS_THREADS=all leaves BLAS as these variables made it.
+BLAS divides a product among its threads by the number of cores, so the bits of the result would
+depend on the machine. On busy cores its threads also spin while they wait for each other: beside
+six other programs on two cores, gpt-tiny generates 300 bytes in 61 s with two threads, and in 6 s
+with one. OPENBLAS_NUM_THREADS, OMP_NUM_THREADS and MKL_NUM_THREADS have no effect, because batch
+systems set them for all programs. With MINIDIST_BLAS_THREADS=all they decide.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 
 def threads() -> int | None:
-    """MINIDIST_BLAS_THREADS: a number, by default 1; None for all, which leaves BLAS as it is."""
+    """The value of MINIDIST_BLAS_THREADS, by default 1; None for "all" (BLAS stays as it is)."""
     text = os.environ.get("MINIDIST_BLAS_THREADS") or "1"
     if text == "all":
         return None
@@ -26,10 +26,10 @@ def threads() -> int | None:
 
 
 def limit() -> Any:
-    """Give BLAS its threads from now on; as a `with` block, until the end of the block."""
+    """Set the number of threads of BLAS; in a `with` statement, until the end of the block."""
     wanted = threads()
     try:
-        from threadpoolctl import threadpool_limits  # importing minidist loads it for nobody
+        from threadpoolctl import threadpool_limits  # loaded at the first product only
     except ImportError:  # kernels also run where only NumPy is installed
         return contextlib.nullcontext()
     return threadpool_limits(limits=wanted, user_api="blas")
@@ -37,5 +37,5 @@ def limit() -> Any:
 
 @functools.cache
 def settle() -> None:
-    """Give BLAS its threads, once for the process: what a program changes later is left alone."""
+    """Set the threads of BLAS once for the process; later changes by the program stay."""
     limit()

@@ -69,7 +69,7 @@ def backward(g: xp.ndarray, e: xp.ndarray, total: xp.ndarray, target: xp.ndarray
 
 
 def zero_ignored(dlogits: xp.ndarray, g: xp.ndarray) -> None:
-    """Zero the rows whose cotangent g (n,) is 0: softmax · 0 is NaN in a row of inf or NaN."""
+    """Zero the rows whose cotangent g (n,) is 0: 0 · softmax is NaN if the row holds inf or NaN."""
     if xp.on_gpu(g) or not g.all():
         dlogits[g == 0] = 0
 
@@ -159,32 +159,36 @@ def soft_naive(logits: xp.ndarray, q: xp.ndarray) -> xp.ndarray:
 
 
 def soft_forward(logits: xp.ndarray, q: xp.ndarray) -> tuple[xp.ndarray, xp.ndarray]:
-    """logits and q (n, V) -> losses (n,), and log-sum-exp (n, 1) for backward."""
+    """logits and q (n, V) -> losses (n,), and for backward (n, 2): maxima, Σ exp(x - maximum).
+
+    The two are not added up to log-sum-exp: beside a large maximum the logarithm loses its digits.
+    """
     n, v = logits.shape
-    loss, lse = xp.empty_like(logits, shape=n), xp.empty_like(logits, shape=(n, 1))
+    loss, sums = xp.empty_like(logits, shape=n), xp.empty_like(logits, shape=(n, 2))
     for rows in row_tiles(n, v):
-        top = xp.highest(logits[rows], 1, True)
-        lse[rows] = top + xp.log(xp.exp(logits[rows] - top).sum(1, keepdims=True))
-        loss[rows] = xp.einsum("nv,nv->n", q[rows], lse[rows] - logits[rows])
-    return loss, lse
+        top = sums[rows, :1] = xp.highest(logits[rows], 1, True)
+        t = logits[rows] - top
+        total = sums[rows, 1:] = xp.exp(t).sum(1, keepdims=True)
+        loss[rows] = xp.einsum("nv,nv->n", q[rows], xp.subtract(xp.log(total), t, out=t))
+    return loss, sums
 
 
-def soft_backward(g: xp.ndarray, logits: xp.ndarray, q: xp.ndarray, lse: xp.ndarray) -> xp.ndarray:
+def soft_backward(g: xp.ndarray, logits: xp.ndarray, q: xp.ndarray, sums: xp.ndarray) -> xp.ndarray:
     """Cotangent of the logits: (softmax · Σ q - q) · g, with g (n,)."""
     dlogits = xp.empty_like(logits)
     for rows in row_tiles(*logits.shape):
-        dt = xp.subtract(logits[rows], lse[rows], out=dlogits[rows])
+        dt = xp.subtract(logits[rows], sums[rows, :1], out=dlogits[rows])
         xp.exp(dt, out=dt)
-        dt *= q[rows].sum(1, keepdims=True)
+        dt *= q[rows].sum(1, keepdims=True) / sums[rows, 1:]
         dt -= q[rows]
         dt *= g[rows, None]
     zero_ignored(dlogits, g)
     return dlogits
 
 
-def soft_backward_target(g: xp.ndarray, logits: xp.ndarray, lse: xp.ndarray) -> xp.ndarray:
+def soft_backward_target(g: xp.ndarray, logits: xp.ndarray, sums: xp.ndarray) -> xp.ndarray:
     """Cotangent of q: -log softmax · g."""
-    return (lse - logits) * g[:, None]
+    return (xp.log(sums[:, 1:]) - (logits - sums[:, :1])) * g[:, None]
 
 
 # The same on a GPU: some rows a program, or one if it is wide

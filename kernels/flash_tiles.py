@@ -98,9 +98,9 @@ def power_of_2(dtype: xp.dtype) -> bool:
 
 
 def edge(rows: int, keys: int, ahead: int, like: Array, factor: bool) -> Array:
-    """Where a query sees a key 1 and else 0, a factor, or inf and else -inf, by `fmin`.
+    """The causal mask, as a factor (1 where a query sees a key, else 0) or for fmin (inf or -inf).
 
-    (-inf added to the score of a hidden key would leave NaN where that score is inf or NaN.)
+    (Adding -inf to the score of a hidden key would leave NaN if that score is inf or NaN.)
     """
     make = _edge if rows * keys <= MOST * ALONG else _edge.__wrapped__
     with xp.beside(like):

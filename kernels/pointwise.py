@@ -95,7 +95,7 @@ def softplus_slope(g, x, beta, threshold, out):
 
 
 def _above(scaled, threshold, value, out):
-    # Not "max > threshold": if a NaN is among them, the maximum is NaN, which is not larger.
+    # Not "max > threshold": with a NaN the maximum is NaN, and NaN > threshold is false.
     if xp.on_gpu(scaled) or not scaled.max(initial=-xp.inf) <= threshold:
         xp.copyto(out, value, where=scaled > threshold)
 
@@ -147,7 +147,7 @@ def elu(x, alpha, out):
 
 def elu_slope(g, x, alpha, out):
     """g where x is positive, alpha·exp(x)·g elsewhere."""
-    xp.fmin(x, constant(0, x), out=out)  # of a NaN 0: its slope is 1
+    xp.fmin(x, constant(0, x), out=out)  # 0 for NaN, where the slope is 1
     xp.exp(out, out=out)
     if alpha != 1:
         out *= alpha
@@ -168,7 +168,7 @@ def bce_of_logits(x, t, out):
 
 
 def bce_of_logits_slope(g, x, t, out):
-    """g·(sigmoid(x) - t), as (x > 0) - t less what sigmoid(x) is off from 0 or 1."""
+    """g·(sigmoid(x) - t), computed from (x > 0) - t and the distance of sigmoid(x) to 0 or 1."""
     e = xp.abs(x)
     xp.negative(e, out=e)
     xp.exp(e, out=e)
@@ -182,7 +182,7 @@ def bce_of_logits_slope(g, x, t, out):
     out *= g
 
 
-ALPHA, SCALE = 1.6732632423543772, 1.0507009873554805  # SELU's: they keep mean 0 and variance 1
+ALPHA, SCALE = 1.6732632423543772, 1.0507009873554805  # SELU: mean 0, variance 1
 
 
 def selu(x, out):
@@ -219,7 +219,7 @@ def mish_slope(g, x, out):
 
 
 def hard_tanh(x, low, high, out):
-    """x, but at least low and at most high."""
+    """x, limited to the range from low to high."""
     xp.maximum(x, constant(low, x), out=out)
     xp.minimum(out, constant(high, x), out=out)
 

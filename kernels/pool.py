@@ -1,8 +1,9 @@
 """Pooling: the largest by strided views of whole planes, the mean as a product with two matrices.
 
-A mean over windows is linear, and rows and columns are apart: (down) x (across)ᵀ. That way a NaN
-or an infinity, times 0, reaches all windows of its row and column; if one does, NumPy's kernel says
-again which windows have one. (On a GPU it would have to wait for the answer, and lets it be.)
+A mean over windows is linear, and separates into rows and columns: (down) x (across)ᵀ. In these
+products a NaN or an infinity is multiplied by 0 and spoils all windows of its row and column. If
+that happens, NumPy's kernel finds the windows that really contain one. (A GPU does not: it would
+have to wait for the answer.)
 """
 
 from . import arrays as xp
@@ -56,8 +57,13 @@ def max_forward(x: xp.ndarray, win: Windows, size: tuple) -> tuple[xp.ndarray, x
     which = xp.zeros(y.shape, xp.min_scalar_type(win.kernel[0] * win.kernel[1]))
     taps = _taps(win, size)
     for planes in row_tiles(len(x), x.shape[1] * x.shape[2] // MORE):
-        _largest(_padded(x[planes], win, size, -xp.inf), taps, y[planes], which[planes])
+        _largest(_padded(x[planes], win, size, _least(x.dtype)), taps, y[planes], which[planes])
     return y.reshape(*shape[:2], *size), which
+
+
+def _least(dtype: xp.dtype) -> float:
+    """The number that is greater than no other: the padding's."""
+    return int(xp.iinfo(dtype).min) if dtype.kind in "iu" else -xp.inf
 
 
 def _largest(whole, taps, y, which):
@@ -70,6 +76,8 @@ def _largest(whole, taps, y, which):
         last = xp.multiply(newer, which.dtype.type(number), dtype=which.dtype)
         xp.maximum(which, last, out=which)  # the last of the newer ones
         xp.maximum(y, tap, out=y)
+    if y.dtype.kind in "iu":
+        return
     if xp.on_gpu(y) or xp.isnan(y.max(initial=-xp.inf)):  # a NaN is never greater: it takes over
         for number, at in taps:
             xp.copyto(which, number, where=xp.isnan(whole[at]))
@@ -111,7 +119,7 @@ def _handed_out(g, which, whole, taps, apart):
 @max_forward.version("naive")
 def _max_naive(x, win, size):
     shape, x = x.shape, x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
-    whole, ((_, first), *taps) = _padded(x, win, size, -xp.inf), _taps(win, size)
+    whole, ((_, first), *taps) = _padded(x, win, size, _least(x.dtype)), _taps(win, size)
     y, which = whole[first], xp.zeros_like(x, shape=(len(x), *size), dtype=xp.int64)
     for number, at in taps:
         which = xp.where((whole[at] > y) | xp.isnan(whole[at]), number, which)
@@ -181,7 +189,7 @@ def _product(x, down, across):
 
 
 def integer_mean(x: xp.ndarray, down: xp.ndarray, across: xp.ndarray) -> xp.ndarray:
-    """As mean, of integers: exact sums over their counts, cut off towards 0 as C++ divides."""
+    """The mean of integers: exact sums divided by their counts, rounded towards 0 as in C++."""
     inside = [(m != 0).astype(x.dtype) for m in (down, across)]
     counts = [xp.rint(i.sum(1) / m.sum(1)).astype(x.dtype) for i, m in zip(inside, (down, across))]
     total, count = mean(x, *inside), counts[0][:, None] * counts[1]

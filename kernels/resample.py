@@ -1,8 +1,8 @@
 """Resampling along the last axes: the element nearest to each place, or a line between two of them.
 
-Forward reads neighbours by their index. Backward adds cotangents where the neighbours were read: a
-product with the transposed matrix, in blocks, for all its numbers lie near the diagonal. There a
-NaN or an infinity reaches the elements of its block.
+Forward reads neighbours by their index. Backward adds cotangents to the neighbours that were read.
+This is a product with the transposed matrix, computed in blocks, because all its nonzero entries
+lie near the diagonal. In backward a NaN or an infinity spreads over its block.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 from . import arrays as xp
 from .dispatch import dispatched
 
-BLOCK = 64  # places along an axis that one product of backward takes
+BLOCK = 64  # places along an axis in one product of backward
 
 
 class Taps(NamedTuple):
     """Along an axis of `size`: y[i] = (1 - weight[i])·x[low[i]] + weight[i]·x[high[i]].
 
-    Without weights y[i] = x[low[i]]. Both indices grow with i, and are NumPy's.
+    Without weights y[i] = x[low[i]]. Both indices grow with i, and are NumPy arrays.
     """
 
     size: int
@@ -29,7 +29,7 @@ class Taps(NamedTuple):
     weight: Any = None
 
     def blocks(self, length: int) -> Iterator[tuple[slice, slice, Any]]:
-        """(places i, elements that they read, their matrix), `length` places at a time."""
+        """Blocks of `length` places: (the places, the elements that they read, their matrix)."""
         for start in range(0, len(self.low), length):
             part = slice(start, start + length)
             low, first = self.low[part], int(self.low[start])
@@ -46,7 +46,7 @@ class Taps(NamedTuple):
 def nearest(n: int, m: int, scale: float | None, dtype: Any, exact: bool) -> Taps:
     """m places over n elements: i·scale rounded down, as PyTorch computes it in `dtype`.
 
-    `exact`: n and 2n places are taken one by one and in pairs, whatever the scale.
+    `exact`: m = n takes every element once, and m = 2n twice, whatever the scale.
     """
     i = xp.arange(m)
     if exact and m in (n, 2 * n):
@@ -56,7 +56,7 @@ def nearest(n: int, m: int, scale: float | None, dtype: Any, exact: bool) -> Tap
 
 
 def linear(n: int, m: int, scale: float | None, dtype: Any, align_corners: bool) -> Taps:
-    """m places between n elements: the first and last on them, or all at centres of equal parts."""
+    """m places among n elements: from the first to the last, or at the centres of m equal parts."""
     i = xp.arange(m)
     if n == m:
         return Taps(n, i, i, xp.zeros(m, dtype))
@@ -71,7 +71,7 @@ def linear(n: int, m: int, scale: float | None, dtype: Any, align_corners: bool)
 
 @dispatched
 def forward(x: xp.ndarray, taps: tuple[Taps, ...]) -> xp.ndarray:
-    """x (..., *sizes) -> (..., *places), the last axis first: the others then move whole rows.
+    """x (..., *sizes) -> (..., *places), last axis first, so that the other axes move whole rows.
 
     Temporary memory: as much as the result.
     """

@@ -61,9 +61,9 @@ def constant(value: float, x: xp.ndarray) -> xp.ndarray:
 
 
 def without(gone: xp.ndarray, g: xp.ndarray, out: xp.ndarray) -> None:
-    """out = g with zeros where `gone` (bools, which are used up) is true.
+    """out = g with zeros where `gone` (bools, which are overwritten) is true.
 
-    Bit by bit, for a product of 0 and inf would be NaN.
+    It masks the bits, because a product of 0 and inf would be NaN.
     """
     bits, stays = f"i{out.itemsize}", gone.view(xp.int8)
     stays -= 1  # all bits are 1 where g stays
@@ -71,7 +71,7 @@ def without(gone: xp.ndarray, g: xp.ndarray, out: xp.ndarray) -> None:
 
 
 def zeroed(g: xp.ndarray, gone: xp.ndarray) -> xp.ndarray:
-    """g with zeros where `gone` is true: in half the time of where(gone, 0, g)."""
+    """g with zeros where `gone` is true; twice as fast as where(gone, 0, g)."""
     out = xp.empty_like(g)
     without(gone, g, out)
     return out

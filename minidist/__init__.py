@@ -50,11 +50,12 @@ from .tensor.dtypes import (
 from .tensor.generator import Generator
 from .tensor.random import manual_seed
 from .tensor.sampling import bernoulli, multinomial, normal
+from .tensor.teaching import teaching as _teaching
 from .tensor.tensor import Tensor, is_tensor
 # fmt: on
 
 half, float, double, long, int, bool = float16, float32, float64, int64, int32, bool_
-numel, is_floating_point = Tensor.numel, Tensor.is_floating_point
+numel, is_floating_point = map(_teaching, (Tensor.numel, Tensor.is_floating_point))
 Size = tuple  # what .shape is
 
 __version__ = "0.1.0"
@@ -67,7 +68,7 @@ def _on_first_use(name: str) -> object:
     return _import_module(_LAZY[name]) if name in _LAZY else None
 
 
-_explain(__name__, _on_first_use)  # and names that PyTorch has and minidist not
+_explain(__name__, _on_first_use)  # and explains names that only PyTorch has
 
 __all__ = [
     "Generator",

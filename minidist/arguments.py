@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import io
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -28,7 +29,7 @@ def require(condition: bool, message: str) -> None:
 
 
 def require_text(arguments: list[str]) -> None:
-    """Refuse arguments with bytes that are no text: Python passes each on as half a surrogate."""
+    """Refuse arguments that the shell's encoding cannot decode (they hold surrogates)."""
     encoding = sys.getfilesystemencoding()
     for argument in arguments:
         require(
@@ -49,7 +50,7 @@ def value_of(arguments: list[str], flag: str) -> str | None:
 
 
 def _flags(options: type | None) -> dict[str, bool]:
-    """Every flag of a command, and whether a value comes after it."""
+    """Every flag of a command, and whether the flag takes a value."""
     named = [f for f in fields(options) if "Positional" not in str(f.type)] if options else []
     switches = {f.name for f in named if f.default is False}
     known = {f.name: f.name not in switches for f in named}
@@ -58,7 +59,7 @@ def _flags(options: type | None) -> dict[str, bool]:
 
 
 def check_names(arguments: list[str], commands: Commands) -> None:
-    """A mistyped command or flag is one line that names the nearest."""
+    """Raise a UserError that suggests the nearest name for a mistyped command or flag."""
     command = arguments[0] if arguments else "--help"
     if command in (*BEFORE, "-h"):
         return
@@ -67,7 +68,7 @@ def check_names(arguments: list[str], commands: Commands) -> None:
         if command.startswith("-"):
             for near in difflib.get_close_matches(command, BEFORE, 1, cutoff=0.8):
                 raise UserError(f"minidist has no flag '{command}': did you mean '{near}'?")
-            raise UserError(f"{command} stands before a command: {every}")
+            raise UserError(f"{command}: give a command first; {every}")
         raise UserError(f"no command '{command}': {did_you_mean(command, commands, every)}")
     flags, is_value = _flags(commands[command]), False
     for argument in arguments[1:]:
@@ -81,7 +82,7 @@ def check_names(arguments: list[str], commands: Commands) -> None:
 
 
 def split(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
-    """Our arguments, and those after -- of an example."""
+    """The arguments of minidist, and those of an example, which come after --."""
     if arguments[:1] != ["examples"] or "--" not in arguments:
         return arguments, ()
     at = arguments.index("--")
@@ -97,7 +98,7 @@ def _is_number(text: str) -> bool:
 
 
 def in_one_line(arguments: list[str], parse: Callable[[], Any]) -> Any:
-    """Parse, and raise what tyro prints in a box about a mistake as a UserError of one line."""
+    """Parse the arguments; turn tyro's box about a mistake into a UserError of one line."""
     box = io.StringIO()
     try:
         with contextlib.redirect_stderr(box):
@@ -106,6 +107,18 @@ def in_one_line(arguments: list[str], parse: Callable[[], Any]) -> Any:
         rows = [row.strip(" │") for row in box.getvalue().splitlines()[1:]]  # without the title
         is_rule = lambda row: not row.strip("─-╰╯")
         mistake = " ".join(takewhile(lambda row: not is_rule(row), dropwhile(is_rule, rows)))
-        require(not mistake, f"{mistake.removesuffix('.')}: "
+        require(not mistake, f"{_plain(mistake).removesuffix('.')}: "
                  f"'{' '.join(['minidist', *arguments[:1]])} --help' says more")  # fmt: skip
         raise leaving from None
+
+
+def _plain(mistake: str) -> str:
+    """Python's words for a value that is not a number, in plain words."""
+    for words, kind in (
+        (r"invalid literal for int\(\) with base 10", "whole number"),
+        ("could not convert string to float", "number"),
+    ):
+        mistake = re.sub(
+            rf"Error parsing (--\S+): {words}: (.*)", rf"\1 \2: want a {kind}", mistake
+        )
+    return mistake

@@ -31,48 +31,51 @@ HEAD_START = 1.0  # seconds
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """Let a trained model write: takes the last checkpoint of a run folder."""
+    """Generate text with the last checkpoint of a run folder."""
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """Run folder."""
     prompt: str = "The "
     """Text to continue."""
     tokens: int = 300
-    """How many bytes to write."""
+    """Number of bytes to generate."""
     temperature: float = 0.8
-    """0 always takes the likeliest byte, without a draw; 1 draws from the model's distribution."""
+    """0 always takes the most likely byte; 1 samples from the model's distribution."""
     top_k: int = 40
-    """Draw among the k likeliest bytes only; 0 for all."""
+    """Sample among the k most likely bytes only; 0: among all."""
     seed: int = 0
-    """Of the draws."""
+    """Seed of the sampling."""
 
 
 @dataclass(frozen=True)
 class PlotConfig:
-    """Draw the loss of a run, finished or not, as its loss.png; or of several in one picture."""
+    """Draw the loss curve of a run, finished or not, or of several runs in one picture."""
 
-    runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN")]
-    """Run folders."""
+    runs: Annotated[
+        tyro.conf.Positional[tuple[str, ...]],
+        tyro.conf.arg(metavar="RUN", help_behavior_hint="(required)"),
+    ]
+    """One or more run folders."""
     out: Annotated[
         str | None,
         tyro.conf.arg(
-            metavar="FILE", help_behavior_hint="(default: RUN/loss.png; runs.png of several)"
+            metavar="FILE", help_behavior_hint="(default: RUN/loss.png; for several: runs.png)"
         ),
     ] = None
-    """Picture, in any format of Matplotlib (.png, .svg, .pdf)."""
+    """Picture to write, in any format of Matplotlib (.png, .svg, .pdf)."""
 
 
 @dataclass(frozen=True)
 class ExamplesConfig:
-    """List the example programs, run one, or copy them to read and change."""
+    """List the example programs, run one, or copy them into a folder to change them."""
 
     name: Annotated[
         tyro.conf.Positional[str | None],
         tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: list them all)"),
     ] = None
-    """Program to run, under mpirun on all ranks; it is given what stands after --."""
+    """Program to run (under mpirun on all ranks); arguments after -- are passed on to it."""
     copy: Annotated[str | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
-    """Copy it, or all of them, into this folder instead."""
+    """Copy the program, or without NAME all programs, into this folder instead."""
 
 
 Times = Annotated[tuple[float, ...], tyro.conf.arg(metavar="TIME")]
@@ -80,10 +83,10 @@ Times = Annotated[tuple[float, ...], tyro.conf.arg(metavar="TIME")]
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """Check, simulate and draw a pipeline schedule, before a rank is paid for."""
+    """Check, simulate and draw a pipeline schedule, without starting ranks."""
 
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME|FILE")]
-    """gpipe, 1f1b, interleaved, zb-h1, zb-h2, zbv or dualpipev; or a CSV file, a line a rank."""
+    """gpipe, 1f1b, interleaved, zb-h1, zb-h2, zbv, dualpipev, or a CSV file (one line per rank)."""
     pp: Annotated[
         int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: 4, or the file's)")
     ] = None
@@ -91,39 +94,39 @@ class ScheduleConfig:
     microbatches: Annotated[
         int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: 8, or the file's)")
     ] = None
-    """Parts of the batch that go through one after the other."""
+    """Micro-batches into which the batch is split."""
     chunks: Annotated[
         int | None, tyro.conf.arg(metavar="V", help_behavior_hint="(default: the schedule's)")
     ] = None
-    """Stages a rank."""
+    """Stages per rank."""
     forward: Times = (1.0,)
     """Time of F, a stage's forward: one number, or one for each stage."""
     input: Times = (1.0,)
-    """Time of I, the gradient by its input; B takes this and W's."""
+    """Time of I, the gradient of a stage's input. B, the whole backward, takes I + W."""
     weight: Times = (1.0,)
-    """Time of W, the gradients by its weights."""
+    """Time of W, the gradients of a stage's weights."""
     overlap: Annotated[
         float | None, tyro.conf.arg(metavar="TIME", help_behavior_hint="(default: F + I + W)")
     ] = None
     """Time of a forward and a backward at once (dualpipev)."""
     alpha: float = 0.0
-    """Time of a message, whatever its size."""
+    """Latency: time of a message of any size."""
     beta: float = 0.0
-    """Time of a byte."""
+    """Additional time for each byte of a message."""
     bytes: float = 0.0
-    """What a micro-batch sends from a stage to the next, and back."""
+    """Bytes that a micro-batch sends from one stage to the next, and back."""
     max_live: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
     """Fail if a rank keeps more activations than this, in chunks (stage, micro-batch)."""
     draw: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """Draw it, as .svg or .png."""
+    """Draw the schedule as .svg or .png."""
     csv: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """Write it down: a file that this command, and train --schedule, can read."""
+    """Write the schedule to a file that this command and train --schedule can read."""
     messages: bool = False
-    """With --csv: also what is sent and received, and when."""
+    """With --csv: also write the messages."""
 
 
 def _check_environment() -> None:
-    """The settings of kernels, before one of them runs: MINIDIST_KERNELS, MINIDIST_BLAS_THREADS."""
+    """Check MINIDIST_KERNELS and MINIDIST_BLAS_THREADS before any kernel runs."""
     try:
         dispatch.forced(), blas.threads()
     except ValueError as error:
@@ -185,18 +188,18 @@ def sample(config: SampleConfig) -> None:
 
 
 def plot(config: PlotConfig) -> None:
-    """Draw runs, and say where the picture is."""
+    """Draw runs, and print the path of the picture."""
     from .train.plot import plot
 
-    require(bool(config.runs), "no run is named: minidist plot RUN, a folder under runs/")
+    require(bool(config.runs), "no run was given: use minidist plot RUN, a folder under runs/")
     out = None if config.out is None else Path(config.out)
-    print(f"drawn in {visible(plot([Path(run) for run in config.runs], out))}")
+    print(f"wrote {visible(plot([Path(run) for run in config.runs], out))}")
 
 
 def examples(config: ExamplesConfig, arguments: tuple[str, ...]) -> None:
     """List, run or copy the programs of tutorials/examples."""
     is_run = config.name is not None and config.copy is None
-    require(is_run or not arguments, "-- comes after the name of an example that is run")
+    require(is_run or not arguments, "-- passes arguments to an example: give its NAME before --")
     from .lesson import examples
 
     if is_run:
@@ -236,7 +239,7 @@ def schedule(config: ScheduleConfig) -> None:
     )  # fmt: skip
     at_once = any(isinstance(step, Overlap) for order in found.orders for step in order)
     require(config.overlap is None or at_once,
-             f"--overlap has no effect: {config.name} never does an F and a B at once")  # fmt: skip
+             f"--overlap has no effect: {config.name} never runs F and B at once")  # fmt: skip
     whole = validate(found, max_live=config.max_live)
     simulated = simulate(whole, costs, config.alpha, config.beta, config.bytes)
     if config.draw is not None:
@@ -247,13 +250,13 @@ def schedule(config: ScheduleConfig) -> None:
 
 
 def _on_rank_0(task: Callable[[], None]) -> None:
-    """Under mpirun every rank is given the same command; one is enough where none is trained."""
+    """Run a command that needs no other ranks on rank 0 only, also under mpirun."""
     if world_from_env()[0] == 0:
         task()
 
 
 def doctor() -> None:
-    """Say what this machine has, and how to get what it lacks: under mpirun, rank 0 alone."""
+    """Show what this machine has and how to install what it lacks; under mpirun on rank 0 only."""
     from .lesson.doctor import examine
 
     if world_from_env()[0]:
@@ -262,23 +265,23 @@ def doctor() -> None:
 
 
 def _defaults(arguments: list[str]) -> TrainConfig:
-    """What flags start from: a TOML file (--config), a run to go on with (--resume), or ours."""
+    """The defaults of the flags: from --config FILE, from the run to resume, or minidist's own."""
     given, out = value_of(arguments, "--config"), value_of(arguments, "--out")
     if "--resume" in arguments and out is not None:
         require(given is None,
-                 f"config {given} with --resume: the run goes on by its own config.toml; leave "
-                 "--config away, and give what changes as flags")  # fmt: skip
+                 f"config {given} with --resume: a resumed run uses its own config.toml; leave "
+                 "--config out, and give changes as flags")  # fmt: skip
         path = Path(out) / "config.toml"
         require(
             os.path.isfile(path), f"out '{out}' holds no run (no config.toml): nothing to resume"
         )
         config, data = resumed(path, out), value_of(arguments, "--data")
-        # The encoding of a text that the run has not seen yet is guessed anew.
+        # If the text changes, its encoding is guessed again.
         return config if data in (None, config.data) else replace(config, encoding=None)
     config = TrainConfig() if given is None else read_toml(Path(given))
     require(config.config is None,
-             f"config '{given}' names another file, '{config.config}', which is not read: leave "
-             "the key config out")  # fmt: skip
+             f"config '{given}' has the key config = '{config.config}', and that file would not "
+             "be read: remove this key")  # fmt: skip
     return config
 
 
@@ -289,7 +292,7 @@ OPTIONS: dict[str, type | None] = {
 
 
 def _parse(arguments: list[str]) -> Callable[[], None]:
-    """The command that the arguments ask for; --help and mistakes exit here."""
+    """The command for these arguments; --help exits here, and mistakes raise a UserError."""
     arguments, rest = split(arguments)
     check_names(arguments, OPTIONS)
     if arguments[:1] == ["--version"]:
@@ -301,35 +304,35 @@ def _parse(arguments: list[str]) -> Callable[[], None]:
     def train_command(
         options: Annotated[tyro.conf.OmitArgPrefixes[Grouped], tyro.conf.arg(name="")] = started,
     ) -> Callable[[], None]:
-        """Train a GPT. Under mpirun every rank takes its part; alone, one rank does it all."""
+        """Train a GPT: on all ranks under mpirun, otherwise on one rank."""
         return lambda: train(options.flat())
 
     def sample_command(
         config: Annotated[tyro.conf.OmitArgPrefixes[SampleConfig], tyro.conf.arg(name="")],
     ) -> Callable[[], None]:
-        """Let a trained model write: takes the last checkpoint of a run folder."""
+        """Generate text with the last checkpoint of a run folder."""
         return lambda: _on_rank_0(lambda: sample(config))
 
     def plot_command(
         config: Annotated[tyro.conf.OmitArgPrefixes[PlotConfig], tyro.conf.arg(name="")],
     ) -> Callable[[], None]:
-        """Draw the loss of a run, finished or not; or of several in one picture."""
+        """Draw the loss curve of a run, finished or not, or of several runs in one picture."""
         return lambda: _on_rank_0(lambda: plot(config))
 
     def examples_command(
         config: Annotated[tyro.conf.OmitArgPrefixes[ExamplesConfig], tyro.conf.arg(name="")],
     ) -> Callable[[], None]:
-        """List the example programs, run one, or copy them to read and change."""
+        """List the example programs, run one, or copy them into a folder to change them."""
         return lambda: examples(config, rest)
 
     def schedule_command(
         config: Annotated[tyro.conf.OmitArgPrefixes[ScheduleConfig], tyro.conf.arg(name="")],
     ) -> Callable[[], None]:
-        """Check, simulate and draw a pipeline schedule, before a rank is paid for."""
+        """Check, simulate and draw a pipeline schedule, without starting ranks."""
         return lambda: _on_rank_0(lambda: schedule(config))
 
     def doctor_command() -> Callable[[], None]:
-        """Say what this machine has (MPI, cores, BLAS, GPU), and how to get what it lacks."""
+        """Show what this machine has (MPI, cores, BLAS, GPU), and how to install what it lacks."""
         return doctor
 
     commands: dict[str, Callable[..., Any]] = {
@@ -339,8 +342,8 @@ def _parse(arguments: list[str]) -> Callable[[], None]:
     return in_one_line(arguments, lambda: tyro.extras.subcommand_cli_from_dict(
         commands,
         prog="minidist",
-        description="Train language models on many ranks, by hand-written parallelism. "
-        "'minidist COMMAND --help' lists a command's flags, 'minidist --version' the version.",
+        description="Train language models on many ranks, with parallelism written by hand. "
+        "'minidist COMMAND --help' lists a command's flags, 'minidist --version' its version.",
         args=arguments,
     ))  # fmt: skip
 
@@ -351,17 +354,17 @@ def _say(error: Exception) -> None:
 
 
 def _ready_to_print() -> None:
-    """Make printing safe: a closed stream is opened, and what a stream cannot write is escaped."""
+    """Make printing safe: open closed streams, and escape characters a stream cannot encode."""
     for number in range(3):
         try:
             os.fstat(number)
-        except OSError:  # or the next file that is opened gets its number, and what is printed
+        except OSError:  # otherwise the next opened file gets this number and the printed text
             os.open(os.devnull, os.O_RDWR)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the shell: `>&-`
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
             if name == "stdout" and world_from_env()[0] == 0:
-                print("minidist: standard output is closed: nothing is shown", file=sys.stderr)
+                print("minidist: standard output is closed, so nothing is shown", file=sys.stderr)
         stream = getattr(sys, name)
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -369,7 +372,7 @@ def _ready_to_print() -> None:
 
 @contextlib.contextmanager
 def _only_rank_0_speaks() -> Any:
-    """Four ranks read the same wrong flag: one of them is enough to say so."""
+    """Let only rank 0 report a mistake, since all ranks read the same arguments."""
     if world_from_env()[0] == 0:
         yield
         return
@@ -402,7 +405,7 @@ def main() -> None:
 
 
 def _flush() -> None:
-    """Python itself would do so after main, where nothing can be caught."""
+    """Flush stdout here, because Python flushes it after main, where no error can be caught."""
     if sys.stdout is not None and not sys.stdout.closed:
         sys.stdout.flush()
 
@@ -428,9 +431,7 @@ def _main() -> None:
             raise SystemExit(BAD_INPUT) from None
     except MemoryError as error:
         _say(
-            UserError(
-                f"out of memory: {error or 'nothing is left'}; make the model or batch smaller"
-            )
+            UserError(f"out of memory: {error or 'nothing is left'}; use a smaller model or batch")
         )
         raise SystemExit(1) from None
     except KeyboardInterrupt:

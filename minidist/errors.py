@@ -12,7 +12,7 @@ class UserError(ValueError):
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
-    """A question that names the nearest of the known names, or what to say if none is near."""
+    """A question that suggests the nearest known name, or the text `otherwise` if none is near."""
     near = difflib.get_close_matches(name, list(known), 1)
     return f"did you mean '{near[0]}'?" if near else otherwise
 
@@ -21,10 +21,10 @@ UNSEEN = {"Cc", "Cs", "Zl", "Zp"}  # control characters, undecodable bytes, ends
 
 
 def visible(text: object, longest: int | None = None, keep: str = "") -> str:
-    """Text that is not ours, such as a file's name, as it is shown: on one line, and harmless.
+    """A foreign text, such as a file name, made safe to show on one line.
 
-    Control characters and bytes that are no text are escaped as in Python, except those of `keep`.
-    A text of more than `longest` characters loses its middle.
+    Control characters and undecodable bytes are escaped as in Python, except the characters of
+    `keep`. The middle of a text of more than `longest` characters is left out.
 
     >>> visible("a\\n\\x1b[2J.txt")
     'a\\\\n\\\\x1b[2J.txt'

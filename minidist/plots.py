@@ -1,4 +1,4 @@
-"""Text in plots that is not ours: no mathematics in it, and fonts that have its characters."""
+"""Foreign text in plots: drawn without mathematics, in fonts that have its characters."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from .errors import visible
 
 
 def plain(text: object, longest: int | None = None) -> tuple[str, dict[str, Any]]:
-    """The text as it can be drawn, and the properties to draw it with.
+    """The text to draw, and the properties to draw it with.
 
     Matplotlib reads "$_^{$" as mathematics and fails, and its own font has no Chinese. So the text
-    is drawn letter by letter, with the fonts of this machine that have its characters; a character
-    that no font has is written as Python writes it ("\\u7ea2").
+    is drawn literally, in fonts of this machine that have its characters. A character that no font
+    has is written as a Python escape ("\\u7ea2").
     """
     from matplotlib.font_manager import FontProperties, findfont, fontManager
 
@@ -35,7 +35,7 @@ def plain(text: object, longest: int | None = None) -> tuple[str, dict[str, Any]
 
 
 def _missing(file: str, text: str) -> str:
-    """The characters of a text that a font file lacks; all, if matplotlib cannot draw with it."""
+    """The characters of a text that a font file lacks; all if matplotlib cannot use the file."""
     from matplotlib.font_manager import get_font
 
     try:

@@ -103,7 +103,7 @@ def test_a_toml_file_and_a_flag_over_it(tmp_path):
         (["train", "--resume", "--out", ".", "--out", "/no/run"], "out '/no/run' holds no run"),
         (
             ["train", "--resume", "--out", "/no/run", "--config", "x.toml"],
-            "config x.toml with --resume: the run goes on by its own config.toml",
+            "config x.toml with --resume: a resumed run uses its own config.toml",
         ),
         (["schedule", "gpipe", "--messages"], "--messages has no effect without --csv"),
         (["schedule", "gpipe", "--beta", "2"], "--beta 2 with --bytes 0"),
@@ -139,7 +139,7 @@ def test_bad_input_from_a_shell():
 def test_a_configuration_that_names_another_file(here, tmp_path):
     (tmp_path / "a.toml").write_text('config = "b.toml"')
     code, _, errors = here("train", "--config", tmp_path / "a.toml")
-    assert (code, "names another file, 'b.toml', which is not read" in errors) == (2, True)
+    assert (code, "has the key config = 'b.toml'" in errors) == (2, True)
 
 
 def test_simulate_alone_says_that_it_means_one_rank(here, monkeypatch):

@@ -90,7 +90,7 @@ def test_a_closed_output_is_said_and_nothing_is_lost():
     command = f"exec {sys.executable} -m minidist.cli schedule gpipe >&-"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr == "minidist: standard output is closed: nothing is shown\n"
+    assert done.stderr == "minidist: standard output is closed, so nothing is shown\n"
 
 
 def test_the_encoding_of_a_text_that_is_new_in_a_resumed_run_is_guessed_anew(monkeypatch, tmp_path):

@@ -75,7 +75,7 @@ def test_under_mpirun_one_rank_lists_and_copies(here, tmp_path, monkeypatch):
 
 
 def test_what_comes_after_the_dashes_needs_a_program(here):
-    assert "-- comes after the name of an example" in here("--", "--seeds", "1")[2]
+    assert "give its NAME before --" in here("--", "--seeds", "1")[2]
 
 
 @pytest.mark.parametrize("name", ["mlp_digits", "gpipe", "naive_pipeline"])

@@ -27,7 +27,7 @@ def test_python_snippets_run(snippet):
 
 
 def test_the_readme_shows_snippets_and_commands():
-    assert len(SNIPPETS) == 8
+    assert len(SNIPPETS) == 9
     assert {c[0] for c in COMMANDS} == {"mpirun", "minidist"}
 
 

@@ -1,13 +1,13 @@
-"""Names that PyTorch has and minidist not: the AttributeError says so, and what to use instead.
+"""Names that only PyTorch has: the AttributeError says so, and names a substitute.
 
 How it works:
 1. A module calls `explain(__name__)`, which gives it a `__getattr__`. Python calls this for names
    that the module does not have, and for no others: all other names are found as fast as before.
-2. A `__getattr__` in class Tensor would slow down each attribute of each tensor, because Python
-   then leaves its short way. So Tensor has a base class with one descriptor for each absent name;
-   it raises when it is read. A method of Tensor hides the descriptor of its name.
-3. The names are in names.py, the substitutes in substitutes.py. A name that minidist was given
-   since may stay there: it is not asked for.
+2. A `__getattr__` in class Tensor would slow down every attribute of every tensor, because Python
+   then skips its fast path. So Tensor has a base class with one descriptor for each absent name,
+   which raises when it is read. A method of Tensor hides the descriptor of the same name.
+3. The names are in names.py, the substitutes in substitutes.py. A name that minidist has got since
+   may stay there, because it is never looked up.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ORIGIN = {
 
 
 def explain(module: str, load: Callable[[str], Any] = lambda name: None) -> None:
-    """Let the AttributeError of a name that the module does not have say why, and what to use.
+    """Let the AttributeError for a missing name of the module say why, and what to use instead.
 
     `load` may return a part of the module that is loaded when it is first used, or None.
     (Written as `def __getattr__` in the module, it would hide wrong names from mypy.)
@@ -45,7 +45,7 @@ def explain(module: str, load: Callable[[str], Any] = lambda name: None) -> None
 
 
 class AbsentName:
-    """Stands in a class for a method that PyTorch's has; for hasattr() it is not there."""
+    """A descriptor for a method that only PyTorch has; hasattr() does not find it."""
 
     def __init__(self, name: str):
         self.name = name
@@ -85,7 +85,7 @@ def _why(place: str, name: str) -> str:
 
 
 def _substitute(place: str, name: str) -> str | None:
-    """What the table names, or else where the same name is, or its base for a change in place."""
+    """The substitute from the table, or the same name elsewhere, or the name without its "_"."""
     from .substitutes import substitutes  # read when a name is missed for the first time
 
     general = "minidist" if place in (TENSOR, "minidist.nn.functional") else place

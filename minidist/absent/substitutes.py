@@ -1,8 +1,8 @@
-"""What to use for a name that PyTorch has and minidist not: a table of names and substitutes.
+"""Substitutes for names that only PyTorch has: a table of names and what to use instead.
 
 A line is `names: substitute`. md is minidist, x a tensor, nn and optim are modules of minidist,
 F is nn.functional, np is NumPy. A name without a line has no substitute, unless the same name
-stands elsewhere (x.ravel for md.ravel), or without its "_" (x.copy_(x.acosh(…)) for acosh_).
+exists elsewhere (x.ravel for md.ravel), or without its "_" (x.copy_(x.acosh(…)) for acosh_).
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ TABLE = {
         Dropout3d: nn.Dropout2d of x.flatten(3)
         ConvTranspose1d: nn.ConvTranspose2d on an axis of size 1
         CosineEmbeddingLoss CosineSimilarity: F.cosine_similarity
-        DataParallel: minidist.parallel.data.Overlapped
+        DataParallel: minidist.parallel.Bucketed(model, comm, average=True)
         SyncBatchNorm: minidist.parallel.data.SyncBatchNorm
         AlphaDropout FeatureAlphaDropout: nn.Dropout
         EmbeddingBag: nn.Embedding, and the sum or the mean of its rows
@@ -198,7 +198,7 @@ TABLE = {
         Threshold Hardshrink Softshrink: md.where
         UninitializedParameter: nn.Parameter
         modules: nn.Module
-        parallel: minidist.parallel
+        parallel: minidist.parallel, its Bucketed(model, comm, average=True) for DDP
         parameter: nn.Parameter
     """,
     "minidist.nn.functional": """
@@ -263,6 +263,6 @@ TABLE = {
 
 @functools.cache
 def substitutes(place: str) -> dict[str, str]:
-    """The substitute of each name of a place."""
+    """The substitute for each name of a place."""
     lines = [line.partition(":") for line in TABLE[place].strip().splitlines()]
     return {name: right.strip() for names, _, right in lines for name in names.split()}

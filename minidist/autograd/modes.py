@@ -65,7 +65,7 @@ class Mode:
         return inside
 
     def _steps(self, function: Callable) -> Callable:
-        """A generator leaves the mode whenever it yields; what it is sent and thrown reaches it."""
+        """The generator leaves the mode whenever it yields; send() and throw() work as usual."""
 
         @functools.wraps(function)
         def steps(*args: Any, **options: Any) -> Generator:
@@ -118,7 +118,7 @@ def enable_grad(function: Callable | None = None) -> Any:
 
 
 def _recording_again() -> Any:
-    """What `recording` is after enable_grad: inference mode stays as it is."""
+    """The value of `recording` after enable_grad, which does not end inference mode."""
     return False if current().inference else current().recording or True
 
 
@@ -131,11 +131,11 @@ used_inference = False  # has this process ever been in inference mode?
 
 
 def inference_mode(mode: Any = True) -> Any:
-    """As no_grad, and tensors made inside stay out of autograd later, too: clone() one to use it.
+    """As no_grad; tensors created inside stay out of autograd also later: clone() one to use it.
 
-    A block, or a decorator with or without parentheses, as torch.inference_mode. With False it is
-    the ordinary mode inside, gradients included. Here it is no faster than no_grad; it finds the
-    places where results of an evaluation get into training.
+    Use it in a `with` statement or as a decorator, with or without parentheses. With False, the
+    block is in the ordinary mode and records gradients. It is no faster than no_grad; it helps to
+    find places where results of an evaluation are used in training.
     """
     global used_inference
     if callable(mode):
@@ -146,7 +146,7 @@ def inference_mode(mode: Any = True) -> Any:
 
 
 def is_inference_mode_enabled() -> bool:
-    """Whether tensors that are made now stay out of autograd."""
+    """Whether tensors that are created now stay out of autograd."""
     return current().inference
 
 

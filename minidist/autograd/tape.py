@@ -107,7 +107,7 @@ class Leaf(Node):
                 self.hooks.after_accumulate(tensor)
 
 
-# The node of every tensor made in inference mode: a leaf that no walk may reach.
+# The node of every tensor created in inference mode: a leaf that no walk may reach.
 INFERENCE = Leaf.__new__(Leaf)
 Node.__init__(INFERENCE, "inference", (), ())
 
@@ -122,7 +122,9 @@ def source(value: Any) -> Node | None:
     if value.node is None:
         value.node = Leaf(value)
     elif value.node is INFERENCE:
-        raise RuntimeError("a tensor made in inference mode has no gradient: clone() it outside")
+        raise RuntimeError(
+            "a tensor created in inference mode has no gradient: clone() it outside inference mode"
+        )
     return value.node
 
 
@@ -144,12 +146,12 @@ def record(name: str, output: Tensor, inputs: Sequence[Any], vjps: Sequence[VJP]
 
 
 def _refuse_inference(name: str, inputs: Sequence[Any], vjps: Any) -> None:
-    """Refuse to save the array of a tensor that was made in inference mode."""
+    """Refuse to save the array of a tensor that was created in inference mode."""
     made = {id(owner(x.data)) for x in inputs if getattr(x, "node", None) is INFERENCE}
     if made and any(id(owner(array)) in made for array in saved_arrays(vjps)):
         raise RuntimeError(
-            f"{name}: it saves a tensor for backward that was made in inference mode: clone() that "
-            "one outside of it, or make it under no_grad()"
+            f"{name} saves a tensor for backward that was created in inference mode: clone() that "
+            "tensor outside inference mode, or create it under no_grad()"
         )
 
 

@@ -279,7 +279,7 @@ def check_array(where: str, array: Any) -> None:
 
 
 def _text(value: Any) -> str:
-    """As ranks compare it: an algorithm of the user by its name, not by its place in memory."""
+    """A value as ranks compare it: a user's function by its name, not by its address."""
     if not callable(value) or isinstance(value, np.dtype):
         return str(value)
     return getattr(value, "__qualname__", type(value).__qualname__)
@@ -291,7 +291,7 @@ FOR_TENSORS = {  # the function in minidist.ops.communication, where its name is
 
 
 def _check_kind(where: str, array: Any) -> None:
-    """Refuse what is no array, and arrays that are more than their memory."""
+    """Refuse values that are not arrays, and kinds of arrays that hold more than their memory."""
     kind = type(array).__name__
     if any(k.__module__ == "minidist.tensor.tensor" for k in type(array).__mro__):  # not imported
         raise TypeError(f"{where}: needs a NumPy array, got a {kind}: {_for_tensors(where)}")
@@ -301,12 +301,12 @@ def _check_kind(where: str, array: Any) -> None:
         raise TypeError(f"{where}: the mask of a masked array would be lost: pass array.filled(…), "
                         "and its mask as another array")  # fmt: skip
     if isinstance(array, np.matrix):
-        raise TypeError(f"{where}: an np.matrix has always two dimensions, so it cannot be cut "
+        raise TypeError(f"{where}: an np.matrix always has two dimensions, so it cannot be cut "
                         "into parts: pass np.asarray(matrix)")  # fmt: skip
 
 
 def _for_tensors(where: str) -> str:
-    """`rank 0 all_reduce` -> the collective of tensors that has a gradient."""
+    """For `rank 0 all_reduce`: the collective for tensors, which has a gradient."""
     verb = where.split()[-1]
     name = FOR_TENSORS.get(verb, verb)
     without = f"without a gradient pass tensor.data to {verb}"

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from ..errors import UserError
 
-DEADLINE = 600.0  # seconds that a rank waits, while nobody can go on, before it raises
-NOTICE = 10.0  # seconds that a rank waits before it says on stderr for whom
+DEADLINE = 600.0  # seconds that a rank waits before it raises, if no rank can end the wait
+NOTICE = 10.0  # seconds that a rank waits before it reports on stderr
 
 SLURM_SIZE = "SLURM_STEP_NUM_TASKS"
 LAUNCHERS = [  # variables that MPICH's and Intel's mpirun, Open MPI's mpirun, and srun set
@@ -46,9 +46,9 @@ def is_launched(env: Mapping[str, str] = os.environ) -> bool:
 
 
 def without_launcher(env: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment for a process that a rank starts, and that is no rank itself.
+    """The environment for a process that a rank starts and that is not a rank itself.
 
-    With the launcher's variables an MPI program would take itself for this rank, and fail.
+    With the launcher's variables, an MPI program would believe that it is this rank, and fail.
     """
     return {name: value for name, value in env.items() if not name.startswith(RANKS_OWN)}
 
@@ -70,12 +70,12 @@ def cuda_aware(env: Mapping[str, str] = os.environ) -> bool:
 
 
 def deadline(env: Mapping[str, str] = os.environ) -> float:
-    """MINIDIST_TIMEOUT: seconds that a wait may last while nobody can go on; inf for no limit."""
+    """MINIDIST_TIMEOUT: seconds that a wait may last if no rank can end it; inf for no limit."""
     return _seconds("MINIDIST_TIMEOUT", env, DEADLINE)
 
 
 def notice(env: Mapping[str, str] = os.environ) -> float:
-    """MINIDIST_NOTICE: seconds after which a rank that waits says so on stderr; inf for never."""
+    """MINIDIST_NOTICE: seconds after which a waiting rank reports on stderr; inf for never."""
     return _seconds("MINIDIST_NOTICE", env, NOTICE)
 
 

@@ -18,12 +18,12 @@ HELD_OUT = 0.1  # the last tenth of the text
 
 @dataclass(frozen=True)
 class Corpus:
-    """Tokens to train on and tokens held out; the encoding of prompts and samples."""
+    """The training tokens and the held-out tokens; the encoding of prompts and samples."""
 
     train: np.ndarray
     held_out: np.ndarray
     encoding: str = "utf-8"
-    notes: tuple[str, ...] = ()  # what is said of the text once, on the screen
+    notes: tuple[str, ...] = ()  # remarks about the text, printed once
 
     @property
     def fingerprint(self) -> str:
@@ -32,16 +32,16 @@ class Corpus:
 
 
 def load(name: str, seq: int, drop_repeats: bool = False, encoding: str | None = None) -> Corpus:
-    """Collect, clean and split a corpus, whose parts must each hold a window of seq + 1.
+    """Collect, clean and split a corpus; each part must hold a window of seq + 1 tokens.
 
-    The bytes of a file are taken as they are, whatever they are. `drop_repeats` leaves out repeated
-    paragraphs, as is always done to the built-in corpora. `encoding`: None for a guess.
+    The bytes of a file are never changed. `drop_repeats` leaves out repeated paragraphs, as is
+    always done with the built-in corpora. `encoding`: if None, it is guessed.
     """
     content = collect(name)
     encoding = encoding or guess(content)
     notes = list(unusual(content, encoding))
     if notes:
-        notes = ["; ".join(notes) + ": its bytes are taken as they are"]
+        notes = ["; ".join(notes) + ": its bytes are used unchanged"]
     if drop_repeats or name in CORPORA:
         before = len(content)
         content, dropped = clean(content)

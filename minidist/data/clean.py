@@ -1,4 +1,4 @@
-"""Clean: no long paragraph twice. Done to the built-in corpora, and to a file on request."""
+"""Clean: drop long paragraphs that occurred before (in built-in corpora; in files on request)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import re
 
 
 def clean(content: bytes, shortest: int = 80) -> tuple[bytes, int]:
-    """Leave out every paragraph of at least `shortest` characters that came before; and how many.
+    """The content without long paragraphs that occurred before, and the number of these.
 
-    A paragraph that stands both in the training text and in the held-out text would be
-    learned by heart and then counted as understood. All other bytes stay as they are.
+    A paragraph is long if it has `shortest` characters. If it were in the training text and in the
+    held-out text, the model would learn it by heart, and the held-out loss would be too low. All
+    other bytes stay unchanged.
     """
-    # Bytes that are not UTF-8 become characters that turn back into these bytes.
+    # Bytes that are not UTF-8 become surrogates, which are turned back into the same bytes.
     text = content.decode("utf-8", errors="surrogateescape")
     first, *rest = re.split(r"(\r?\n\r?\n)", text)
     seen: set[str] = set()

@@ -26,7 +26,7 @@ def stdlib() -> str:
 
 
 def from_file(path: Path) -> bytes:
-    """The bytes of a file as they are, or a UserError that says what is wrong with the path."""
+    """The unchanged bytes of a file; raises a UserError if it cannot be read."""
     try:
         content = path.read_bytes() if stat.S_ISREG(path.stat().st_mode) else None
     except (FileNotFoundError, NotADirectoryError):
@@ -48,5 +48,5 @@ CORPORA = {"docs": docs, "stdlib": stdlib}
 
 
 def collect(name: str) -> bytes:
-    """The bytes of a corpus by name (in UTF-8), or of a file by path."""
+    """The bytes of a built-in corpus (in UTF-8), or of the file at this path."""
     return CORPORA[name]().encode() if name in CORPORA else from_file(Path(name))

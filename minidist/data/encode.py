@@ -20,5 +20,5 @@ def encode(text: str, encoding: str = "utf-8") -> np.ndarray:
 
 
 def decode(tokens: np.ndarray, encoding: str = "utf-8") -> str:
-    """The text of token numbers; bytes that are none become the replacement sign."""
+    """The text of token numbers; bytes that cannot be decoded become the replacement character."""
     return np.asarray(tokens, np.uint8).tobytes().decode(encoding, errors="replace")

@@ -1,12 +1,12 @@
-"""Guess: the encoding that a file seems to be in, and what in it is unusual. Nothing is changed."""
+"""Guess the encoding of a file, and find what is unusual in it. Nothing is changed."""
 
 from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator
 
-SAMPLE = 1 << 16  # bytes that a guess looks at
-MARKS = {  # the byte order mark of each, longer marks before those that they begin with
+SAMPLE = 1 << 16  # number of bytes that are examined
+MARKS = {  # byte order marks; a mark comes after longer marks that start with it
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32-le",
     codecs.BOM_UTF32_BE: "utf-32-be",
@@ -17,7 +17,7 @@ WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")  # two or four bytes
 CHINESE = "的一是不了在人有我他中上大和地到以要就出可也你生能而子那得下之其天年心，。"
 KANA = "のにはをたがでてとしれさいるなかっらもうすりこだまきめくあけど"
 CYRILLIC = "оеаинтсрвл"
-COMMON = {  # characters that are frequent in the texts for which an encoding is used
+COMMON = {  # frequent characters of the texts that use an encoding
     "gb18030": CHINESE + "这个们来为国说时会对于着后过还",
     "big5": CHINESE + "這個們來為國說時會對於著後過還",
     "shift_jis": KANA,
@@ -31,7 +31,7 @@ LETTERS = set("".join(COMMON.values()))
 
 
 def guess(content: bytes) -> str | None:
-    """The encoding that these bytes seem to be in; None if they are like nothing known here."""
+    """The likely encoding of these bytes; None if they fit no encoding that is known here."""
     for mark, encoding in MARKS.items():
         if content.startswith(mark):
             return encoding
@@ -43,14 +43,14 @@ def guess(content: bytes) -> str | None:
             return encoding
     if at is None:
         return "utf-8"
-    start = content.rfind(b"\n", 0, at) + 1  # from the beginning of a line: no character is cut
+    start = content.rfind(b"\n", 0, at) + 1  # start of a line, so that no character is cut
     sample = content[start : start + SAMPLE]
     text = sample.decode("utf-8", errors="replace")
     wrong = text.count("\ufffd")
     if sum(c > "\x7f" for c in text) > 2 * wrong:
-        return "utf-8"  # most of what is not ASCII is right: a few bytes are damaged
+        return "utf-8"  # most characters outside ASCII are valid: only a few bytes are damaged
     shares = {encoding: _share(sample, encoding) for encoding in COMMON}
-    # Any bytes can be decoded as these three, but in a text their common letters are many.
+    # Almost all bytes can be decoded as these three, so common letters must be frequent.
     least = lambda encoding: 0.3 if encoding in ("cp1252", "cp1251", "koi8-r") else 0.01
     likely = {encoding: share for encoding, share in shares.items() if share >= least(encoding)}
     return max(likely, key=lambda encoding: likely[encoding], default=None)
@@ -65,8 +65,8 @@ def _is_wide(sample: bytes, encoding: str) -> bool:
 
 
 def _share(sample: bytes, encoding: str) -> float:
-    """The share of the characters outside ASCII that are common; 0 if many bytes are wrong."""
-    text = codecs.getincrementaldecoder(encoding)("replace").decode(sample)  # the end may be cut
+    """The share of common characters among those outside ASCII; 0 if many bytes are invalid."""
+    text = codecs.getincrementaldecoder(encoding)("replace").decode(sample)  # may cut the end
     others = [c for c in text if c > "\x7f"]
     if others.count("\ufffd") > 0.02 * len(others):
         return 0.0
@@ -74,7 +74,7 @@ def _share(sample: bytes, encoding: str) -> float:
 
 
 def first_error(content: bytes, encoding: str) -> int | None:
-    """The offset of the first byte that is not of this encoding; None if all are."""
+    """The offset of the first byte that is invalid in this encoding; None if all are valid."""
     try:
         content.decode(encoding)
     except UnicodeError as error:  # some encodings do not say where
@@ -83,12 +83,12 @@ def first_error(content: bytes, encoding: str) -> int | None:
 
 
 def unusual(content: bytes, encoding: str | None) -> Iterator[str]:
-    """What a reader should know of the bytes of a file that seems to be in this encoding."""
+    """Remarks about the bytes of a file that probably has this encoding."""
     at = first_error(content, "utf-8")
     wrong = at if encoding in (None, "utf-8") else first_error(content, encoding)
     if at is not None:
         errors = "" if wrong is None else " with errors"
-        like = "no encoding known here" if encoding is None else encoding + errors
+        like = "no known encoding" if encoding is None else encoding + errors
         yield f"not UTF-8 (byte {at:,} is 0x{content[at]:02X}), looks like {like}"
     elif wrong is not None:
         yield f"not {encoding} (byte {wrong:,} is 0x{content[wrong]:02X})"

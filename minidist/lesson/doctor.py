@@ -42,7 +42,7 @@ def cores() -> Finding:
 
 
 def blas() -> Finding:
-    """Which BLAS NumPy loaded, its threads now and in products of ours."""
+    """The BLAS that NumPy loaded, its threads now, and its threads in products of minidist."""
     import numpy
     from threadpoolctl import threadpool_info
 

@@ -1,4 +1,4 @@
-"""The programs of tutorials/examples, which the wheel carries: listed, run and copied."""
+"""List, run and copy the programs of tutorials/examples, which the wheel contains."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NEEDS = "*_digits read handwritten digits that come with scikit-learn: pip insta
 
 
 def folder() -> Path:
-    """Where the programs are: inside an installed package, or beside one that is developed."""
+    """The folder of the programs: in the installed package, or in the source tree."""
     inside = PACKAGE / "examples"
     return inside if inside.is_dir() else PACKAGE.parent / "tutorials" / "examples"
 
@@ -36,7 +36,7 @@ def find(name: str) -> Path:
 
 
 def listing() -> str:
-    """A line for each program: its name, and the first sentence of its text."""
+    """A line for each program: its name, and the first sentence of its docstring."""
     each = programs()
     width = max(map(len, each), default=0)
     lines = (f"{name:<{width}}  {_first_line(path)}" for name, path in each.items())
@@ -55,7 +55,7 @@ def run(name: str, arguments: tuple[str, ...]) -> None:
 
 
 def copied(name: str | None, into: Path) -> str:
-    """Copy one program, or all, into a folder, where none of them may be yet; the names."""
+    """Copy one program, or all, into a folder that has no such files yet; return the names."""
     wanted = list(programs().values()) if name is None else [find(name)]
     copies = [into / path.name for path in wanted]
     there = [str(path) for path in copies if os.path.exists(path)]

@@ -309,7 +309,7 @@ def continued(
 def _draw(
     logits: xp.ndarray, temperature: float, top_k: int, generator: xp.random.Generator
 ) -> int:
-    if not math.isfinite(logits.max()):  # nan too; -inf is a token that cannot come
+    if not math.isfinite(logits.max()):  # true for NaN too; -inf may stand for "never"
         raise UserError(
             f"the model's logits are not finite ({logits.max()}): its training had diverged; "
             "train it again with a lower learning rate"

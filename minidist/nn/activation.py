@@ -88,14 +88,14 @@ class ReLU6(_Activation):
 
 
 class Hardtanh(_Activation):
-    """x, but at least min_val and at most max_val."""
+    """x, limited to the range from min_val to max_val."""
 
     function, shown = staticmethod(F.hardtanh), ("min_val", "max_val")
 
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False):
         super().__init__(inplace)
         if min_val >= max_val:
-            raise ValueError(f"Hardtanh: min_val {min_val}, max_val {max_val}: want the first less")
+            raise ValueError(f"Hardtanh({min_val}, {max_val}): want min_val < max_val")
         self.min_val, self.max_val = min_val, max_val
 
 

@@ -38,7 +38,9 @@ class MultiheadAttention(Module):
         kdim: int | None = None, vdim: int | None = None, batch_first: bool = False,
         dtype: DTypeLike = DEFAULT, name: str = "attention",
     ):  # fmt: skip
-        assert embed_dim % num_heads == 0, f"embed_dim {embed_dim} in {num_heads} equal heads"
+        assert embed_dim % num_heads == 0, (
+            f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}"
+        )
         self.embed_dim, self.num_heads, self.dropout = embed_dim, num_heads, dropout
         self.kdim, self.vdim = kdim or embed_dim, vdim or embed_dim
         self.batch_first, self.name, self.in_proj_weight = batch_first, name, None
@@ -272,7 +274,7 @@ class Transformer(Module):
         memory_key_padding_mask: Tensor | None = None, src_is_causal: bool | None = None,
         tgt_is_causal: bool | None = None, memory_is_causal: bool = False,
     ) -> Tensor:  # fmt: skip
-        """The decoder's output. memory_mask (t, s): what each step of tgt may see of src."""
+        """The decoder's output. memory_mask (t, s): which steps of src a step of tgt may see."""
         both, batch = f"src {src.shape}, tgt {tgt.shape}", 0 if self.batch_first else 1
         if src.ndim == tgt.ndim == 3 and src.shape[batch] != tgt.shape[batch]:
             raise RuntimeError(f"Transformer: {both}: want equal batches, dimension {batch}")

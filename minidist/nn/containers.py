@@ -165,13 +165,13 @@ class Sequential(ModuleList):
 
 
 def _as_parameter(value: Any) -> Any:
-    """A Tensor as a Parameter, which shares its memory; what is no Tensor stays as it is."""
+    """A Tensor as a Parameter that shares its memory; other values stay as they are."""
     plain = isinstance(value, Tensor) and not isinstance(value, Parameter)
     return Parameter(value) if plain else value
 
 
 class _Parameters(Module):
-    """What ParameterList and ParameterDict share: values under names, and how they are shown."""
+    """The base of ParameterList and ParameterDict: named values, and how they are printed."""
 
     def _named_values(self) -> Iterable[tuple[str, Any]]:
         raise NotImplementedError
@@ -190,7 +190,7 @@ class _Parameters(Module):
 
 
 class ParameterList(_Parameters):
-    """A list of parameters, named 0, 1, 2, … A Tensor becomes a Parameter; the rest is kept."""
+    """A list of parameters, named 0, 1, 2, … Tensors become Parameters; other values are kept."""
 
     def __init__(self, values: Iterable[Any] | None = None):
         self._size = 0
@@ -235,9 +235,9 @@ class ParameterList(_Parameters):
 
 
 class ParameterDict(_Parameters):
-    """Parameters by name. A Tensor becomes a Parameter; the rest is kept.
+    """Parameters by name. Tensors become Parameters; other values are kept.
 
-    Those of a plain dict are taken in the order of their names, as in PyTorch.
+    The entries of a plain dict are sorted by name, as in PyTorch.
     """
 
     def __init__(self, parameters: Any = None):
@@ -245,7 +245,7 @@ class ParameterDict(_Parameters):
         self.update(() if parameters is None else parameters)
 
     def update(self, parameters: Any) -> None:
-        """From a mapping or from pairs (name, value)."""
+        """Add the entries of a mapping, or pairs (name, value)."""
         if not isinstance(parameters, Iterable):
             kind = type(parameters).__name__
             raise TypeError(f"ParameterDict.update takes a mapping or pairs, not a {kind}")
@@ -292,7 +292,7 @@ class ParameterDict(_Parameters):
         return self
 
     def copy(self) -> ParameterDict:
-        """Another dict of the same parameters."""
+        """A new dict with the same parameters."""
         return ParameterDict(self)
 
     def get(self, name: str, default: Any = None) -> Any:
@@ -309,7 +309,7 @@ class ParameterDict(_Parameters):
         return value
 
     def popitem(self) -> tuple[str, Any]:
-        """The last name and its value, taken out."""
+        """Remove and return the last name and its value."""
         name = next(reversed(self._keys))
         return name, self.pop(name)
 
@@ -318,7 +318,7 @@ class ParameterDict(_Parameters):
             del self[name]
 
     def fromkeys(self, names: Iterable[str], default: Any = None) -> ParameterDict:
-        """Another dict with these names, each for the same value."""
+        """A new dict with these names, all with the same value."""
         return ParameterDict((name, default) for name in names)
 
     def keys(self) -> Iterable[str]:

@@ -19,10 +19,10 @@ MODES = "zeros", "reflect", "replicate", "circular"
 
 
 def padded(layer: Any, input: Tensor) -> tuple[Tensor, Any]:
-    """The input padded as the layer's padding_mode says, and the zeros left for the convolution."""
+    """The input padded as padding_mode says, and the zero padding left for the convolution."""
     if layer.padding_mode == "zeros" or layer.padding == "valid":
         return input, layer.padding
-    if layer.padding == "same":  # the odd one behind
+    if layer.padding == "same":  # an odd element goes to the end
         totals = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size)]
         each = [(total // 2, total - total // 2) for total in totals]
     else:
@@ -78,7 +78,7 @@ class _Conv(Module):
 class Conv2d(_Conv):
     """Cross-correlation of (n, c, h, w): weight (out, in/groups, kh, kw), bias (out,).
 
-    padding_mode: what padding adds: 'zeros', or elements as F.pad does by the other modes.
+    padding_mode: 'zeros', or one of the modes of F.pad: 'reflect', 'replicate', 'circular'.
     """
 
     function: Any = staticmethod(F.conv2d)

@@ -1,6 +1,6 @@
 """Initial values of tensors, drawn in place: PyTorch's nn.init.
 
-Numbers come from the default stream, or from the `generator` given.
+Random numbers come from the default stream, or from `generator` if it is given.
 
 A tensor-parallel layer draws the full weights with these functions and keeps its shard of them
 (parallel/layout.py: shard_parameter).

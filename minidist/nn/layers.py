@@ -73,7 +73,7 @@ class Embedding(Module):
     def from_pretrained(
         cls, embeddings: Tensor, freeze: bool = True, padding_idx: int | None = None
     ) -> Embedding:
-        """A layer whose weight is `embeddings` (rows, width), not a copy; trained unless freeze."""
+        """A layer that uses the tensor `embeddings` (rows, width) itself; trained if not freeze."""
         assert embeddings.ndim == 2, f"from_pretrained: {embeddings.shape}: want (rows, width)"
         rows, width = embeddings.shape
         made = cls(rows, width, padding_idx, _weight=embeddings)
@@ -135,7 +135,7 @@ class Flatten(Module):
 
 
 class Unflatten(Module):
-    """Dimension dim as several of the sizes unflattened_size, of which one may be -1."""
+    """Split dimension dim into the sizes unflattened_size; one of them may be -1."""
 
     shown = ("dim", "unflattened_size")
 
@@ -152,7 +152,7 @@ class Unflatten(Module):
 
 
 class Upsample(Module):
-    """(n, c, l) or (n, c, h, w) of another size, or scale_factor times theirs: F.interpolate."""
+    """Resize (n, c, l) or (n, c, h, w) to `size` or by `scale_factor`, as F.interpolate."""
 
     def __init__(
         self, size: Any = None, scale_factor: Any = None, mode: str = "nearest",

@@ -186,11 +186,10 @@ class Module:
         return found
 
     def state_dict(self) -> dict[str, xp.ndarray]:
-        """Arrays of parameters and persistent buffers by name, shared and in PyTorch's order.
+        """Arrays of parameters and persistent buffers by name, in PyTorch's order, without copying.
 
-        An array whose elements do not follow one another in memory is given as a copy that cannot
-        be written to: safetensors writes the memory as it lies, and a transposed weight would
-        come back scrambled.
+        An array that is not contiguous is returned as a read-only copy, because safetensors
+        writes raw memory, and a transposed weight would come back scrambled.
         """
         return {name: _as_it_reads(tensor.data) for name, tensor in self._state().items()}
 

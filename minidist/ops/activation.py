@@ -71,7 +71,7 @@ def elu(input, alpha=1.0):
 
 @differentiable(autocast="fallthrough")
 def selu(input):
-    """scale·elu(x, alpha), the constants chosen so that layers keep mean 0 and variance 1.
+    """scale·elu(x, alpha), with constants that keep mean 0 and variance 1 through the layers.
 
     Klambauer et al. 2017.
     """
@@ -99,7 +99,7 @@ def _hardtanh(x, low, high):
 
 
 def hardtanh(input, min_val=-1.0, max_val=1.0):
-    """x, but at least min_val and at most max_val; at both ends the gradient is 0."""
+    """x, limited to the range from min_val to max_val; at both limits the gradient is 0."""
     if min_val > max_val:
         raise ValueError(f"hardtanh: min_val {min_val} is above max_val {max_val}: swap them")
     kind = input.dtype.kind
@@ -122,12 +122,12 @@ def _glu(x, axis):
 
 
 def glu(input, dim=-1):
-    """a·sigmoid(b) for the halves a and b of dim (Dauphin et al. 2017): (…, 2h, …) -> (…, h, …)."""
+    """a·sigmoid(b) for the halves a, b along dim (Dauphin et al. 2017): (…, 2h, …) -> (…, h, …)."""
     if not input.ndim:
-        raise RuntimeError("glu of a 0-d tensor: it has no dimension to halve")
+        raise RuntimeError("glu of a 0-d tensor: want at least one dimension")
     axis = axes_of((dim,), input.ndim)[0]
     if input.shape[axis] % 2:
-        raise RuntimeError(f"glu along {dim} of {input.shape}: want an even size to halve")
+        raise RuntimeError(f"glu along {dim} of {input.shape}: want an even size")
     return _glu(input, axis)
 
 

@@ -34,8 +34,9 @@ def dropout(x, p=0.5, training=True, name="dropout"):
 def dropout2d(input, p=0.5, training=True, name="dropout2d"):
     """Zero whole channels of (n, c, h, w) with probability p, scale the rest by 1/(1-p).
 
-    Neighbouring pixels are alike, so dropping single ones hides little (Tompson et al. 2015). A
-    sample has one number of the mask for each channel; inside `random.at` as dropout's.
+    Neighbouring pixels are similar, so dropping single pixels hides little (Tompson et al. 2015).
+    The mask has one number for each channel of a sample; inside `random.at` it is drawn as
+    dropout's.
     """
     if input.ndim < 2 or (training and not input.is_floating_point()):
         kind = f"{input.dtype.name} {input.shape}"

@@ -13,11 +13,11 @@ LETTERS = string.ascii_uppercase + string.ascii_lowercase
 
 
 def einsum(*args: Any) -> Tensor:
-    """Products of operands, summed over the letters that the output lacks, as torch.einsum.
+    """Products of operands, summed over the letters that are not in the output, as torch.einsum.
 
-    einsum("bij,bjk->bik", x, y); without "->" the output has the letters that stand once, in
-    alphabetic order; "..." is all other dimensions; "ii" is a diagonal; sizes of 1 broadcast.
-    Or einsum(x, [0, 1, 2], y, [0, 2, 3], [0, 1, 3]): numbers below 52, and ..., for the letters.
+    Example: einsum("bij,bjk->bik", x, y). Without "->" the output has the letters that occur once,
+    in alphabetical order; "..." is all other dimensions; "ii" is a diagonal; sizes of 1 broadcast.
+    Numbers below 52 may replace letters: einsum(x, [0, 1, 2], y, [0, 2, 3], [0, 1, 3]).
     """
     if not args:
         raise ValueError("einsum(): want an equation and operands, or operands and sublists")
@@ -131,7 +131,7 @@ def _alone(x, term, others):
 
 
 def _of_one_dtype(x, y):
-    """Both in int64 if one of two in smaller integers was summed, which makes it int64."""
+    """Both operands in int64 if a sum made one of them int64 and the other has smaller integers."""
     if x.dtype == y.dtype or is_floating(x.data) or is_floating(y.data):
         return x, y
     return x.long(), y.long()

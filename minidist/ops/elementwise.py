@@ -16,11 +16,12 @@ from .op import (
     differentiable,
     elementwise,
     is_integer,
-    result_dtype,
+    want_floating,
     want_numbers_fit,
     want_one_dtype,
     want_tensors,
     want_whole,
+    wrapped,
 )  # fmt: skip
 
 
@@ -65,7 +66,8 @@ def mul(a, b):
 def _add_scaled(a, b, *, alpha):
     if isinstance(alpha, float) and xp.result_type(a, b).kind in "iub":
         raise TypeError(f"alpha {alpha} of integers: want an integer, or convert with .float()")
-    return a + alpha * b, lambda g: g, lambda g: g * alpha
+    dtype = xp.result_type(a, b)
+    return a + wrapped(wrapped(alpha, dtype) * b, dtype), lambda g: g, lambda g: g * alpha
 
 
 def add(input, other, *, alpha=1):
@@ -111,7 +113,7 @@ def _divide_towards_0(a, b):
     if xp.result_type(a, b).kind == "f":
         return xp.trunc(a / b)
     y = xp.floor_divide(a, b)
-    return y + ((y < 0) & (y * b != a))  # what was rounded down below 0 goes one up
+    return y + ((y < 0) & (y * b != a))  # negative results were rounded down: add 1
 
 
 @elementwise(autocast="fallthrough")
@@ -138,10 +140,10 @@ def _pow(a, b):
     y = a * a * a if cube else a**b  # NumPy is quick for squares alone
 
     def by_base(g):
-        slope = g * b * a ** (b - 1 + (b == 0))  # x⁰ is flat, at 0 too: not 0 · 0⁻¹
+        slope = g * b * a ** (b - 1 + (b == 0))  # x⁰ is constant, also at 0: not 0 · 0⁻¹
         return slope if isinstance(b, int | float) and b else xp.where(b == 0, 0, slope)
 
-    def by_exponent(g):  # 0ᵇ is flat for b > 0, and infinitely steep for b < 0
+    def by_exponent(g):  # 0ᵇ is constant for b > 0, and infinitely steep for b < 0
         flat = (a == 0) & (b >= 0)
         with xp.errstate(divide="ignore"):
             return xp.where(flat, 0, g * y * xp.log(xp.where(flat, 1, a)))
@@ -150,7 +152,7 @@ def _pow(a, b):
 
 
 def _whole_power(a, b):
-    """aᵇ of integers, cut off where b < 0: ±1 stay, all others are 0."""
+    """aᵇ of integers; for b < 0 rounded towards 0: ±1 stay, all others give 0."""
     y, down = a ** xp.maximum(b, 0), b < 0
     odd = xp.where(b % 2 == 1, a, 1)
     return xp.where(down, xp.where(xp.abs(a) == 1, odd, 0), y).astype(y.dtype)
@@ -166,7 +168,7 @@ def pow(input, exponent):
 
 
 def _share(g, behind, level):
-    """The cotangent of an operand, unless it is behind; of equal ones each has half, of NaN all."""
+    """The cotangent of an operand: none if it is behind, half if both are equal, all for NaN."""
     return zeroed(g, behind) * (1 - level * g.dtype.type(0.5))
 
 
@@ -217,12 +219,12 @@ def clamp(input, min=None, max=None):
 
 
 def clamp_min(input, min):
-    """At least min, a number or a tensor."""
+    """The larger of input and min, which is a number or a tensor."""
     return _clamp_one("clamp_min", _at_least, input, min)
 
 
 def clamp_max(input, max):
-    """At most max, a number or a tensor."""
+    """The smaller of input and max, which is a number or a tensor."""
     return _clamp_one("clamp_max", _at_most, input, max)
 
 
@@ -259,10 +261,10 @@ def masked_fill(input, mask, value):
 
 
 def to_fill(name, value, input):
-    """A number, or a 0-d tensor, after it is found to fit into input's dtype."""
+    """The value (a number or a 0-d tensor), after checking that it fits into input's dtype."""
     if not isinstance(value, Tensor):
         return fitting(name, value, input.dtype, floats=True)
-    if value.dtype != input.dtype and not value.is_cuda:  # a GPU would have to be waited for
+    if value.dtype != input.dtype and not value.is_cuda:  # reading it would wait for the GPU
         want_fit(name, value.item(), input.dtype, floats=True)
     return value
 
@@ -311,7 +313,7 @@ erf = _unary(
 
 
 def _times(a, b):
-    """a·b, of bools in integers, as their powers are."""
+    """a·b; bools become integers, as in pow."""
     return xp.multiply(a, b, dtype=int64) if a.dtype == bool_ else a * b
 
 
@@ -426,12 +428,14 @@ def _lerp(a, b, w):
 def lerp(input, end, weight):
     """input + weight·(end - input), the weight a number or a tensor."""
     want_one_dtype("lerp", input, end)
+    want_floating("lerp", input)
     return _lerp(input, end, weight)
 
 
 @elementwise(autocast="promote")
 def _addcmul(x, a, b, *, value):
-    want_whole("addcmul", result_dtype((x, a, b)), value=value)
+    want_whole("addcmul", x.dtype, value=value)
+    value = wrapped(value, x.dtype)
     return x + value * a * b, lambda g: g, lambda g: g * (value * b), lambda g: g * (value * a)
 
 

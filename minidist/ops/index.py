@@ -22,7 +22,7 @@ def _getitem(x, index):
         return whole
 
     y = x[index]
-    if isinstance(y, xp.generic):  # NumPy's copy of a single element: "..." makes it a view
+    if isinstance(y, xp.generic):  # NumPy copies a single element; with "..." it returns a view
         y = x[(*index, ...)]
     return y, vjp
 
@@ -112,7 +112,8 @@ def checked(name, x, dim, index, *sources):
             )
     if xp.outside(index, x.shape[axis]):
         raise RuntimeError(
-            f"{name}: index {index.min()} to {index.max()}, but {x.shape[axis]} along {dim}"
+            f"{name}: indices {index.min()} to {index.max()}, but dimension {dim} has only "
+            f"{x.shape[axis]} elements"
         )
     return axis
 
@@ -125,7 +126,10 @@ def gather(input, dim, index):
 
 
 def take_along_dim(input, indices, dim=None):
-    """As gather, but all other dimensions broadcast; without dim, from the elements in one row."""
+    """As gather, but all other dimensions broadcast; without dim, both tensors are flattened.
+
+    Along dim, negative indices count from the end.
+    """
     if indices.dtype != xp.int64:
         raise RuntimeError(f"take_along_dim: {indices.dtype.name} indices: convert with .long()")
     if dim is None:
@@ -136,6 +140,7 @@ def take_along_dim(input, indices, dim=None):
             "dimensions, one or more"
         )
     axis = axes_of((dim,), input.ndim)[0]
+    indices = _from_the_front(indices, input.shape[axis])
     rest = [tuple(1 if d == axis else n for d, n in enumerate(t.shape)) for t in (input, indices)]
     try:
         shape = xp.broadcast_shapes(*rest)
@@ -145,6 +150,12 @@ def take_along_dim(input, indices, dim=None):
         ) from None
     spread = lambda t: t.expand(*(-1 if d == axis else n for d, n in enumerate(shape)))
     return gather(spread(input), axis, spread(indices))
+
+
+def _from_the_front(indices, size):
+    """Negative ones count from the end."""
+    i = indices.data
+    return Tensor(xp.where((i < 0) & (i >= -size), i + size, i))
 
 
 @differentiable(autocast="promote")

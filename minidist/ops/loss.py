@@ -79,7 +79,7 @@ def huber_loss(input, target, reduction="mean", delta=1.0):
 def _smooth_l1(d, beta):
     size = xp.abs(d)
     near = xp.minimum(size, beta)
-    slope = near / beta  # so d²/(2·beta) is a product that does not overflow
+    slope = near / beta  # d²/(2·beta) as a product that does not overflow
     return slope * (size - near / 2), lambda g: g * slope * xp.sign(d)
 
 
@@ -142,7 +142,7 @@ def binary_cross_entropy_with_logits(
 
 @elementwise(autocast="fp32")
 def _x_log_x(x):
-    with xp.errstate(invalid="ignore"):  # NaN of what is negative
+    with xp.errstate(invalid="ignore"):  # NaN for negative targets
         log = xp.log(xp.where(x == 0, 1, x))
     return x * log, lambda g: xp.where(x == 0, 0, g * (log + 1))
 
@@ -167,19 +167,19 @@ def _cross_entropy(logits, target):
 
 @differentiable(autocast="fp32")
 def _soft_cross_entropy(logits, q):
-    losses, lse = kernel.soft_forward(logits, q)
+    losses, sums = kernel.soft_forward(logits, q)
     return (
         losses,
-        lambda g: kernel.soft_backward(g, logits, q, lse),
-        lambda g: kernel.soft_backward_target(g, logits, lse),
+        lambda g: kernel.soft_backward(g, logits, q, sums),
+        lambda g: kernel.soft_backward_target(g, logits, sums),
     )
 
 
 @differentiable(autocast="fp32")
 def _smoothed_cross_entropy(logits, *, q):
     """With q (n, C) in float32 as an option: logits alone decide the dtype of the result."""
-    losses, lse = kernel.soft_forward(logits, q)
-    return losses, lambda g: kernel.soft_backward(g, logits, q, lse)
+    losses, sums = kernel.soft_forward(logits, q)
+    return losses, lambda g: kernel.soft_backward(g, logits, q, sums)
 
 
 @differentiable(autocast="fp32")
@@ -197,7 +197,7 @@ def _rows(x):
 
 
 def _without_ignored(losses, keep):
-    """0 where a row is ignored, whatever its loss is: 0 times inf or NaN would be NaN."""
+    """Set the losses of ignored rows to 0 (multiplying by 0 would leave NaN from inf or NaN)."""
     return losses if not xp.on_gpu(keep) and keep.all() else where(Tensor.of(keep), losses, 0)
 
 

@@ -17,9 +17,9 @@ from .op import composite, differentiable, result_dtype, want_floating, want_one
 
 
 def _beside_float32(norm):
-    """Let 16-bit inputs have parameters and statistics in float32, as in PyTorch.
+    """Allow float32 parameters and statistics with 16-bit inputs, as in PyTorch.
 
-    The result has the input's dtype; under autocast it is float32, as ever.
+    The result has the input's dtype; under autocast it is still float32.
     """
 
     @functools.wraps(norm)
@@ -161,7 +161,7 @@ def normalize(input, p=2.0, dim=1, eps=1e-12):
 
 @composite(autocast="fp32")
 def cosine_similarity(x1, x2, dim=1, eps=1e-8):
-    """The cosine of the angle between rows along dim, after the two are broadcast."""
+    """The cosine of the angle between rows along dim; x1 and x2 are broadcast first."""
     try:
         shape = xp.broadcast_shapes(x1.shape, x2.shape)
     except ValueError:

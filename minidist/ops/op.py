@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,7 @@ from ..tensor.dtypes import (
     is_floating,
     want_fit,
 )  # fmt: skip
+from ..tensor.teaching import want_other
 from ..tensor.tensor import Tensor
 from ..tensor.views import note_view
 
@@ -90,6 +92,9 @@ def _operation(function: Callable[..., tuple], precision: Precision) -> Callable
                 value, *vjps = function(*arrays, **options)
         except TypeError as error:
             raise _of_integers(name, arrays, error) from error
+        except AttributeError as error:
+            want_other(name, error, args, options)
+            raise
         value = xp.asarray(value)
         output = Tensor.of(value)
         if is_floating(value):
@@ -100,7 +105,7 @@ def _operation(function: Callable[..., tuple], precision: Precision) -> Callable
                 note_view(output, args, arrays, options, function, operation)
         return output
 
-    operation.precision = precision  # type: ignore[attr-defined]
+    operation.precision, operation.teaches = precision, True  # type: ignore[attr-defined]
     return operation
 
 
@@ -124,8 +129,9 @@ def elementwise(
     """As differentiable, for an elementwise function whose arguments broadcast.
 
     Its VJPs may return the broadcast shape: they are summed back to each input's. Dtypes meet
-    as in PyTorch: see result_dtype. Options are passed on as they are. `numbers` among the
-    arguments "wrap" around in an integer dtype (300 is 44 in uint8), "stay", or are an "error".
+    as in PyTorch: see result_dtype. Options are passed on unchanged. `numbers` says what happens
+    to Python numbers among the arguments of an integer dtype: "wrap" (300 becomes 44 in uint8),
+    "stay" or "error".
     """
     if bare is not None:
         declared(bare)  # raises: it has no policy
@@ -153,7 +159,7 @@ def _fitted(function: Callable[..., tuple], numbers: str) -> Callable[..., tuple
 
 def _settled(name: str, value: xp.ndarray, dtype: xp.dtype) -> xp.ndarray:
     """A value of another dtype than its operands': a predicate's, or one that NumPy chose."""
-    if value.dtype == float64:  # of integers: 1/2, exp(1)
+    if value.dtype == float64:  # for operations such as 1/2 and exp(1) of integers
         return value.astype(DEFAULT)
     if dtype == bool_ and value.dtype in (float16, int8):  # round(True), True**True
         raise NotImplementedError(f"{name} of bool: convert with .long() or .float() first")
@@ -174,9 +180,13 @@ def composite(*, autocast: str) -> Callable[[Callable[..., Any]], Callable[..., 
             if current().autocast is not None:
                 args = precision.cast_inputs(args)
                 options = dict(zip(options, precision.cast_inputs(tuple(options.values()))))
-            return function(*args, **options)
+            try:
+                return function(*args, **options)
+            except AttributeError as error:
+                want_other(function.__name__, error, args, options)
+                raise
 
-        cast.precision = precision  # type: ignore[attr-defined]
+        cast.precision, cast.teaches = precision, True  # type: ignore[attr-defined]
         return cast
 
     return decorate
@@ -225,7 +235,7 @@ def _meet(operand: Any, dtype: xp.dtype) -> Any:
     if isinstance(operand, xp.ndarray):
         return operand if operand.dtype == dtype else operand.astype(dtype)
     number = operand.item() if isinstance(operand, xp.generic) else operand
-    return number if type(number) is not int else _wrapped(number, dtype)
+    return number if type(number) is not int else wrapped(number, dtype)
 
 
 def _meet_as_it_is(operand: Any, dtype: xp.dtype) -> Any:
@@ -238,16 +248,18 @@ def _meet_as_tensor(operand: Any, dtype: xp.dtype) -> xp.ndarray:
     return _meet(operand, dtype)
 
 
-def _wrapped(number: int, dtype: xp.dtype) -> int:
-    """The number that its low bits are in `dtype`, as in C and PyTorch: 300 is 44 in uint8."""
+def wrapped(number: Any, dtype: xp.dtype) -> Any:
+    """The number wrapped around into `dtype`, as in C and PyTorch: 300 becomes 44 in uint8."""
     low, high = RANGES.get(dtype, EVERY)
-    if low <= number <= high or not -(2**63) <= number < 2**64:  # NumPy refuses larger ones
+    if type(number) is not int or low <= number <= high:
+        return number
+    if not -(2**63) <= number < 2**64:  # NumPy refuses larger ones
         return number
     return (number - low) % (high - low + 1) + low
 
 
 def want_numbers_fit(name: str, operands: tuple) -> None:
-    """Refuse whole numbers outside the dtype in which the operands meet."""
+    """Refuse whole numbers that the common dtype of the operands cannot hold."""
     if int not in map(type, operands):
         return
     operands = tuple(a.data if isinstance(a, Tensor) else a for a in operands)
@@ -266,19 +278,19 @@ def want_one_dtype(name: str, *tensors: Any) -> None:
 
 
 def want_numbers(name: str, x: Tensor) -> None:
-    """Refuse to sum products of bools, which NumPy takes for "or" of "and"."""
+    """Refuse to sum products of bools, which NumPy would compute as "or" of "and"."""
     if x.dtype == bool_:
         raise NotImplementedError(f"{name} of bool: convert with .long() or .float() first")
 
 
 def want_floating(name: str, x: Tensor) -> None:
-    """Refuse integers and bools, of which a formula for real numbers would make integers."""
+    """Refuse integers and bools, because the result would be rounded to integers."""
     if not is_floating(x.data):
         raise RuntimeError(f"{name} of {x.dtype.name}: convert with .float() first")
 
 
 def want_tensors(name: str, *tensors: Any) -> None:
-    """Refuse a number where a tensor must stand, as PyTorch does."""
+    """Refuse a number where a tensor is required, as PyTorch does."""
     for place, t in enumerate(tensors):
         if not isinstance(t, Tensor):
             raise TypeError(f"{name}: argument {place} is {t!r}: want a Tensor, md.tensor({t!r})")
@@ -299,9 +311,13 @@ def axes_of(dim: Any, ndim: int) -> tuple[int, ...]:
         return tuple(range(ndim))
     dims, n = dim if isinstance(dim, tuple | list) else (dim,), max(ndim, 1)
     for d in dims:
-        if d is True or d is False:  # keepdim in the place of dim: it would count as 1 or 0
+        if d is True or d is False:  # keepdim passed as dim: it would count as 1 or 0
             raise TypeError(f"dim {d}: want a number, and other options by name (keepdim={d})")
-        if not -n <= d < n:
+        try:
+            inside = -n <= operator.index(d) < n
+        except TypeError:
+            raise TypeError(f"dim {d!r}: want a whole number from {-n} to {n - 1}") from None
+        if not inside:
             raise IndexError(f"dim {d} of a tensor of {ndim} dimensions: want {-n} to {n - 1}")
     found = tuple(d % n for d in dims)
     if len(set(found)) < len(found):
@@ -326,8 +342,13 @@ def with_axis(operation: Callable[..., Any]) -> Callable[..., Any]:
             want_tensors(operation.__name__, args[0])
         if options:
             options = {OTHER_NAMES.get(name, name): value for name, value in options.items()}
-        return operation(*args, **options)
+        try:
+            return operation(*args, **options)
+        except AttributeError as error:
+            want_other(operation.__name__, error, args, options)
+            raise
 
+    renamed.teaches = True  # type: ignore[attr-defined]
     return renamed
 
 

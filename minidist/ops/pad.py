@@ -30,7 +30,7 @@ def _pad_edges(x, pairs, mode):
 
 
 def _folded(g, axis, before, after, mode):
-    """The cotangent before padding along an axis: what a copy gets is added to its original."""
+    """The cotangent before padding along an axis: those of copies are added to the originals."""
     n = g.shape[axis] - before - after
     part = lambda array, *ends: array[(slice(None),) * axis + (slice(*ends),)]
     dx = part(g, before, before + n).copy()
@@ -48,7 +48,7 @@ def _folded(g, axis, before, after, mode):
 
 
 def _cut(x, pairs):
-    """x without what negative numbers cut off."""
+    """x without the elements that negative padding cuts off."""
     if min(map(min, pairs), default=0) >= 0:
         return x
     ends = ((max(-a, 0), n - max(-b, 0)) for n, (a, b) in zip(x.shape, pairs))
@@ -56,7 +56,7 @@ def _cut(x, pairs):
 
 
 def _check_edges(mode, x, pad, pairs, value):
-    """Refuse what PyTorch refuses of the modes that look at the edges."""
+    """Refuse what PyTorch refuses in the modes other than constant."""
     dims = len(pad) // 2
     if dims not in (1, 2, 3) or x.ndim - dims not in (1, 2):
         raise NotImplementedError(
@@ -71,18 +71,18 @@ def _check_edges(mode, x, pad, pairs, value):
         most = {"reflect": n - 1, "circular": left}.get(mode, max(a, b))
         if max(a, b, 0) > max(most, 0):
             text = f"pad {pad} of {x.shape} with {mode!r}: at most {max(most, 0)} of {n} elements"
-            raise RuntimeError(text + f", {n - left} of which are cut off" * (left < n))
+            raise RuntimeError(text + f", {n - left} of them cut off" * (left < n))
     some = any(n + a + b > 0 for n, (a, b) in each)
     if mode != "circular" and not (some and all(x.shape[x.ndim - dims - 1 :])):
         raise RuntimeError(f"pad {pad} of {x.shape} with {mode!r}: nothing to repeat, or none left")
 
 
 def pad(input, pad, mode="constant", value=None):
-    """Add pad = (before, after) of the last dimension, then of the last but one, …; < 0 cuts.
+    """Pad the last dimension by (before, after), then the last but one, …; negative numbers cut.
 
-    mode 'constant' adds `value` (0 if None) to any dimensions. The others repeat what is there, in
-    the last one to three dimensions of (n, c, …) or (c, …). With two after 1 2 3: 'reflect' adds
-    2 1, 'replicate' 3 3, 'circular' 1 2.
+    mode 'constant' adds `value` (0 if None) to any dimensions. The other modes repeat elements, in
+    the last one to three dimensions of (n, c, …) or (c, …). Two elements after 1 2 3 are: 2 1 by
+    'reflect', 3 3 by 'replicate', 1 2 by 'circular'.
     """
     if mode not in MODES:
         raise NotImplementedError(f"pad: mode {mode!r}: want one of {', '.join(MODES)}")

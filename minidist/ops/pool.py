@@ -43,7 +43,7 @@ def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode
 
 
 def _dtype(x):
-    """Of matrices of means: not 16 bits, for 1/9 would be rounded before it is used."""
+    """The dtype of a matrix of means: not 16 bits, which would round 1/9 before it is used."""
     return wide(x.data[:0]).dtype if is_floating(x.data) else float64
 
 
@@ -77,7 +77,7 @@ def avg_pool2d(
 ):  # fmt: skip
     """The mean of each window: (n, c, h, w) -> (n, c, h', w'); padding counts as 0 or not at all.
 
-    Means of int64 are cut off towards 0. On a GPU a NaN or an infinity reaches all the windows of
+    Means of int64 are rounded towards 0. On a GPU a NaN or an infinity spreads to all windows of
     its row and column.
     """
     divisor = divisor_override

@@ -12,6 +12,7 @@ from .op import (
     want_numbers,
     want_one_dtype,
     want_whole,
+    wrapped,
 )  # fmt: skip
 
 
@@ -54,7 +55,8 @@ def matmul(a, b):
 def _of_ranks(name, ranks, *tensors):
     if [x.ndim for x in tensors] != ranks:
         shapes = " and ".join(str(x.shape) for x in tensors)
-        raise RuntimeError(f"{name} of shapes {shapes}: want {ranks} dimensions")
+        wanted = " and ".join(map(str, ranks))
+        raise RuntimeError(f"{name} of shapes {shapes}: want tensors of {wanted} dimensions")
 
 
 def mm(input, mat2):
@@ -120,9 +122,10 @@ def mv(input, vec):
 @differentiable(autocast="lower_precision_fp")
 def _addmm(x, a, b, *, beta, alpha):
     want_whole("addmm", a.dtype, beta=beta, alpha=alpha)
+    beta, alpha = wrapped(beta, a.dtype), wrapped(alpha, a.dtype)
     y = kernel.multiply(a, b) * alpha
     return (
-        y + x * beta if beta else y,  # with beta 0, a NaN in x does not count
+        y + x * beta if beta else y,  # with beta 0, a NaN in x has no effect
         lambda g: g * beta,
         lambda g: kernel.multiply(g, _swap(b)) * alpha,
         lambda g: kernel.multiply(_swap(a), g) * alpha,
@@ -130,7 +133,7 @@ def _addmm(x, a, b, *, beta, alpha):
 
 
 def addmm(input, mat1, mat2, *, beta=1, alpha=1):
-    """beta·input + alpha·(mat1 @ mat2), rounded once; with beta 0, input does not count at all."""
+    """beta·input + alpha·(mat1 @ mat2), rounded once; with beta 0, input is ignored."""
     _of_ranks("addmm", [2, 2], mat1, mat2)
     want_one_dtype("addmm", input, mat1, mat2)
     if mat1.shape[1] != mat2.shape[0]:
@@ -152,22 +155,22 @@ def baddbmm(input, batch1, batch2, *, beta=1, alpha=1):
 
 
 def tensordot(a, b, dims=2):
-    """Σ of products over pairs of dimensions, by one matrix product; the others stay, a's first.
+    """Sum products over pairs of dimensions; the other dimensions stay, those of a first.
 
-    dims is a number (so many of the last of a, with as many of the first of b) or two lists.
-    Where one of a pair has size 1, it broadcasts.
+    dims is a number n (the last n dimensions of a with the first n of b) or two lists. If one
+    dimension of a pair has size 1, it broadcasts.
     """
     want_one_dtype("tensordot", a, b)
     first, second = _pairs(a, b, dims)
     for i, j in zip(first, second):
         if b.shape[j] == 1:
-            a = a.sum(i, keepdim=True)
+            a = a.sum(i, keepdim=True, dtype=a.dtype)
         elif a.shape[i] == 1:
-            b = b.sum(j, keepdim=True)
+            b = b.sum(j, keepdim=True, dtype=b.dtype)
         elif a.shape[i] != b.shape[j]:
             raise RuntimeError(
                 f"tensordot: size {a.shape[i]} of dim {i} of {a.shape}, but {b.shape[j]} of dim "
-                f"{j} of {b.shape}: a pair has one size"
+                f"{j} of {b.shape}: want equal sizes"
             )
     rows = [d for d in range(a.ndim) if d not in first]
     columns = [d for d in range(b.ndim) if d not in second]
@@ -179,7 +182,7 @@ def tensordot(a, b, dims=2):
 
 
 def _pairs(a, b, dims):
-    """The dimensions of a and of b that meet."""
+    """The dimensions of a and of b that are summed."""
     dims = dims.tolist() if isinstance(dims, Tensor) else dims
     if not isinstance(dims, int):
         first, second = ([d] if isinstance(d, int) else list(d) for d in dims)

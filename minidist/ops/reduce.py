@@ -38,7 +38,7 @@ def _sum(x, axes, keepdim):
 
 @differentiable(autocast="fp32")
 def _mean(x, axes, keepdim, total):
-    """Σ x / total: divided before it is rounded, since the sum may be too large for float16."""
+    """Σ x / total, divided before it is rounded, because the sum may be too large for float16."""
     shape, kept = x.shape, _kept(x.shape, axes)
     over = lambda a: (a / total).astype(x.dtype, copy=False)
     y = over(x.sum(axes, x.dtype, keepdims=keepdim))
@@ -66,20 +66,28 @@ def mean(input, dim=None, keepdim=False, *, dtype=None):
     return _mean(x, axes, keepdim, math.prod(x.shape[a] for a in axes) or math.nan)
 
 
-SAFE = 1e-30  # a smaller sum of powers in float32 may have lost digits, or all of them
+SAFE = 1e-30  # a smaller sum of powers in float32 may have lost some or all digits
+CLOSE = 1e-6  # if the variance is smaller than CLOSE · mean², the mean's rounding error shows
 
 
 def _in_range(sums, x):
-    """sums(x), first a sum of powers, and in float64 if that leaves the range of float32."""
-    with xp.errstate(over="ignore", invalid="ignore"):  # what float64 meets too, it says
+    """sums(x), whose first value is a sum of powers; in float64 if that leaves float32's range."""
+    with xp.errstate(over="ignore", invalid="ignore"):  # float64 warns by itself
         found = sums(x)
-    fits = x.dtype != xp.float32 or (
-        not xp.on_gpu(x) and ((found[0] > SAFE) & (found[0] < xp.inf)).all()
-    )
+    fits = x.dtype != xp.float32 or (not xp.on_gpu(x) and _between(SAFE, found[0]))
     return found if fits else sums(x.astype(float))
 
 
+def _between(low, sums):
+    """Whether all sums are above low (a number or an array), and finite."""
+    if sums.size == 1:  # quicker than arrays of one element
+        return (low if isinstance(low, float) else low.item()) < sums.item() < math.inf
+    return ((sums > low) & (sums < math.inf)).all()
+
+
 def _rounded(y, like):
+    if y.dtype == like.dtype:
+        return y
     with xp.errstate(over="ignore"):
         return y.astype(like.dtype, copy=False)
 
@@ -91,17 +99,21 @@ def _var(x, axes, keepdim, correction, root):
     free = max(n - correction, 0) or math.nan
 
     def squares(x):
-        d = x - x.sum(axes, keepdims=True) / (n or math.nan)
-        d -= d.sum(axes, keepdims=True) / (n or math.nan)  # what rounding left of the mean
-        return (d * d).sum(axes, keepdims=True), d
+        mean = x.sum(axes, keepdims=True) / (n or math.nan)
+        d = x - mean
+        total = (d * d).sum(axes, keepdims=True)
+        if xp.on_gpu(x) or not _between(CLOSE * n * mean * mean, total):
+            d -= d.sum(axes, keepdims=True) / (n or math.nan)  # the rounding error of the mean
+            total = (d * d).sum(axes, keepdims=True)
+        return total, d
 
     total, d = _in_range(squares, x)
     y = xp.sqrt(total / free) if root else total / free
 
     def vjp(g):  # of a root of 0 none, as PyTorch's
         g = g.reshape(kept)
-        slope = d / (free * xp.where(y == 0, xp.inf, y)) if root else 2 / free * d
-        return _rounded(g * slope, x)
+        scale = g / (free * xp.where(y == 0, xp.inf, y)) if root else 2 / free * g
+        return _rounded(scale * d, x)
 
     return _rounded(y if keepdim else y.squeeze(axes), x), vjp
 
@@ -118,13 +130,13 @@ def _spread(name, x, dim, unbiased, keepdim, correction, root=False):
 
 @differentiable(autocast="fp32")
 def _without_freedom(x, axes, keepdim, root):
-    """Where n - correction <= 0: inf of numbers that differ, NaN of equal ones."""
+    """For n - correction <= 0: inf if the numbers differ, NaN if they are equal."""
     kept = _kept(x.shape, axes)
     with xp.errstate(invalid="ignore"):  # inf - inf is NaN, too
         width = x.max(axes, keepdims=True) - x.min(axes, keepdims=True)
         y = xp.where(width * 0 + width > 0, xp.inf, xp.nan).astype(x.dtype)
 
-    def vjp(g):  # of a root, inf/inf
+    def vjp(g):  # the gradient of a root is inf/inf
         slope = xp.nan if root else xp.where(x == x.mean(axes, keepdims=True), xp.nan, xp.inf)
         return (g.reshape(kept) * xp.broadcast_to(slope, x.shape)).astype(x.dtype)
 
@@ -184,12 +196,15 @@ def _extreme(x, axes, keepdim, choose):
 
 @differentiable(autocast="fallthrough")
 def extreme_of_all(x, choose):
-    """The largest or smallest element; equal ones share the cotangent, of a NaN all NaNs."""
+    """The largest or smallest element. Equal ones share the cotangent, and so do all NaNs."""
     y = choose(x)
 
     def vjp(g):
-        hit = (x == y) | (xp.isnan(x) if x.dtype.kind == "f" else False)
-        return xp.where(hit, (g / hit.sum()).astype(g.dtype), 0)
+        hit, dx = x == y, xp.zeros_like(x, g.dtype)
+        if xp.on_gpu(y) or y != y:
+            hit |= xp.isnan(x)
+        xp.copyto(dx, (g / xp.count_nonzero(hit)).astype(g.dtype), where=hit)
+        return dx
 
     return y, vjp
 
@@ -233,7 +248,8 @@ def _norm(x, p, axes, keepdim):
         if p == 2:
             return _rounded(g.reshape(kept) * (x / xp.where(y == 0, 1, y)), x)
         ratio = xp.where(x == 0, 1, size) / xp.where(y == 0, 1, y)
-        return _rounded(g.reshape(kept) * xp.sign_of(x) * ratio ** (p - 1), x)
+        slope = xp.where(y == 0, 0, xp.sign_of(x) * ratio ** (p - 1))  # p < 0: flat if one is 0
+        return _rounded(g.reshape(kept) * slope, x)
 
     return _rounded(y if keepdim else y.squeeze(axes), x), vjp
 
@@ -300,7 +316,7 @@ def count_nonzero(input, dim=None):
 
 
 def _beside_mean(spread):
-    """(spread, mean) of the same dimensions, with the arguments of var."""
+    """(var or std, mean) over the same dimensions, with the arguments of var."""
 
     @with_axis
     def both(input, dim=None, unbiased=True, keepdim=False, *, correction=None):

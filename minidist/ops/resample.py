@@ -8,7 +8,7 @@ from ..kernels.half_precision import wide
 from ..tensor.dtypes import float32, is_floating
 from .op import differentiable
 
-MODES = {"nearest": (1, 2, 3), "linear": (1,), "bilinear": (2,)}  # and how many axes they take
+MODES = {"nearest": (1, 2, 3), "linear": (1,), "bilinear": (2,)}  # mode -> number of axes
 FORMS = (
     "'nearest' for (n, c, l), (n, c, h, w) and (n, c, d, h, w), 'linear' for (n, c, l), "
     "'bilinear' for (n, c, h, w)"
@@ -26,11 +26,11 @@ def interpolate(
 ):  # fmt: skip
     """(n, c, …) of another size: (n, c, l) -> (n, c, l'), (n, c, h, w) -> (n, c, h', w').
 
-    size, or scale_factor times the input's size rounded down: one number, or one an axis. mode
-    'nearest' copies elements; 'linear' (of one axis) and 'bilinear' (of two) draw lines between
-    neighbours: with align_corners the first and last elements keep their places, else all elements
-    are centres of equal parts. Places are found with scale_factor as given, or, if
-    recompute_scale_factor, with the ratio of the sizes.
+    The new size is `size`, or scale_factor times the input's size, rounded down; each is one number
+    or one for each axis. mode 'nearest' copies elements; 'linear' (one axis) and 'bilinear' (two)
+    interpolate between neighbours. With align_corners the first and last elements keep their
+    places, otherwise all elements are centres of equal parts. Places are computed from the given
+    scale_factor, or with recompute_scale_factor from the ratio of the sizes.
     """
     if mode == "nearest" and align_corners is not None:
         raise ValueError("interpolate: align_corners with mode 'nearest': leave it out")
@@ -38,7 +38,7 @@ def interpolate(
     dims = input.ndim - 2
     if mode not in MODES or dims not in MODES[mode] or antialias:
         given = f"mode {mode!r}{' with antialias=True' * bool(antialias)} for {input.shape}"
-        raise NotImplementedError(f"interpolate: {given}: there is {FORMS}")
+        raise NotImplementedError(f"interpolate: {given}: want {FORMS}")
     x, uint8 = input.data, mode == "nearest" and input.dtype.name == "uint8"
     if not is_floating(x) and not uint8:
         raise NotImplementedError(f"interpolate of {x.dtype.name}: convert with .float() first")
@@ -54,7 +54,7 @@ def interpolate(
 
 
 def _sizes(shape, size, scale_factor, recompute):
-    """The sizes wanted, and the scale of each axis, None where the sizes say it."""
+    """The new sizes, and the scale of each axis (None if the sizes determine it)."""
     if (size is None) == (scale_factor is None):
         both = f"size {size}, scale_factor {scale_factor}"
         raise ValueError(f"interpolate: {both}: give one of the two")
@@ -63,7 +63,7 @@ def _sizes(shape, size, scale_factor, recompute):
         sizes = tuple(math.trunc(n * s) for n, s in zip(shape, scales))
         return sizes, (None,) * len(sizes) if recompute else scales
     if recompute:
-        raise ValueError("interpolate: recompute_scale_factor with size: there is none to compute")
+        raise ValueError("interpolate: recompute_scale_factor needs scale_factor, got size")
     sizes = _each("size", size, shape, numbers.Integral)
     return sizes, (None,) * len(sizes)
 

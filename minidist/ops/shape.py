@@ -4,6 +4,7 @@ import itertools
 import math
 
 from ..autograd.tape import Joint
+from ..autograd.versions import owner
 from ..kernels import arrays as xp
 from ..tensor.device import moved
 from ..tensor.tensor import Tensor
@@ -22,7 +23,7 @@ def _sizes(shape: tuple) -> tuple:
 def _reshape(x, shape):
     before = x.shape
     try:
-        wrong = any(n < -1 for n in shape)  # NumPy would take it for -1
+        wrong = any(n < -1 for n in shape)  # NumPy would treat it as -1
     except TypeError:
         text = (
             "want whole numbers; .to(dtype) converts numbers, and nothing reinterprets their bits"
@@ -81,7 +82,7 @@ def transpose(x, dim0, dim1):
 
 def squeeze(x, dim=None):
     """Drop the dimensions dim (one or several) whose size is 1, or all of size 1."""
-    drop = () if dim in ((), []) else axes_of(dim, x.ndim)  # PyTorch's () means none here, not all
+    drop = () if dim in ((), []) else axes_of(dim, x.ndim)  # () means no dimension
     return _reshape(x, tuple(n for i, n in enumerate(x.shape) if n != 1 or i not in drop))
 
 
@@ -108,7 +109,7 @@ def _expand(x, shape):
     before = x.shape
     try:
         y = xp.broadcast_to(x, shape)
-        y = x.reshape(shape) if y.size == x.size else y  # nothing is repeated: it can be written to
+        y = x.reshape(shape) if y.size == x.size else y  # writable: no repeats
     except ValueError:
         raise RuntimeError(f"expand: {before} to {shape}: only sizes of 1 can grow") from None
     return y, lambda g: unbroadcast(g, before)
@@ -136,7 +137,7 @@ def _cat(*arrays, dim):
 
 
 def _tensors(name, tensors, error=ValueError):
-    if hasattr(tensors, "ndim"):
+    if not isinstance(tensors, list | tuple):
         raise TypeError(f"{name} takes a list or tuple of tensors, and dim by name or after it")
     for i, x in enumerate(tensors):
         if not isinstance(x, Tensor):
@@ -147,7 +148,7 @@ def _tensors(name, tensors, error=ValueError):
 
 
 def _cat_without_empty(tensors, dim):
-    """Tensors of shape (0,) fit any others, as in PyTorch: they count for the dtype alone."""
+    """Tensors of shape (0,) fit all others, as in PyTorch: only their dtype counts."""
     y = cat([x for x in tensors if x.shape != (0,)], dim)
     return y.to(result_dtype(tuple(x.data for x in tensors)))
 
@@ -226,7 +227,9 @@ def repeat(input, *sizes):
         return _reshape(input, shape).clone()
     apart = _reshape(input, tuple(n for m in shape for n in (1, m)))
     spread = _expand(apart, tuple(n for pair in zip(sizes, shape) for n in pair))
-    return _reshape(spread, tuple(r * m for r, m in zip(sizes, shape)))
+    whole = _reshape(spread, tuple(r * m for r, m in zip(sizes, shape)))
+    copied = owner(whole.data) is not owner(input.data)
+    return whole if copied else whole.clone()  # in new dimensions alone it is still a view
 
 
 @differentiable(autocast="fallthrough", moves_only=True)
@@ -306,7 +309,7 @@ def movedim(input, source, destination):
 
 
 def unflatten(input, dim, sizes):
-    """One dimension as several, one of whose sizes may be -1."""
+    """Split a dimension into several; one of their sizes may be -1."""
     n, at = _size("unflatten", input, dim, RuntimeError), axes_of((dim,), input.ndim)[0]
     known, sizes = math.prod(m for m in sizes if m != -1), tuple(sizes)
     filled = tuple(n // max(known, 1) if m == -1 else m for m in sizes)
@@ -359,7 +362,7 @@ def diag(input, diagonal=0):
     with xp.beside(input.data):
         on_it = Tensor(xp.eye(len(input) + away, k=diagonal, dtype=bool))
     rows = pad(input, (0, away) if diagonal > 0 else (away, 0))
-    return where(on_it, rows.unsqueeze(1), False)  # of bools too: 0 would make them integers
+    return where(on_it, rows.unsqueeze(1), False)  # also for bools: 0 would make them integers
 
 
 def meshgrid(*tensors, indexing="ij"):

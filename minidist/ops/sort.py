@@ -120,36 +120,38 @@ def _partition(x, k, axis, largest):
 
 @with_axis
 def median(input, dim=None, keepdim=False):
-    """The middle element, the lower of two; or (values, indices) of those along dim.
+    """The middle element, the lower of two; with dim, (values, indices) of the medians along it.
 
-    Where there is a NaN, it is the median: the first of several.
+    If there is a NaN, the median is the first NaN.
     """
     if dim is None and is_floating(input.data) and not input.numel():
         return input.sum() * math.nan  # as PyTorch
     if input.dtype == bool:
         raise NotImplementedError("median of bool: convert with .long() first")
     want_elements("median", input, dim)
-    x = input.flatten() if dim is None else input
-    axis = axes_of((0 if dim is None else dim,), x.ndim)
-    index = argsort(x, axis[0] if axis else 0).data
-    if axis:
-        index = _middle(wide(x.data), index, axis[0])
-    both = _chosen(x, axis, index)
     if dim is None:
-        return both.values.reshape(())
+        return extreme_of_all(input, _middle_of_all)
+    axis = axes_of((dim,), input.ndim)
+    index = argsort(input, dim).data
+    both = _chosen(input, axis, _middle(wide(input.data), index, axis[0]) if axis else index)
     return both if keepdim or not axis else Chosen(*(t.squeeze(axis) for t in both))
 
 
+def _middle_of_all(x):
+    row = x.reshape(-1)
+    return row[_middle(row, row.argsort(kind="stable"), 0)][0]
+
+
 def _middle(x, order, axis):
-    """Of indices that sort x the middle one, or the first NaN's: NaNs are sorted to the end."""
+    """The index of the median, from indices that sort x: of the first NaN if there is one."""
     nans, n = (x != x).sum(axis, keepdims=True), x.shape[axis]
     return xp.take_along_axis(order, xp.where(nans > 0, n - nans, (n - 1) // 2), axis)
 
 
 def unique(input, sorted=True, return_inverse=False, return_counts=False, dim=None):
-    """The different elements, or slices along dim, in order."""
+    """The different elements, or slices along dim, in order; each NaN is one of its own."""
     array = wide(input.data) if dim is not None else wide(input.data).reshape(-1)
-    found = xp.unique(array, False, return_inverse, return_counts, dim)
+    found = xp.unique(array, False, return_inverse, return_counts, dim, equal_nan=False)
     if not return_inverse and not return_counts:
         return Tensor(found).to(input.dtype)
     if return_inverse and dim is None:

@@ -24,6 +24,9 @@ class Optimizer:
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]):
         if isinstance(params, Tensor):
             raise TypeError("optimizer: give a list of parameters, not a tensor")
+        if not isinstance(params, Iterable):
+            kind = type(params).__name__
+            raise TypeError(f"optimizer got a {kind}: pass its parameters, model.parameters()")
         entries = list(params)
         if not entries:
             raise ValueError("optimizer got no parameters: pass model.parameters()")

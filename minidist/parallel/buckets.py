@@ -1,7 +1,7 @@
 """Buckets: parameters whose gradients travel in one message, as one flat array.
 
-Data parallelism and ZeRO both sum gradients over the replicas bucket by bucket. Here stands what
-they share: how replicas start alike, which parameters make a bucket, the way into a flat array and
+Data parallelism and ZeRO both sum gradients over the replicas bucket by bucket. They share this
+file: equal weights at the start, filling buckets with parameters, copying into a flat array and
 back, sum or mean, and no_sync().
 """
 
@@ -24,11 +24,11 @@ MIB = 1 << 20
 
 
 def start_alike(model: Module | Iterable[Parameter], *comms: Communicator) -> list[Parameter]:
-    """Make every rank's parameters those of rank 0; of a Module also the buffers.
+    """Broadcast rank 0's parameters to all ranks; if `model` is a Module, also its buffers.
 
-    Replicas that begin with other weights would train other models, and nothing would show it. All
-    ranks call this, as they make a synchronizer or an optimiser together. Only the ranks of `comms`
-    are replicas: with tensor parallelism a rank broadcasts its own shard to those that have it too.
+    Replicas with different initial weights would silently train different models. All ranks call
+    this together when they create a synchronizer or an optimiser. Only the ranks of `comms` are
+    replicas: under tensor parallelism these are the ranks that have the same shard.
     """
     params = list(model.parameters() if isinstance(model, Module) else model)
     buffers = list(model.buffers() if isinstance(model, Module) else ())
@@ -38,8 +38,17 @@ def start_alike(model: Module | Iterable[Parameter], *comms: Communicator) -> li
     return params
 
 
+def check_order(name: str, model: Any, comm: Any) -> None:
+    """Refuse arguments in another order, before anything is sent."""
+    if not isinstance(comm, Communicator) or isinstance(model, Communicator):
+        raise TypeError(
+            f"{name} got {type(model).__name__}, then {type(comm).__name__}: want a model (or its "
+            f"parameters), then a communicator: {name}(model, comm, …)"
+        )
+
+
 def frozen_of(model: Module | Iterable[Parameter]) -> list[tuple[str, Parameter]]:
-    """The parameters that need no gradient, each with its name, or its shape if it has none."""
+    """The frozen parameters, each with its name (with its shape if the name is not known)."""
     named = model.named_parameters() if isinstance(model, Module) else (
         (f"a parameter of shape {tuple(p.shape)}", p) for p in model
     )  # fmt: skip
@@ -51,19 +60,19 @@ class GradientSync:
 
     require_backward_grad_sync = True
     op = "sum"  # or "mean": sums are divided by the number of replicas
-    frozen: Sequence[tuple[str, Parameter]] = ()  # these took no part when it was made
+    frozen: Sequence[tuple[str, Parameter]] = ()  # parameters that were frozen at its creation
 
     def warn_if_unfrozen(self) -> None:
-        """Warn once of parameters that were unfrozen too late: nobody sums their gradients."""
+        """Warn once about parameters that were unfrozen too late to have their gradients summed."""
         late = [what for what, p in self.frozen if p.requires_grad]
         if not late:
             return
         self.frozen = [(what, p) for what, p in self.frozen if not p.requires_grad]
         name = type(self).__name__
         warnings.warn(
-            f"frozen when {name} was made, but with requires_grad now: {', '.join(late)}. {name} "
-            "does not sum the gradients of these parameters, so each rank has its own: call "
-            f"requires_grad_() first, then make a new {name}",
+            f"these parameters were frozen when {name} was created, and now require gradients: "
+            f"{', '.join(late)}. {name} does not sum their gradients, so each rank has its own: "
+            f"create {name} after requires_grad_()",
             stacklevel=3,
         )
 

@@ -88,7 +88,7 @@ def shard_parameter(
 
 
 class ParallelLayer(Module):
-    """A layer of which this rank has shards: its repr shows the whole's sizes, then the shard's."""
+    """A layer with shards on each rank. Its repr shows the whole sizes, then those of the shard."""
 
     shards: dict[str, Shard] = {}
     comm: Communicator

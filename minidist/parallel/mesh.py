@@ -73,13 +73,14 @@ class Mesh:
             )
 
     def require(self, ranks: int, axes: tuple[str, ...] = ("dp",)) -> Mesh:
-        """This mesh, if it has exactly `ranks` places; otherwise an error that lists what fits."""
+        """This mesh if it has exactly `ranks` ranks; otherwise an error that lists the choices."""
         if self.size == ranks:
             return self
         given = " × ".join(f"{a} {getattr(self, a)}" for a in axes)
+        there = "is 1 rank" if ranks == 1 else f"are {ranks} ranks"
         raise UserError(
-            f"mesh {given} has {self.size} places, but there are {ranks} ranks: "
-            f"{_choices(ranks, axes)}"
+            f"mesh {given} needs {self.size} ranks, but there {there}: {_choices(ranks, axes)}, or "
+            f"start {self.size} ranks (mpirun -n {self.size}, or --simulate --ranks {self.size})"
         )
 
 

@@ -32,7 +32,12 @@ def _placed(create: Callable[..., Tensor]) -> Callable[..., Tensor]:
             del options["dtype"]
         if spread and "size" in options:
             args = (options.pop("size"),)
-        beside = args[0].data if like and device is None else None
+        if like and "input" in options:
+            args = (options.pop("input"), *args)
+        if like and args and not isinstance(args[0], Tensor):
+            name = on_device.__name__
+            raise TypeError(f"{name} of {args[0]!r}: want a Tensor, md.tensor() makes one")
+        beside = args[0].data if like and args and device is None else None
         with xp.beside(beside):  # made there, not sent there
             made = create(*args, **options)
         if device is None and like:
@@ -73,8 +78,8 @@ def as_tensor(data: Any, dtype: DTypeLike = None) -> Tensor:
 
 def from_numpy(array: xp.ndarray) -> Tensor:
     """A tensor that shares the array's memory."""
-    if not isinstance(array, xp.ndarray):  # array[0] is a number: NumPy's copy of the element
-        raise TypeError(f"from_numpy of {type(array).__name__}: want an array, tensor() copies")
+    if not isinstance(array, xp.ndarray):  # array[0] is a number, not a view
+        raise TypeError(f"from_numpy of {type(array).__name__}: want an array, or use tensor()")
     return Tensor(array)
 
 
@@ -85,7 +90,7 @@ def full(
     """A tensor of one value, whose dtype it takes unless another is given."""
     value = fill_value.item() if isinstance(fill_value, Tensor | xp.generic) else fill_value
     dtype = as_array(value, None).dtype if dtype is None else dtype_of(dtype)
-    value = fitting("full", value, dtype)
+    value = fitting("full", value, dtype, floats=True)
     shape = _sizes((size,))
     if any(n < 0 for n in shape):
         raise RuntimeError(f"a tensor of shape {shape}: sizes are 0 or more")
@@ -150,7 +155,7 @@ def arange(
         raise RuntimeError(f"arange from {start} to {end} by {step}: it never arrives")
     whole = isinstance(start + end + step, int)
     dtype = (int64 if whole else DEFAULT) if dtype is None else _numeric("arange", dtype)
-    # As in PyTorch: integers count in whole steps, of which int64 takes all before the whole end.
+    # As in PyTorch, start and step are first rounded to integers (and for int64 also end).
     by, begin = (int(step), int(start)) if dtype.kind in "iu" else (step, start)
     if not by and dtype == int64:
         raise ValueError(f"arange: a step of {step} is 0 in int64")
@@ -162,7 +167,9 @@ def arange(
 def linspace(
     start: Any, end: Any, steps: int, dtype: DTypeLike = DEFAULT, requires_grad: bool = False
 ) -> Tensor:
-    """So many numbers from start to end, both included, equally far apart; integers are cut off."""
+    """`steps` equally spaced numbers from start to end, both included; integers round to 0."""
+    if not isinstance(steps, int | xp.integer):
+        raise TypeError(f"linspace of {steps!r} steps: want a whole number")
     if steps < 0:
         raise RuntimeError(f"linspace of {steps} steps: want 0 or more")
     dtype = _numeric("linspace", DEFAULT if dtype is None else dtype)
@@ -184,7 +191,7 @@ def _end(number: Any, dtype: xp.dtype) -> Any:
 
 def _numeric(name: str, dtype: DTypeLike) -> xp.dtype:
     if dtype_of(dtype).kind == "b":
-        raise NotImplementedError(f"{name} of bool: ask for a number's dtype")
+        raise NotImplementedError(f"{name}: dtype bool: want an integer or floating-point dtype")
     return dtype_of(dtype)
 
 
@@ -228,7 +235,7 @@ def randint(
 
 
 def _want_range(name: str, low: int, high: int, dtype: DTypeLike) -> None:
-    """Refuse integers to draw from that the dtype does not hold; unsigned ones do not wrap here."""
+    """Refuse a range of integers that the dtype cannot hold (here unsigned ones do not wrap)."""
     dtype = dtype_of(dtype)
     ends = xp.array([low, high], float) if dtype.kind == "u" else xp.array([low, high])
     want_fit(f"{name} from {low} to {high}", ends, dtype)

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..kernels import arrays as xp
 from . import cuda
+from .dtypes import DTYPES
 
 PLACES = ("cpu", "cuda")
 
@@ -92,6 +93,8 @@ def meant(args: tuple, dtype: Any = None, where: Any = None) -> tuple[Any, devic
             place = device(a)
         elif isinstance(getattr(a, "device", None), device):  # a tensor
             dtype, place = a.dtype, a.device
+        elif isinstance(a, str) and a not in (*DTYPES, "complex128"):
+            raise TypeError(f"{a!r} is not a device (cpu, cuda) or a dtype ({', '.join(DTYPES)})")
         else:
             dtype = a if isinstance(a, type | xp.dtype) else getattr(a, "dtype", a)
     return dtype, place

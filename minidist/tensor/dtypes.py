@@ -50,7 +50,7 @@ def as_array(data: Any, dtype: DTypeLike = None) -> xp.ndarray:
         )
     if dtype is not None:
         dtype = dtype_of(dtype)
-        if not isinstance(data, xp.ndarray):  # an array's cast is unchecked, as Tensor.to
+        if not isinstance(data, xp.ndarray):  # casts of arrays are unchecked, as in Tensor.to
             want_fit("tensor", array, dtype)
         return as_dtype(array, dtype)
     if array.dtype == float64 and not isinstance(data, xp.ndarray | xp.generic):
@@ -61,9 +61,9 @@ def as_array(data: Any, dtype: DTypeLike = None) -> xp.ndarray:
 
 
 def want_fit(name: str, values: Any, dtype: xp.dtype, floats: bool = False) -> None:
-    """Refuse a number, or an array, of which a cast would make other numbers.
+    """Refuse a number, or an array, that a cast to the dtype would change.
 
-    Integers hold no infinity and no NaN. With `floats`, a finite number must stay finite, too.
+    Integers hold no infinity and no NaN. With `floats`, a finite number must also stay finite.
     """
     if dtype.kind in "iu":
         low, high = _range(dtype, whole=getattr(values, "dtype", type(values)) in WHOLE)
@@ -82,14 +82,21 @@ def want_fit(name: str, values: Any, dtype: xp.dtype, floats: bool = False) -> N
 
 
 def _range(dtype: xp.dtype, whole: bool) -> tuple[int, int]:
-    """What an integer dtype takes: integers below 0 wrap around in unsigned ones, as in PyTorch."""
+    """The integers that a dtype accepts: negative ones wrap in unsigned dtypes, as in PyTorch."""
     limits = xp.iinfo(dtype)
     return -limits.max if whole and dtype.kind == "u" else limits.min, limits.max
 
 
 def fitting(name: str, number: Any, dtype: xp.dtype, floats: bool = False) -> Any:
-    """The number, after want_fit, as an assignment into an array of that dtype takes it."""
-    want_fit(name, number, dtype, floats)
+    """The number, after want_fit, ready to be assigned to an array of that dtype."""
+    if type(number) is float and dtype.kind == "f" and not floats:
+        return number
+    try:
+        want_fit(name, number, dtype, floats)
+    except TypeError:
+        number = None
+    if number is None or (isinstance(number, complex) and dtype.kind != "c"):
+        raise TypeError(f"{name}: want a number that {dtype.name} holds")
     below = dtype.kind == "u" and number < 0
     return int(number) % (xp.iinfo(dtype).max + 1) if below else number
 

@@ -1,4 +1,4 @@
-"""Generator: random numbers of one's own, beside the default stream, as torch.Generator."""
+"""Generator: a stream of random numbers beside the default stream, as torch.Generator."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ SEEDS = range(-(1 << 63), 1 << 64)  # PyTorch's
 
 
 class Generator:
-    """What `generator=` of a sampling function takes: it draws from this, and from nothing else.
+    """A stream of random numbers for the argument `generator=` of sampling functions.
 
-    Each call takes the next numbers. After manual_seed(s) they are those that the default stream
-    gives after md.manual_seed(s). Numbers are drawn on the host, whatever the device.
+    Each call takes the next numbers. After manual_seed(s) they equal the numbers of the default
+    stream after md.manual_seed(s). Numbers are drawn on the host, whatever the device.
     """
 
     def __init__(self, device: Any = "cpu"):
@@ -28,7 +28,7 @@ class Generator:
         self._seed = self._calls = 0
 
     def manual_seed(self, seed: int) -> Generator:
-        """Start anew from a seed; returns the generator."""
+        """Restart from a seed; returns the generator."""
         try:
             number = operator.index(seed)
         except TypeError:
@@ -41,7 +41,7 @@ class Generator:
         return self
 
     def seed(self) -> int:
-        """Start anew from a seed that the operating system draws; returns it."""
+        """Restart from a seed that the operating system draws; returns the seed."""
         return self.manual_seed(secrets.randbits(63)).initial_seed()
 
     def initial_seed(self) -> int:
@@ -49,11 +49,11 @@ class Generator:
         return self._seed
 
     def get_state(self) -> Tensor:
-        """Seed and place, as bytes: after set_state(), the same numbers follow again."""
+        """The seed and the position, as bytes: after set_state() the same numbers follow again."""
         return Tensor(np.array([self._seed, self._calls], "<u8").view(np.uint8))
 
     def set_state(self, new_state: Tensor) -> None:
-        """Go to where get_state() was called, on this generator or another."""
+        """Return to the position where get_state() was called, on this generator or another."""
         if not isinstance(new_state, Tensor) or new_state.dtype != xp.uint8:
             raise TypeError("set_state: want a tensor of uint8, which get_state() gives")
         if new_state.shape != (16,):
@@ -66,7 +66,7 @@ class Generator:
 
 
 def numbers_of(generator: Generator | None) -> np.random.Generator:
-    """What a sampling function draws from: the generator given, or else the default stream."""
+    """The source of a sampling function: the given generator, or else the default stream."""
     if generator is None:
         return random.default_generator()
     if not isinstance(generator, Generator):

@@ -32,7 +32,7 @@ def _plain(value):
 
 
 def _fit(value, x, name):
-    """A tensor in x's dtype and beside x, if that has to be seen to; or a number that fits."""
+    """A tensor converted to x's dtype and device if necessary; or a number that fits the dtype."""
     if isinstance(value, int | float | xp.number):
         return fitting(name, value, x.dtype)
     if not isinstance(value, Tensor) or (value.dtype == x.dtype and xp.gpu() is None):
@@ -139,6 +139,8 @@ def fill_(x, value):
     """Every element becomes value, a number or a tensor without dimensions."""
     if xp.ndim(_plain(value)):
         raise RuntimeError(f"fill_: a value of shape {xp.shape(_plain(value))}: want one number")
+    if isinstance(value, int | float):
+        value = fitting("fill_", value, x.dtype, floats=True)
     return setitem(x, ..., value, "fill_")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import ops
 from ..kernels import arrays as xp
-from ..ops import transfer
+from ..ops import index, shape, transfer
 from ..ops.op import composite
 from . import creation, inplace, sampling
 from .inplace import in_place
@@ -77,8 +77,8 @@ def array_ufunc(self: Tensor, ufunc: Any, method: str, *inputs: Any, **options: 
 
 Tensor.__array_ufunc__ = array_ufunc
 Tensor.nelement = Tensor.numel
-Tensor.T = property(lambda self: ops.permute(self, *reversed(range(self.ndim))))
-Tensor.mT = property(lambda self: ops.transpose(self, -2, -1))
+Tensor.T = property(lambda self: shape.permute(self, *reversed(range(self.ndim))))
+Tensor.mT = property(lambda self: shape.transpose(self, -2, -1))
 
 # Arithmetic
 
@@ -245,45 +245,45 @@ Tensor.outer = ops.outer
 Tensor.addmm = ops.addmm
 Tensor.baddbmm = ops.baddbmm
 
-# Shapes
+# Shapes: of one tensor, which self is, so the bare functions
 
-Tensor.reshape = ops.reshape
-Tensor.view = ops.view
-Tensor.flatten = ops.flatten
-Tensor.unflatten = ops.unflatten
-Tensor.ravel = lambda self: ops.reshape(self, -1)
-Tensor.reshape_as = lambda self, other: ops.reshape(self, other.shape)
-Tensor.view_as = lambda self, other: ops.view(self, other.shape)
-Tensor.permute = ops.permute
-Tensor.transpose = ops.transpose
-Tensor.swapaxes = ops.swapaxes
-Tensor.swapdims = ops.swapdims
-Tensor.movedim = ops.movedim
-Tensor.moveaxis = ops.moveaxis
-Tensor.t = ops.t
-Tensor.squeeze = ops.squeeze
-Tensor.unsqueeze = ops.unsqueeze
-Tensor.expand = ops.expand
-Tensor.broadcast_to = ops.broadcast_to
-Tensor.expand_as = lambda self, other: ops.expand(self, other.shape)
-Tensor.repeat = ops.repeat
-Tensor.tile = ops.tile
-Tensor.repeat_interleave = ops.repeat_interleave
-Tensor.contiguous = ops.contiguous
+Tensor.reshape = shape.reshape
+Tensor.view = shape.view
+Tensor.flatten = shape.flatten
+Tensor.unflatten = shape.unflatten
+Tensor.ravel = lambda self: shape.reshape(self, -1)
+Tensor.reshape_as = lambda self, other: shape.reshape(self, other.shape)
+Tensor.view_as = lambda self, other: shape.view(self, other.shape)
+Tensor.permute = shape.permute
+Tensor.transpose = shape.transpose
+Tensor.swapaxes = shape.swapaxes
+Tensor.swapdims = shape.swapdims
+Tensor.movedim = shape.movedim
+Tensor.moveaxis = shape.moveaxis
+Tensor.t = shape.t
+Tensor.squeeze = shape.squeeze
+Tensor.unsqueeze = shape.unsqueeze
+Tensor.expand = shape.expand
+Tensor.broadcast_to = shape.broadcast_to
+Tensor.expand_as = lambda self, other: shape.expand(self, other.shape)
+Tensor.repeat = shape.repeat
+Tensor.tile = shape.tile
+Tensor.repeat_interleave = shape.repeat_interleave
+Tensor.contiguous = shape.contiguous
 Tensor.clone = ops.clone
-Tensor.flip = ops.flip
-Tensor.roll = ops.roll
-Tensor.split = ops.split
-Tensor.chunk = ops.chunk
-Tensor.unbind = ops.unbind
-Tensor.tril = ops.tril
-Tensor.triu = ops.triu
-Tensor.diag = ops.diag
-Tensor.diagonal = ops.diagonal
+Tensor.flip = shape.flip
+Tensor.roll = shape.roll
+Tensor.split = shape.split
+Tensor.chunk = shape.chunk
+Tensor.unbind = shape.unbind
+Tensor.tril = shape.tril
+Tensor.triu = shape.triu
+Tensor.diag = shape.diag
+Tensor.diagonal = shape.diagonal
 
 # Indices
 
-Tensor.__getitem__ = ops.getitem
+Tensor.__getitem__ = index.getitem
 Tensor.gather = ops.gather
 Tensor.take_along_dim = ops.take_along_dim
 Tensor.scatter = ops.scatter
@@ -291,8 +291,8 @@ Tensor.scatter_add = ops.scatter_add
 Tensor.index_select = ops.index_select
 Tensor.index_add = ops.index_add
 Tensor.masked_select = ops.masked_select
-Tensor.select = ops.select
-Tensor.narrow = ops.narrow
+Tensor.select = shape.select
+Tensor.narrow = shape.narrow
 Tensor.nonzero = ops.nonzero
 Tensor.argwhere = ops.argwhere
 

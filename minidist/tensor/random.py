@@ -56,7 +56,16 @@ get_state = _state.get
 
 def manual_seed(seed: int) -> None:
     """Restart the default stream, as torch.manual_seed (the numbers are our own)."""
-    _state.set(_state.get()._replace(seed=seed, calls=0))
+    _state.set(_state.get()._replace(seed=_whole(seed), calls=0))
+
+
+def _whole(seed: int | float) -> int:
+    if isinstance(seed, float) and not seed.is_integer():
+        raise ValueError(f"manual_seed: {seed}: want a whole number")
+    try:
+        return int(seed) if isinstance(seed, float) else operator.index(seed)
+    except TypeError:
+        raise TypeError(f"manual_seed: {seed!r}: want a whole number") from None
 
 
 def default_generator() -> np.random.Generator:

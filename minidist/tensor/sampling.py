@@ -1,4 +1,4 @@
-"""Draws by given probabilities, under PyTorch's names: from the default stream or a generator."""
+"""Sampling functions with PyTorch's names: from the default stream or a generator."""
 
 from ..kernels import arrays as xp
 from ..kernels.half_precision import wide
@@ -6,11 +6,12 @@ from . import creation
 from .device import moved
 from .dtypes import is_floating
 from .generator import numbers_of
+from .teaching import teaching
 from .tensor import Tensor
 
 
 def normal(mean, std, size=None, *, generator=None, dtype=None, requires_grad=False, device=None):
-    """Normal numbers of mean and std: numbers, with a size, or tensors, whose dtype they have."""
+    """Normal numbers; mean and std are numbers (then give a size) or tensors."""
     shape = size or xp.broadcast_shapes(*(xp.shape(getattr(a, "data", a)) for a in (mean, std)))
     like = next((t for t in (mean, std) if isinstance(t, Tensor)), None)
     if like is not None:
@@ -19,6 +20,7 @@ def normal(mean, std, size=None, *, generator=None, dtype=None, requires_grad=Fa
     return creation.tensor((drawn * std + mean).to(drawn.dtype), None, requires_grad)
 
 
+@teaching
 def bernoulli(input, *, generator=None):
     """1 with the probability that the input says, else 0."""
     if not is_floating(input.data):
@@ -30,6 +32,7 @@ def bernoulli(input, *, generator=None):
     return (drawn < input.double()).to(input.dtype)
 
 
+@teaching
 def multinomial(input, num_samples, replacement=False, *, generator=None):
     """Indices drawn with probabilities in proportion to input (n) or (m, n)."""
     p = xp.atleast_2d(moved(wide(input.data), "cpu")).astype(float)  # drawn on the host

@@ -86,10 +86,10 @@ class Tensor(AbsentNames):
         return self.shape if dim is None else self._of_dim(self.shape, dim)
 
     def stride(self, dim: int | None = None) -> Any:
-        """How many elements lie between neighbours along each dimension, or along one."""
+        """The number of elements from one index to the next, along each dimension or along one."""
         data = self.data
         steps = tuple(step // data.itemsize for step in data.strides)
-        if data.flags.c_contiguous:  # NumPy is free to choose where a size is 0 or 1
+        if data.flags.c_contiguous:  # NumPy may choose any stride where a size is 0 or 1
             sizes = [max(n, 1) for n in (*data.shape[1:], 1)][: data.ndim]
             steps = tuple(itertools.accumulate(reversed(sizes), operator.mul))[::-1]
         return steps if dim is None else self._of_dim(steps, dim)
@@ -231,7 +231,7 @@ class Tensor(AbsentNames):
             )
         if requires_grad and self.is_inference() and not is_inference_mode_enabled():
             raise RuntimeError(
-                "requires_grad on a tensor made in inference mode: clone() it outside of it"
+                "requires_grad on a tensor created in inference mode: clone() it outside that mode"
             )
         if not requires_grad and not self.is_leaf:
             raise RuntimeError("requires_grad_(False) on a computed tensor: use t.detach()")
@@ -239,7 +239,7 @@ class Tensor(AbsentNames):
         return self
 
     def is_inference(self) -> bool:
-        """Whether it was made in inference mode, so that it stays out of autograd."""
+        """Whether the tensor was created in inference mode, so that it stays out of autograd."""
         return self.node is INFERENCE
 
     @property

@@ -75,19 +75,19 @@ def note_view(
         if argument is not array and owner(array) is memory:
             arrays[place] = None  # held by what is changed in place later, it would be a cycle
             output.alias = View(argument, Recipe(function, arrays, options, place), operation)
-            if output.node is None or output.node is INFERENCE:  # a view is what it is a view of
+            if output.node is None or output.node is INFERENCE:  # as the tensor that it views
                 output.node = INFERENCE if argument.node is INFERENCE else None
             return
 
 
 def refuse_leaf(x: Tensor, name: str) -> None:
-    """A leaf that requires grad, or a view of one, is written to inside no_grad() alone.
+    """Refuse writing to a leaf that requires grad, or to a view of one, outside no_grad().
 
-    What was made in inference mode is written to in inference mode alone.
+    A tensor that was created in inference mode can be written to in inference mode only.
     """
     if x.node is INFERENCE and not is_inference_mode_enabled():
         raise RuntimeError(
-            f"{name}: a tensor made in inference mode is being used in an in-place operation: "
+            f"{name}: a tensor created in inference mode is being used in an in-place operation: "
             "write inside inference_mode(), or into a clone()"
         )
     what, tensor = "a leaf", x

@@ -1,4 +1,4 @@
-"""What a resumed run no longer has as it was: said on the screen, and the old config.toml kept."""
+"""Changes of a resumed run: they are printed, and the old config.toml is kept."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ RATE = ("steps", "lr", "final_lr", "warmup")  # the learning rate of a step depe
 
 
 def changes(old: TrainConfig, trainer: Trainer, state: dict[str, Any]) -> list[str]:
-    """A line for each change: options, the learning rate they lead to, the text, the layout."""
+    """A line for each change: options, the learning rate that follows, the text, the layout."""
     new, about = trainer.config, state["about"]
     lines = [f"{k} {before} -> {now}" for k, before, now in _differing(old, new)]
     if any(getattr(old, name) != getattr(new, name) for name in RATE):
         lines.append(_rates(old, new, state["step"]))
     if old.data == new.data and about.get("data", "") not in ("", trainer.corpus.fingerprint):
-        lines.append(f"data {new.data} has other contents than before")
+        lines.append(f"data {new.data}: the contents of the file have changed")
     layouts = [_layout(about["ranks"]), _layout(ranks_of(trainer))] if "ranks" in about else []
     if len(set(layouts)) == 2:
         lines.append("layout " + " -> ".join(layouts))
@@ -31,7 +31,7 @@ def changes(old: TrainConfig, trainer: Trainer, state: dict[str, Any]) -> list[s
 
 
 def check_model(path: str, old: TrainConfig, new: TrainConfig) -> None:
-    """UserError, in one line, if the checkpoint at `path` is of a model of other sizes."""
+    """Raise a UserError of one line if the checkpoint at `path` has a model of other sizes."""
     there, here = (asdict(replace(c, dropout=0.0).gpt(data.VOCAB)) for c in (old, new))
     sizes = [f"{k} {there[k]}, not {here[k]}" for k in there if there[k] != here[k]]
     if sizes:
@@ -42,7 +42,7 @@ def check_model(path: str, old: TrainConfig, new: TrainConfig) -> None:
 
 
 def keep_config(config: TrainConfig, path: Path, step: int) -> None:
-    """Write config.toml; one that said something else stays beside it as config-step-N.toml."""
+    """Write config.toml; if the options changed, keep the old file as config-step-N.toml."""
     config = replace(config, out=str(path.parent), resume=False, config=None)
     kept = path.with_name(f"config-step-{step}.toml")
     if path.exists() and not kept.exists():

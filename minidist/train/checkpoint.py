@@ -24,7 +24,7 @@ from ..parallel.zero.optimizer import Zero
 from ..tensor.device import moved
 from .files import writing
 
-SHOWN = 160  # characters of a list of weights
+SHOWN = 160  # longest list of weights, in characters
 FILES = ("model.safetensors", "optimizer.safetensors")
 Arrays = dict[str, xp.ndarray]
 
@@ -36,10 +36,10 @@ def save(
 ) -> Path:  # fmt: skip
     """Write folder/step-<step>: parameters, optimiser state, and state.json with their hashes.
 
-    `scaler` is the state of a GradScaler, if there is one. Of a model that ranks share out, all of
-    them call this and one of them writes; what is written is whole, for any layout to read.
-    `stages`: the ranks of the writer's pipeline, of which it is the first; None on other ranks.
-    `about`: more for state.json, as `load` returns it.
+    `scaler` is the state of a GradScaler, if there is one. If a model is divided among ranks, all
+    of them call this and one of them writes the whole model, so any layout can read it.
+    `stages`: on the writer, the ranks of its pipeline, where it is the first; None on other ranks.
+    `about`: more entries for state.json, which `load` returns.
     """
     arrays = whole_arrays(model, optimizer)
     if stages is not None:
@@ -58,7 +58,7 @@ def save(
             state |= {"scaler": scaler} if scaler else {}
             (draft / "state.json").write_text(json.dumps(state, indent=1))
             shutil.rmtree(path, ignore_errors=True)
-            os.replace(draft, path)  # a reader sees all of it or nothing
+            os.replace(draft, path)  # a reader sees the whole checkpoint or none
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return path
@@ -81,14 +81,14 @@ def last(folder: Path) -> Path:
     found = steps(folder)
     if not found:
         raise UserError(
-            f"no checkpoint in '{folder}': is it a run folder that has saved one? "
-            "train --resume begins a run afresh that has not"
+            f"no checkpoint in '{folder}': give the folder of a run that has "
+            "saved one (a run without a checkpoint starts from step 0 by train --resume)"
         )
     return found[max(found)]
 
 
 def steps(folder: Path) -> dict[int, Path]:
-    """The checkpoints in a folder by their step, a number: as a text, 999999 follows 1000000."""
+    """The checkpoints in a folder by step, as a number (as a text, 999999 follows 1000000)."""
     return {int(p.name[5:]): p for p in folder.glob("step-*") if p.name[5:].isdigit()}
 
 
@@ -151,18 +151,18 @@ def restore_optimizer(model: Module, optimizer: Optimizer, arrays: Arrays, step:
         array = parts[name].take(array) if name in parts else array
         p = params[name]
         state = optimizer.state.setdefault(p, {"step": step})
-        # a checkpoint in float64 resumed in float32 would go on in both
+        # or a float64 checkpoint resumed in float32 would mix both
         state[kind] = as_dtype(moved(array, p.device), sum_dtype(p.dtype))
 
 
 def _contiguous(arrays: Arrays) -> Arrays:
-    # safetensors writes the memory as it lies: a transposed view would come back transposed.
-    # (ascontiguousarray would make an array of one dimension of a number.)
+    # safetensors writes raw memory: a transposed view would come back scrambled.
+    # (ascontiguousarray would turn a 0-d array into a 1-d array.)
     return {k: xp.asarray(moved(v, "cpu"), order="C") for k, v in arrays.items()}
 
 
 def _shorter(error: Exception) -> str:
-    """An error that may name every weight of two models, cut to what tells them apart."""
+    """Shorten an error that may list every weight of two models to the part that differs."""
     text = str(error)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]} …"
 

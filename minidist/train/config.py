@@ -62,42 +62,42 @@ Norm = Annotated[
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """The model: a preset, of which flags change the shape."""
+    """The model: a preset, whose shape flags can change."""
 
     model: str = "gpt-tiny"
     """Size: gpt-nano (36k parameters), gpt-tiny (0.8M), gpt-mini (4.8M) or gpt2 (85M)."""
     layers: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=PRESET)] = None
     """Transformer layers."""
     hidden: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=PRESET)] = None
-    """Width of the states between layers: a multiple of the heads."""
+    """Width of the model (the embedding dimension): a multiple of --heads."""
     heads: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=PRESET)] = None
-    """Attention heads of a layer."""
+    """Attention heads in each layer."""
     positions: Annotated[
         int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: as --seq)")
     ] = None
-    """Longest context that the model has positions for; those past --seq are not trained."""
+    """Longest context of the model; training does not reach the positions beyond --seq."""
     dropout: float = 0.0
     """Probability of dropping a unit, on the embedding and both residual branches."""
     seed: int = 0
-    """Of the weights, batches, dropout and sample; the number of ranks changes none of them."""
+    """Seed of weights, batches, dropout and sample; they do not depend on the number of ranks."""
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """The text, and how much of it a step sees."""
+    """The text, and how much of it each step uses."""
 
     data: str = "docs"
     """Text: docs (Python's language reference), stdlib (its library's source), or a file."""
     drop_repeats: bool = False
-    """Leave out paragraphs of a file that came before, as is done in docs and stdlib."""
+    """Leave out long paragraphs of a file that occurred before (always done for docs, stdlib)."""
     encoding: Annotated[
         str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: a guess)")
     ] = None
-    """Of the text, for prompts and samples; its bytes are trained on as they are."""
+    """Encoding of the text, used for prompts and samples; training uses the bytes unchanged."""
     batch: int = 16
-    """Windows a step, over all ranks."""
+    """Sequences per step, over all ranks."""
     seq: int = 64
-    """Bytes a window (the context)."""
+    """Bytes per sequence (the context length)."""
 
 
 @dataclass(frozen=True)
@@ -109,30 +109,30 @@ class OptimiserOptions:
     lr: float = 4e-3
     """Peak learning rate of AdamW."""
     final_lr: float = 0.05
-    """Last learning rate, as a part of --lr."""
+    """Last learning rate, as a fraction of --lr."""
     warmup: int = 50
     """Steps of linear warm-up before the cosine."""
     weight_decay: float = 0.1
     """Decoupled weight decay of AdamW."""
     clip: Norm = 1.0
-    """Largest global gradient norm; larger ones are scaled down. 0 or none: no clipping."""
+    """Gradients with a larger global norm are scaled down to this one; 0 or none: no clipping."""
 
 
 @dataclass(frozen=True)
 class NumberOptions:
-    """The numbers that it computes with, and where."""
+    """Dtypes, and the device that computes."""
 
     dtype: Literal["float32", "float64"] = "float32"
-    """Of parameters and arithmetic."""
+    """Dtype of parameters and arithmetic."""
     precision: Literal["full", "float16", "bfloat16"] = "full"
-    """Of products and attention: 16 bits beside --dtype float32 (float16 scales its loss)."""
+    """Autocast: compute products and attention in 16 bits (float16 also scales the loss)."""
     device: str = "cpu"
-    """Where to compute: cpu or cuda (the ranks of a machine share its GPUs in turn)."""
+    """Device: cpu or cuda (the GPUs of a machine are assigned to its ranks in turn)."""
 
 
 @dataclass(frozen=True)
 class LayoutOptions:
-    """The ranks, and what they share out."""
+    """The ranks, and how the training is divided among them."""
 
     ranks: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
     """How many ranks to simulate (with --simulate)."""
@@ -143,28 +143,28 @@ class LayoutOptions:
     )
     """Data-parallel ranks."""
     tp: Annotated[int, tyro.conf.arg(metavar="N")] = 1
-    """Tensor-parallel ranks: they share out heads, units and vocabulary."""
+    """Tensor-parallel ranks: each has some of the heads, units and vocabulary."""
     sequence_parallel: bool = False
-    """With --tp: also share out the tokens between the tensor-parallel layers."""
+    """With --tp: also divide the tokens among the ranks between tensor-parallel layers."""
     pp: Annotated[int, tyro.conf.arg(metavar="N")] = 1
-    """Pipeline-parallel ranks: they share out the layers."""
+    """Pipeline-parallel ranks: each has some of the layers."""
     schedule: str = "1f1b"
-    """Of the pipeline: gpipe, 1f1b, interleaved, zb-h1, zb-h2, zbv, dualpipev, or a CSV file."""
+    """Pipeline schedule: gpipe, 1f1b, interleaved, zb-h1, zb-h2, zbv, dualpipev or a CSV file."""
     microbatches: Annotated[
         int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: 2 for each --pp rank)")
     ] = None
-    """Parts of a rank's batch that go through one after the other; without --pp, 1."""
+    """Micro-batches into which each rank's batch is split; without --pp, 1."""
     chunks: Annotated[
         int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: the schedule's)")
     ] = None
-    """Stages a pipeline rank."""
+    """Stages per pipeline rank."""
     split: Annotated[
         tuple[int, ...] | None,
         tyro.conf.arg(metavar="N N ...", help_behavior_hint="(default: balanced by FLOPs)"),
     ] = None
-    """Layers of each stage."""
+    """Number of layers in each stage."""
     zero: Literal[0, 1, 2, 3] = 0
-    """ZeRO: data-parallel ranks share out optimiser states (1), gradients (2), parameters (3)."""
+    """ZeRO: data-parallel ranks shard optimiser states (1), gradients (2), parameters (3)."""
 
 
 @dataclass(frozen=True)
@@ -174,34 +174,34 @@ class SumOptions:
     allreduce: Literal[
         "auto", "ring", "ordered", "doubling", "rabenseifner", "tree", "naive", "native",
     ] = "ring"  # fmt: skip
-    """Sum gradients by one of our all-reduces, or by MPI's own; one replica has nothing to sum."""
+    """All-reduce algorithm for gradients; native is the MPI library's own."""
     sync: Literal["naive", "bucketed", "overlapped"] = "bucketed"
-    """Sum gradients one by one, in buckets, or in buckets while backward goes on (without ZeRO)."""
+    """Sum gradients one by one, in buckets, or in buckets during backward (without ZeRO)."""
     bucket_mib: float = 1.0
     """Size of a gradient bucket in MiB."""
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The run folder, and what is written there."""
+    """The run folder, and what is written into it."""
 
     config: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """TOML file with any of these options; flags override it."""
+    """TOML file with any of these options; flags override the file."""
     out: Annotated[
         str | None,
         tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: runs/<date>-<model>-<data>)"),
     ] = None
     """Run folder."""
     resume: bool = False
-    """Go on with the run in --out from its last checkpoint."""
+    """Resume the run in --out from its last checkpoint."""
     eval_every: int = 100
-    """Steps between measurements on held-out text (one always comes last)."""
+    """Steps between evaluations on held-out text (also done after the last step)."""
     save_every: int = 200
-    """Steps between checkpoints (one always comes last)."""
+    """Steps between checkpoints (also saved after the last step)."""
     sample: int = 300
-    """Bytes of text that the model writes at the end; 0: none."""
+    """Bytes of text that the model generates at the end; 0: none."""
     prompt: str = "The "
-    """Text that the sample at the end continues."""
+    """Beginning of that text."""
 
 
 @dataclass(frozen=True)
@@ -209,20 +209,20 @@ class TrainConfig(
     RunOptions, SumOptions, LayoutOptions, NumberOptions, OptimiserOptions, DataOptions,
     ModelOptions,
 ):  # fmt: skip
-    """Train a GPT. Under mpirun every rank takes its part; alone, one rank does it all."""
+    """Train a GPT: on all ranks under mpirun, otherwise on one rank."""
 
     def gpt(self, vocab: int) -> GPTConfig:
         return GPTConfig(**self.shape, vocab=vocab, dropout=self.dropout)
 
     @property
     def shape(self) -> dict[str, int]:
-        """Layers, hidden, heads and positions: the preset's, where no flag says otherwise."""
+        """Layers, hidden, heads and positions: from flags, otherwise from the preset."""
         usual = {**PRESETS[self.model], "positions": self.seq}
         return {**usual, **self.own_shape}
 
     @property
     def own_shape(self) -> dict[str, int]:
-        """What flags say of the model's shape."""
+        """The sizes of the model that flags give."""
         given = {name: getattr(self, name) for name in SHAPE}
         return {name: size for name, size in given.items() if size is not None}
 
@@ -247,12 +247,12 @@ class TrainConfig(
 
 @dataclass(frozen=True)
 class Grouped:
-    """The options of a TrainConfig as --help shows them: by what they are about."""
+    """The options of a TrainConfig in the groups that --help shows."""
 
     model: ModelOptions
     data: DataOptions
     optimiser: OptimiserOptions
-    number: NumberOptions
+    numerics: NumberOptions
     layout: LayoutOptions
     gradient: SumOptions
     run: RunOptions
@@ -264,7 +264,7 @@ class Grouped:
         return cls(**{name: kind(**value(kind)) for name, kind in get_type_hints(cls).items()})
 
     def flat(self) -> TrainConfig:
-        """The same options, in one."""
+        """The same options in one TrainConfig."""
         return TrainConfig(
             **{k: v for group in vars(self).values() for k, v in vars(group).items()}
         )
@@ -322,7 +322,7 @@ def resumed(path: Path, out: str) -> TrainConfig:
 
 
 def resuming(config: TrainConfig, out: Path, start: str = "") -> str:
-    """The command that goes on with a run in the same layout, which config.toml does not fix."""
+    """The command that resumes a run in the same layout (config.toml does not keep the layout)."""
     words = [f"{start}minidist train --resume --out {shlex.quote(str(out))}"]
     for f in fields(TrainConfig):
         value = getattr(config, f.name)
@@ -426,14 +426,14 @@ def _check_layout(config: TrainConfig, ranks: int) -> None:
 
 
 def _check_effects(config: TrainConfig) -> None:
-    """Refuse an option that another one switches off: it would be ignored without a word.
+    """Refuse an option that another option disables, because it would be ignored silently.
 
-    An option that has nothing to do on one rank, such as --allreduce, stays: it does nothing there.
+    An option that merely has nothing to do on one rank, such as --allreduce, is accepted.
     """
     zero, one_stage = config.zero, config.pipeline().stages == 1
     for name, is_off, why in (
-        ("sync", zero > 0, f"--zero {zero} sums gradients in a way of its own"),
-        ("bucket_mib", zero == 3, "--zero 3 sums them unit by unit, not in buckets"),
+        ("sync", zero > 0, f"--zero {zero} sums gradients in its own way"),
+        ("bucket_mib", zero == 3, "--zero 3 sums gradients module by module, not in buckets"),
         ("bucket_mib", config.sync == "naive", "--sync naive sums gradients one by one"),
         ("schedule", one_stage, "without --pp there is one stage, and nothing to schedule"),
     ):
@@ -479,7 +479,7 @@ def _check_encoding(name: str) -> None:
     except (LookupError, ValueError):
         raise UserError(
             f"encoding '{name}' is unknown: use a name that Python knows, such as utf-8, gb18030, "
-            "big5 or shift_jis, or leave --encoding away"
+            "big5 or shift_jis, or leave --encoding out"
         ) from None
 
 

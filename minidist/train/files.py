@@ -1,4 +1,4 @@
-"""The files of a run: what cannot be written is one line that names the file and the reason."""
+"""Writing the files of a run: a failure is an error of one line with the file and the reason."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from ..errors import UserError
 
 @contextlib.contextmanager
 def writing(name: object, failures: tuple[type[Exception], ...] = (OSError,)) -> Iterator[None]:
-    """Around code that writes the file `name`: its failure (a full disk) becomes a UserError."""
+    """Turn a failure of writing the file `name` (such as a full disk) into a UserError."""
     try:
         yield
     except UserError:

@@ -76,8 +76,8 @@ class Trainer:
             (self.pp, self.dp, self.tp),
         )  # fmt: skip
         self.counted_bytes: dict[str, int] | None = None  # of this rank, counted in the first step
-        self.wants_to_stop: Callable[[], bool] = lambda: False  # asked once a step, on every rank
-        self.stops = False  # whether some rank wanted to stop in the last step
+        self.wants_to_stop: Callable[[], bool] = lambda: False  # called once per step on every rank
+        self.stops = False  # whether a rank asked to stop in the last step
 
     def _replicated(self) -> tuple[AdamW, Synchronizer]:
         """Every replica has the whole optimizer, and sums its gradients with the others."""
@@ -132,7 +132,7 @@ class Trainer:
         return all_reduce(self.dp, np.array(numbers, np.float64), algorithm="ring").tolist()
 
     def _any(self, flag: bool, *groups: Communicator) -> bool:
-        """Whether a rank of these groups has the flag set; all of them call it."""
+        """Whether any rank of these groups has set the flag; all of them call this."""
         for group in groups:
             flag = bool(all_reduce(group, np.array([flag], np.int64), "max", algorithm="ring")[0])
         return flag
@@ -143,7 +143,7 @@ class Trainer:
         starts = data.held_out_starts(self.corpus, seq, most)
         first, last = shard_range(len(starts), self.dp.size, self.dp.rank)
         x, y = data.windows(self.corpus.held_out, starts[first:last], seq)  # (rows, s) each
-        # ZeRO-3 gathers in every forward, so a replica with a row less makes as many: one of 0 rows
+        # ZeRO-3 gathers in every forward, so a replica with fewer rows adds a forward of 0 rows
         longest = -(-len(starts) // self.dp.size) if self.config.zero == 3 else len(x)
         bounds = [(at, min(at + EVAL_ROWS, len(x))) for at in range(0, longest, EVAL_ROWS)]
         tokens, targets = (microbatches(a, bounds, self.config.device) for a in (x, y))
@@ -154,12 +154,12 @@ class Trainer:
         return loss / count
 
     def check_loss(self, name: str, loss: float, step: int) -> None:
-        """UserError if that is a loss of a model that has diverged; ranks have the same loss."""
+        """Raise a UserError if this loss (equal on all ranks) shows that the model diverged."""
         if not loss < HIGHEST_LOSS:  # nan too
             self._diverged(f"{name} is {loss:.6g} at step {step}")
 
     def check_weights(self, step: int) -> None:
-        """UserError on every rank if a weight on one of them is not finite."""
+        """Raise a UserError on every rank if a weight on any rank is not finite."""
         pieces = self.optimizer.pieces if self.config.zero else []
         own = [piece.own for piece in pieces] or self.model.parameters()
         bad = not all(bool(xp.isfinite(p.data).all()) for p in own)

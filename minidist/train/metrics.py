@@ -25,12 +25,12 @@ class MetricsFile:
         self.file.flush()
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # a full disk: `write` has raised that already
+        with contextlib.suppress(OSError):  # a full disk: `write` has already raised the error
             self.file.close()
 
 
 def _line(record: dict[str, Any]) -> str:
-    """NaN and infinity, which JSON does not have, become null: the norm of a skipped step."""
+    """Replace NaN and infinity (the norm of a skipped step), which JSON does not have, by null."""
     valid = {k: None if v is None or not math.isfinite(v) else v for k, v in record.items()}
     return json.dumps(valid, allow_nan=False) + "\n"
 

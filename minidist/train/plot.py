@@ -1,4 +1,4 @@
-"""`minidist plot`: the loss of runs, of a running or an interrupted one too, drawn again."""
+"""`minidist plot`: draw the loss of runs again, also of running or interrupted ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .metrics import read
 from .report import Records, loss_curve, loss_curves
 from .sample import run_config
 
-TOGETHER = "runs.png"  # the picture of several runs, in the folder where the command is called
+TOGETHER = "runs.png"  # the picture of several runs, in the current folder
 
 
 def plot(runs: list[Path], out: Path | None) -> Path:
@@ -37,11 +37,11 @@ def _records(run: Path) -> Records:
     path = run / "metrics.jsonl"
     records = read(path) if path.is_file() else []
     if not records:
-        raise UserError(f"run '{run}' has finished no step yet: there is nothing to draw")
+        raise UserError(f"run '{run}' has not finished a step yet, so there is nothing to draw")
     return records
 
 
 def _names(runs: list[Path]) -> list[str]:
-    """Their folders' names; their paths, if two have the same name."""
+    """The names of the run folders; their paths if two have the same name."""
     names = [run.resolve().name for run in runs]
     return names if len(set(names)) == len(names) else [str(run) for run in runs]

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..plots import plain
 
-HIGHEST_LOSS = math.log(sys.float_info.max)  # 709.8 nats: the perplexity of more is no number
+HIGHEST_LOSS = math.log(sys.float_info.max)  # 709.8 nats: a higher loss has no finite perplexity
 Records = list[dict[str, Any]]  # of metrics.jsonl
 
 
@@ -25,7 +25,7 @@ def loss_curve(records: Records, path: Path, title: str, uniform: float) -> None
 
 
 def loss_curves(runs: dict[str, Records], path: Path) -> None:
-    """Draw several runs, each in its colour: held-out loss as points, training loss paler."""
+    """Draw several runs, each in its own colour: held-out loss as points, training loss paler."""
     with _picture(path, "held-out loss (points) and training loss") as axes:
         for i, (name, records) in enumerate(runs.items()):
             axes.plot(*_steps_and(records, "loss"), lw=1, alpha=0.35, color=f"C{i}")
@@ -33,14 +33,14 @@ def loss_curves(runs: dict[str, Records], path: Path) -> None:
 
 
 def _steps_and(records: Records, key: str) -> tuple[list[int], list[float]]:
-    """The steps where something was measured, and what it was."""
+    """The steps where a quantity was measured, and its values."""
     measured = [(r["step"], r[key]) for r in records if r.get(key) is not None]
     return [step for step, _ in measured], [value for _, value in measured]
 
 
 @contextlib.contextmanager
 def _picture(path: Path, title: str) -> Iterator[Any]:
-    """Axes of step and loss, to draw on; at the end they are labelled and saved."""
+    """Axes of step and loss to draw on; they are labelled and saved at the end of the block."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -51,8 +51,8 @@ def _picture(path: Path, title: str) -> Iterator[Any]:
     axes.set(xlabel="step", ylabel="loss (nats a byte)", ylim=(0, None))
     text, how = plain(title)
     axes.set_title(text, size=12 * min(1, 65 / max(len(text), 1)), **how)
-    legend = figure.legend(loc="outside lower center", ncols=3, frameon=False)  # off the curves
-    for entry in legend.get_texts():  # names of runs, perhaps
+    legend = figure.legend(loc="outside lower center", ncols=3, frameon=False)  # hides no curve
+    for entry in legend.get_texts():  # may be names of runs
         text, how = plain(entry.get_text(), 60)
         entry.set(text=text, **how)
     axes.grid(alpha=0.3)

@@ -28,18 +28,18 @@ from .screen import Bar, console, memory_table, show_end, show_sample, show_star
 from .stop import Signals, Stop
 
 TEMPERATURE, TOP_K = 0.8, 40
-NAME = 150  # bytes of the data's name in the name of a run folder, which may have 255
+NAME = 150  # bytes of the data's name in the name of a run folder; a name may have 255 bytes
 
 
 def run(config: TrainConfig, comm: Communicator, signals: Signals | None = None) -> dict[str, Any]:
     """Train on every rank of `comm`; raises the same UserError on all of them.
 
-    Once `signals` has noted one, the run saves a checkpoint after the step that goes on, and ends:
-    see stop.py. Returns the last record of the metrics and rank 0's run folder.
+    After a signal, the run finishes its step, saves a checkpoint and ends: see stop.py. Returns the
+    last record of the metrics and rank 0's run folder.
     """
     corpus = _together(comm, lambda: _prepare(config, comm))
     _together(comm, lambda: _same_text(corpus, comm))
-    if corpus.encoding != "utf-8":  # config.toml says it, for `minidist sample`
+    if corpus.encoding != "utf-8":  # kept in config.toml for `minidist sample`
         config = replace(config, encoding=corpus.encoding)
     trainer, stop = Trainer(config, comm, corpus), Stop(comm, signals or Signals())
     trainer.wants_to_stop = stop.is_wanted
@@ -88,7 +88,7 @@ def _lead(
 
 @contextlib.contextmanager
 def _drawn(trainer: Trainer, out: Path, stop: Stop) -> Iterator[None]:
-    """After the steps, also if they end in an error that a curve explains: draw the loss."""
+    """Draw the loss curve after the steps, also if they end with an error."""
     try:
         yield
     except SystemExit:  # a second signal
@@ -150,9 +150,9 @@ def _sample(trainer: Trainer) -> np.ndarray | None:
 
 
 def _save(trainer: Trainer, out: Path | None, record: dict[str, Any]) -> None:
-    """Save a checkpoint, unless the model has diverged: then every rank raises a UserError."""
+    """Save a checkpoint; if the model has diverged, every rank raises a UserError instead."""
     step = record["step"]
-    if "val_loss" not in record:  # a few windows tell whether these weights can go on
+    if "val_loss" not in record:  # a few windows show whether the model has diverged
         trainer.check_loss("held-out loss", trainer.evaluate(EVAL_ROWS), step)
     trainer.check_weights(step)
     _together(trainer.comm, lambda: checkpoint.save(
@@ -187,7 +187,7 @@ def _prepare(config: TrainConfig, comm: Communicator) -> data.Corpus:
         _check_folder(Path(config.out), config.resume)
     corpus = data.load(config.data, config.seq, config.drop_repeats, config.encoding)
     if config.sample:
-        data.encode(config.prompt, corpus.encoding)  # or an error
+        data.encode(config.prompt, corpus.encoding)  # raises if it cannot be encoded
     return corpus
 
 
@@ -195,8 +195,8 @@ def _check_folder(out: Path, resume: bool) -> None:
     if os.path.isfile(out / "config.toml"):
         if not resume:
             raise UserError(
-                f"out '{out}' already holds a run: choose another --out, or go on with that run "
-                "by --resume"
+                f"out '{out}' already holds a run: choose another --out, or resume that run with "
+                "--resume"
             )
     elif resume:
         if not checkpoint.steps(out / "checkpoints"):
@@ -216,9 +216,9 @@ def _same_text(corpus: data.Corpus, comm: Communicator) -> None:
 
 
 def _resume(trainer: Trainer) -> dict[str, Any]:
-    """Where the run goes on: at its last checkpoint, or afresh if it has none yet.
+    """The state to start from: the last checkpoint, or step 0 if none was saved yet.
 
-    "changes" says what is no longer as it was.
+    "changes" lists what differs from the run before.
     """
     c, afresh = trainer.config, {"step": 0, "tokens": 0, "changes": []}
     if not c.resume:
@@ -226,7 +226,7 @@ def _resume(trainer: Trainer) -> dict[str, Any]:
     out = Path(str(c.out))
     old = read_toml(out / "config.toml") if (out / "config.toml").is_file() else c
     if not checkpoint.steps(out / "checkpoints"):
-        return {**afresh, "changes": ["no checkpoint was saved yet: it starts afresh"]}
+        return {**afresh, "changes": ["no checkpoint was saved yet: starting from step 0"]}
     path = checkpoint.last(out / "checkpoints")
     check_model(str(path), old, c)
     state = checkpoint.load(path, trainer.model, trainer.optimizer, trainer.passes.names)
@@ -238,7 +238,7 @@ def _resume(trainer: Trainer) -> dict[str, Any]:
 
 
 def _open_folder(c: TrainConfig, state: dict[str, Any]) -> tuple[Path, MetricsFile]:
-    """The run folder with its config.toml in it, and its metrics up to the step it goes on from."""
+    """The run folder with its config.toml, and its metrics up to the step it resumes from."""
     out = Path(c.out) if c.out else _new_folder(c)
     with writing(out, (OSError, ValueError)):  # ValueError: a path with a NUL
         out.mkdir(parents=True, exist_ok=True)

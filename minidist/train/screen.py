@@ -33,12 +33,12 @@ def leave(error: OSError) -> None:
 
 
 def console(lost: Callable[[OSError], None] = leave) -> Console:
-    """A console that draws on a terminal, also through mpirun, which gives its ranks a pipe.
+    """A console that draws on a terminal, also under mpirun, which gives its ranks a pipe.
 
-    `lost` is called if nothing can be printed any more.
+    `lost` is called when the output can no longer be written.
     """
     terminal, file = sys.stdout.isatty() or _launcher_has_terminal(), cast(IO[str], Output(lost))
-    # Names of files are no markup: "[/b]" is three letters of one, and ":x:" is no emoji.
+    # File names are not markup: "[/b]" and ":x:" are printed as they are.
     return Console(
         file=file, force_terminal=terminal, soft_wrap=not terminal, highlight=False, markup=False,
         emoji=False,
@@ -46,7 +46,7 @@ def console(lost: Callable[[OSError], None] = leave) -> Console:
 
 
 class Output:
-    """sys.stdout; that its reader has left (`| head`) or its disk is full does not raise."""
+    """sys.stdout, without an error when its reader has exited (`| head`) or its disk is full."""
 
     def __init__(self, lost: Callable[[OSError], None]):
         self.lost = lost
@@ -214,16 +214,16 @@ def show_end(
 
 
 def show_stop(screen: Console, trainer: Trainer, step: int, out: Path) -> None:
-    """How to go on with a run that a signal has ended, if it was not over already."""
+    """Print the command that resumes a run after a signal, unless all its steps are done."""
     steps, comm = trainer.config.steps, trainer.comm
     start = f"mpirun -n {comm.size} " if comm.native is not None and comm.size > 1 else ""
-    screen.print(f"stopped after step {step} of {steps}, which is saved")
+    screen.print(f"stopped after step {step} of {steps}; its checkpoint is saved")
     if step < steps:
-        screen.print(f"go on by: {resuming(trainer.config, out, start)}", markup=False)
+        screen.print(f"to resume: {resuming(trainer.config, out, start)}", markup=False)
 
 
 def show_sample(screen: Console, sample: str) -> None:
     line = "-" if screen.options.ascii_only else "─"
     screen.rule("sample", align="left", characters=line)
-    screen.print(visible(sample, keep="\r\n\t"))  # a model of bytes may write any, escapes too
+    screen.print(visible(sample, keep="\r\n\t"))  # a model of bytes may write escape sequences
     screen.rule(characters=line)

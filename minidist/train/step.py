@@ -72,10 +72,10 @@ class TrainStep:
         return loss_sum, norm  # the caller calls optimizer.zero_grad()
 
     def clip(self) -> Tensor:
-        """Scale the gradient down to the largest norm allowed (0: any); returns its norm before.
+        """Scale the gradient down to the largest norm allowed (0: any); returns the norm before.
 
-        The norm is that of the whole model, so each rank says which of its gradients others have
-        parts of, and which another stage counts already.
+        The norm is that of the whole model, so the function needs to know which gradients are
+        shards, and which are already counted by another stage.
         """
         if isinstance(self.optimizer, Zero):
             pairs = [(piece.own, piece.param) for piece in self.optimizer.pieces]

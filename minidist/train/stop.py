@@ -1,10 +1,10 @@
-"""How a run ends early, by a signal or a file that cannot be written: all ranks together.
+"""How all ranks end a run early together: after a signal or a failure to write a file.
 
-1. `Signals` notes the first signal and does nothing else, so the step goes on.
-2. In every step the ranks add up a flag beside the loss (loop.py): how many of them want to stop.
-   So all of them learn it after the same step, whichever rank the signal came to.
-3. If the sum is not 0, all ranks call `Stop.agreed`, which tells them why. After a signal they save
-   a checkpoint and end; if a rank cannot write, they all raise its error.
+1. `Signals` notes the first signal and does nothing else, so the step continues.
+2. In every step the ranks sum a flag together with the loss (loop.py): how many of them want to
+   stop. So all ranks learn of it after the same step, whichever rank got the signal.
+3. If the sum is not 0, all ranks call `Stop.agreed`, which tells them the reason. After a signal
+   they save a checkpoint and end. If a rank cannot write, all of them raise its error.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class Signals:
     """
 
     def __init__(self) -> None:
-        self.number = 0  # of the signal that came first
+        self.number = 0  # the number of the first signal
         self.since = 0.0
         self.nothing_to_save = False  # once the steps are over, the first signal ends it
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
-        if threading.current_thread() is threading.main_thread():  # others may set no handler
+        if threading.current_thread() is threading.main_thread():  # only it may set a handler
             self.before = {n: signal.signal(n, self._caught) for n in NOTED}
         return self
 
@@ -55,7 +55,7 @@ class Signals:
 
     @property
     def exit_code(self) -> int:
-        """As shells give it: 130 after Ctrl-C, 143 after SIGTERM; 0 without a signal."""
+        """The exit code as in shells: 130 after Ctrl-C, 143 after SIGTERM; 0 without a signal."""
         return 128 + self.number if self.number else 0
 
     def _caught(self, number: int, frame: FrameType | None) -> None:
@@ -63,7 +63,8 @@ class Signals:
             self.number, self.since = number, time.monotonic()
             if self.nothing_to_save:
                 raise SystemExit(self.exit_code)
-            _tell(f"{_name(number)}: finishing the step and saving it; once more ends at once")
+            _tell(f"{_name(number)}: finishing this step and saving a checkpoint; "
+                  "a second signal stops the run at once")  # fmt: skip
         elif time.monotonic() - self.since > AGAIN:
             raise SystemExit(self.exit_code)
 
@@ -81,7 +82,7 @@ class Stop:
     def agreed(self) -> int:
         """The signal that ends the run, or 0; UserError if a rank cannot go on. All ranks call it.
 
-        It is noted on every rank, so that all of them exit with the same code.
+        Every rank notes the signal, so that all of them exit with the same code.
         """
         problem = agree(self.comm, self.problem)
         if problem is not None:
@@ -99,7 +100,7 @@ class Stop:
 
     @contextlib.contextmanager
     def noting(self, name: object) -> Iterator[None]:
-        """Around one rank's writing of a file: a failure ends the run, but not before all agree."""
+        """Note a failure of writing a file; the run ends when all ranks have learnt of it."""
         try:
             with writing(name):
                 yield
@@ -107,14 +108,14 @@ class Stop:
             self.problem = self.problem or str(error)
 
     def lose_output(self, error: OSError) -> None:
-        """Nothing can be printed any more: that ends the run as a signal does, in silence."""
+        """End the run, as a signal does, when the output can no longer be written."""
         if not isinstance(error, BrokenPipeError):
             _tell(f"the output cannot be written: {error.strerror}")
         self.signals.number = self.signals.number or SIGPIPE
 
 
 def drop_output() -> None:
-    """Let stdout go nowhere; what it could not write would be an error again when Python exits."""
+    """Redirect stdout to nowhere; otherwise Python would fail to write again when it exits."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

@@ -73,9 +73,9 @@ def test_it_means_what_it_means_in_pytorch():
 @pytest.mark.parametrize(
     "use, words",
     [
-        (lambda x, w: x * w, "mul: it saves a tensor .* made in inference mode: clone"),
-        (lambda x, w: x.requires_grad_(), "made in inference mode: clone"),
-        (lambda x, w: x.add_(1), "add_: a tensor made in inference mode .* into a clone"),
+        (lambda x, w: x * w, "mul saves a tensor .* created in inference mode: clone"),
+        (lambda x, w: x.requires_grad_(), "created in inference mode: clone"),
+        (lambda x, w: x.add_(1), "add_: a tensor created in inference mode .* into a clone"),
     ],
 )
 def test_an_error_says_what_to_do(use, words):

@@ -159,7 +159,7 @@ def test_ranks_compare_its_name_and_a_result_that_is_returned_is_refused():
     other = lambda comm, flat, combine: None
     with pytest.raises(MismatchError, match=r"algorithm is to_rank_0 on rank 0, but .*<lambda>"):
         simulate(lambda comm: c.all_reduce(comm, X, "sum", [to_rank_0, other][comm.rank]), 2)
-    with pytest.raises(TypeError, match=r"algorithm sums returned something.*flat"):
+    with pytest.raises(TypeError, match=r"algorithm sums returned a value.*flat"):
         sums = lambda comm, flat, combine: flat * comm.size
         sums.__name__ = "sums"
         simulate(lambda comm: c.all_reduce(comm, X, algorithm=sums), 2)

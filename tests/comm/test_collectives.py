@@ -199,7 +199,7 @@ WRONG = [
     (
         lambda comm, x: all_reduce(comm, x, algorithm="rign"),
         ValueError,
-        "use one of auto, ring, naive, tree",
+        "use auto, ring, naive, tree",
     ),
     (lambda comm, x: all_reduce(comm, x, algorithm="native"), MpiError, "use algorithm='auto'"),
     (lambda comm, x: all_reduce(comm, [1]), TypeError, "needs a NumPy array, got list"),

@@ -101,7 +101,7 @@ def test_native_all_reduce_agrees_to_rounding(mpirun, tmp_path, alone):
             (["--simulate"], "simulate under mpirun"),
             (["--ranks", "3"], "ranks 3, but mpirun started 4"),
         ),
-        (["--dp", "2"], "dp 2 has 2 places, but there are 4 ranks: choose --dp 4"),
+        (["--dp", "2"], "dp 2 needs 2 ranks, but there are 4 ranks: choose --dp 4"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(mpirun, args, message):

@@ -105,10 +105,10 @@ def test_upsample_and_what_does_not_fit():
     for error, words, call in (
         (TypeError, "want an int and ints", lambda: nn.Unflatten(1, (2.0, 3))),
         (TypeError, "want an int and ints", lambda: nn.Unflatten(1, 6)),
-        (ValueError, "want the first less", lambda: nn.Hardtanh(1.0, 1.0)),
+        (ValueError, "want min_val < max_val", lambda: nn.Hardtanh(1.0, 1.0)),
         (
             NotImplementedError,
-            "there is 'nearest'",
+            "want 'nearest'",
             lambda: nn.Upsample(8, mode="bicubic")(Tensor(x)),
         ),
         (ValueError, "leave it out", lambda: nn.Mish(inplace=True)),

@@ -104,7 +104,7 @@ WRONG = {
     "an index of uint8: convert": (IndexError, lambda x: x[md.tensor([1], "uint8")]),
     "an index of float32": (IndexError, lambda x: x[md.tensor([0.5])]),
     "indexing a tensor of shape": (IndexError, lambda x: x[[5]]),
-    "gather: index 3 to 3, but 3 along 1": (
+    "gather: indices 3 to 3, but dimension 1 has only 3 elements": (
         RuntimeError, lambda x: x.gather(1, md.tensor([[3]]))),
     "gather along 0: index .1,. for .2, 3.": (
         RuntimeError, lambda x: x.gather(0, md.tensor([0]))),

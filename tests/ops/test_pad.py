@@ -58,7 +58,7 @@ def test_errors_say_what_to_change():
         (NotImplementedError, r"want 2, 4 or 6 numbers for \(n, c, …\)", (1,) * 4, "reflect", None),
         (RuntimeError, "value 1.0 with mode 'reflect': leave it out", (1, 1), "reflect", 1.0),
         (RuntimeError, "'reflect': at most 3 of 4 elements", (4, 0), "reflect", None),
-        (RuntimeError, "at most 3 of 4 elements, 1 of which are cut", (4, -1), "circular", None),
+        (RuntimeError, "at most 3 of 4 elements, 1 of them cut", (4, -1), "circular", None),
     ):
         with pytest.raises(error, match=words):
             F.pad(x, pad, mode, value)

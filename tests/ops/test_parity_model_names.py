@@ -199,7 +199,7 @@ def test_another_value_dtype_or_error_is_seen():
     [
         (lambda x: md.addcmul(x, x, x, value=0.5), "addcmul of int64: value=0.5 must be an int"),
         (lambda x: md.addmm(x, x, x, alpha=0.5), "addmm of int64: alpha=0.5 must be an integer"),
-        (lambda x: md.take_along_dim(x, x - 3, 1), "index -2 to -2"),
+        (lambda x: md.take_along_dim(x, x - 5, 1), "indices -4 to -4"),
         (lambda x: md.div(x, x, rounding_mode="up"), "None, 'trunc' or 'floor', not 'up'"),
         (lambda x: md.logaddexp(x, 2.0), r"argument 1 is 2.0: want a Tensor, md.tensor\(2.0\)"),
         (lambda x: md.tensordot(x, x[:1], dims=([0, 1], [1])), r"want two lists of one length"),

@@ -1,5 +1,7 @@
 """Numbers beside tensors, empty sizes and tensors without dimensions, as PyTorch takes them."""
 
+import inspect
+import itertools
 import sys
 
 import numpy as np
@@ -33,6 +35,17 @@ TAKEN = {
     "2 ** negatives": lambda m, f: 2 ** m.tensor([-1, 0, 3]),
     "-1 ** negatives": lambda m, f: (-1) ** m.tensor([-1, -2, 3]),
     "negatives ** negatives": lambda m, f: m.tensor([1, 2, -1, -1]) ** m.tensor([-1, -1, -3, -4]),
+    "uint8 - 3 uint8": lambda m, f: small(m, 1, 2).add(small(m, 1, 2), alpha=-3),
+    "uint8 - 3·5": lambda m, f: small(m, 1, 2).add(5, alpha=-3),
+    "uint8 addcmul": lambda m, f: small(m, 1, 2).addcmul(small(m, 1, 2), small(m, 1, 2), value=-1),
+    "uint8 addmm": lambda m, f: small(m, 1).addmm(*[small(m, 2).reshape(1, 1)] * 2, alpha=-1),
+    "uint8 tensordot": lambda m, f: m.tensordot(
+        small(m, 1).reshape(1, 1), small(m, 1, 2).reshape(2, 1), dims=([0, 1], [0, 1])
+    ),
+    "negative indices": lambda m, f: m.take_along_dim(m.ones(2, 3) * 2, m.tensor([[-1], [0]]), 1),
+    "max_pool, padded": lambda m, f: f.max_pool2d(m.arange(-9, -1).reshape(1, 2, 4), 3, 2, 1),
+    "zeros_like by name": lambda m, f: m.zeros_like(input=m.ones(2, dtype=m.float64)),
+    "unique NaNs": lambda m, f: m.unique(m.tensor([np.nan, 1.0, np.nan, 1.0])),
     "squeeze()": lambda m, f: m.zeros(1, 2, 1).squeeze(()),
     "nonzero of 5": lambda m, f: m.tensor(5).nonzero(as_tuple=True),
     "nonzero of 0": lambda m, f: m.tensor(0).nonzero(as_tuple=True),
@@ -73,6 +86,21 @@ SAYS = {
     "narrow": (lambda x: md.tensor(1.0).narrow(0, 0, 1), RuntimeError, "0-d tensor"),
     "hstack": (lambda x: md.hstack([]), RuntimeError, "give one or more"),
     "exp": (lambda x: md.exp(2.0), TypeError, r"md\.tensor\(2\.0\) makes one"),
+    "matmul": (lambda x: md.matmul(x, 2.0), TypeError, "matmul: argument 1 is 2.0: want a Tensor"),
+    "where": (lambda x: md.where(None, x, x), TypeError, "where: argument 0 is None"),
+    "mse_loss": (lambda x: F.mse_loss(x, [1.0]), TypeError, r"mse_loss: argument 1 is \[1.0\]"),
+    "option": (lambda x: md.isclose(x, other=1), TypeError, "isclose: argument other is 1"),
+    "zeros_like": (lambda x: md.zeros_like(2.0), TypeError, "zeros_like of 2.0: want a Tensor"),
+    "cat of a number": (lambda x: md.cat(2.0), TypeError, "takes a list or tuple of tensors"),
+    "dim": (lambda x: md.softmax(x, "a"), TypeError, "dim 'a': want a whole number from -2 to 1"),
+    "dim 0.5": (lambda x: x.sum(0.5), TypeError, "dim 0.5: want a whole number"),
+    "complex": (lambda x: x.masked_fill(x > 2, 1j), TypeError, "want a number that float32 holds"),
+    "full": (lambda x: md.full((2,), 1e6, dtype="float16"), RuntimeError, "not fit into float16"),
+    "fill_": (lambda x: x.half().fill_(1e6), RuntimeError, "does not fit into float16"),
+    "lerp": (lambda x: md.lerp(x.long(), x.long(), 0.5), RuntimeError, "convert with .float()"),
+    "steps": (lambda x: md.linspace(0, 1, 3.0), TypeError, "3.0 steps: want a whole number"),
+    "seed": (lambda x: md.manual_seed("a"), TypeError, "'a': want a whole number"),
+    "half a seed": (lambda x: md.manual_seed(0.5), ValueError, "0.5: want a whole number"),
     "meshgrid": (lambda x: md.meshgrid(x, indexing="no"), RuntimeError, "want 'ij' or 'xy'"),
     "probabilities": (
         lambda x: F.cross_entropy(x, x, ignore_index=1),
@@ -87,6 +115,24 @@ def test_errors_teach(name):
     call, error, text = SAYS[name]
     with pytest.raises(error, match=text):
         call(md.ones(2, 3))
+
+
+def test_no_function_meets_a_stranger_with_a_bare_attribute_error():
+    bare = []
+    for name, function in [*vars(md.ops).items(), *vars(F).items(), *vars(md).items()]:
+        if name[0] == "_" or name == "manual_seed" or not inspect.isfunction(function):
+            continue
+        parameters = inspect.signature(function).parameters.values()
+        needed = sum(p.default is p.empty for p in parameters)
+        for i, stranger in itertools.product(range(needed), (2.0, None, [1.0], np.ones(2))):
+            given = [stranger if j == i else md.ones(2, 2) for j in range(needed)]
+            try:
+                function(*given)
+            except AttributeError as error:
+                bare.append(f"{name}: {error}")
+            except Exception:  # any other says what is wrong, or takes it
+                continue
+    assert not bare
 
 
 def test_folders_are_there_without_an_import_by_name(monkeypatch):

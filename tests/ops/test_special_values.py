@@ -90,6 +90,18 @@ AS_PYTORCH = {
         [[1e20, inf], [1.0, 1.0]],
         1.0,
     ),
+    "label smoothing": (
+        lambda m, f, x: f.cross_entropy(x, m.tensor([0, 2]), label_smoothing=0.1),
+        [[[1e5, 1e5 + 1, 1e5 + 2], [1e38, 1e38, 1e38]]],
+        1.0,
+    ),
+    "probabilities": (
+        lambda m, f, x, q: f.cross_entropy(x, q),
+        [[[1e5, 1e5 + 1, 1e5 + 2]], [[0.2, 0.3, 0.5]]],
+        1.0,
+    ),
+    "median of equal ones": (lambda m, f, x: x.median(), [[1.0, 0.0, 1.0, 1.0]], 1.0),
+    "norm by p=-1 of a zero": (lambda m, f, x: x.norm(-1), [[0.0, 1.0, 2.0]], 1.0),
     "small std": (lambda m, f, x: x.std(), [[1e-25, 3e-25]], 1.0),
     "large std": (lambda m, f, x: x.std(), [[1e25, 3e25]], 1.0),
     "std of rows": (lambda m, f, x: x.std(1), [[[1e-36, 3e-36], [1.0, 2.0]]], 1.0),

@@ -224,6 +224,7 @@ def test_what_an_optimizer_refuses():
     for make, error, words in (
         (lambda: optim.SGD([]), ValueError, "no parameters"),
         (lambda: optim.SGD(p), TypeError, "not a tensor"),
+        (lambda: optim.SGD(nn.Linear(1, 1)), TypeError, r"a Linear: .* model.parameters\(\)"),
         (lambda: optim.SGD([p.data]), TypeError, "parameter 0 is a ndarray"),
         (lambda: optim.SGD([p, p * 2]), ValueError, "parameter 1 was computed"),
         (lambda: optim.AdamW([p, p]), ValueError, "given twice"),

@@ -33,7 +33,7 @@ def test_sizes_below_one_are_refused():
 
 
 def test_a_mesh_that_does_not_fit_lists_what_does():
-    with pytest.raises(UserError, match=r"dp 3 has 3 places, but there are 4 ranks.*--dp 4"):
+    with pytest.raises(UserError, match=r"dp 3 needs 3 ranks, but there are 4 ranks.*--dp 4"):
         Mesh(dp=3).require(4)
     with pytest.raises(UserError, match=r"--dp 1 --tp 4 or --dp 2 --tp 2 or --dp 4 --tp 1"):
         Mesh(dp=3, tp=2).require(4, ("dp", "tp"))

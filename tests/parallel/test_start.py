@@ -116,7 +116,24 @@ def test_a_parameter_that_is_unfrozen_too_late_is_named_once(way):
         simulate(main, ranks)
     texts = [str(w.message) for w in found]
     assert len(texts) == ranks, texts
-    assert all("requires_grad now: 0.bias. " in t and "make a new" in t for t in texts), texts
+    assert all("now require gradients: 0.bias. " in t for t in texts), texts
+
+
+WRONG = {
+    "in another order": lambda comm, model: Bucketed(comm, model),
+    "no communicator": lambda comm, model: Bucketed(model, "ring"),
+    "Zero in another order": lambda comm, model: Zero(comm, model, optim.Adam),
+    "an optimiser, not its class": lambda comm, model: Zero(
+        model, comm, optim.Adam(model.parameters())
+    ),
+}
+
+
+@pytest.mark.parametrize("make", WRONG.values(), ids=WRONG)
+def test_arguments_of_the_wrong_kind_say_what_is_wanted(make):
+    wanted = r"want a model .* then a communicator|needs the optimiser's class, got Adam"
+    with pytest.raises(TypeError, match=wanted):
+        simulate(lambda comm: make(comm, nn.Linear(2, 1)), 2)
 
 
 def test_only_the_replicas_of_a_shard_begin_alike():

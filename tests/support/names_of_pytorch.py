@@ -63,10 +63,10 @@ def _is_public(place: str, name: str, value: object) -> bool:
 
 
 EDGE = " " * 8
-HEAD = '''"""Public names of PyTorch {} that minidist does not have, by the place where they stand.
+HEAD = '''"""Public names of PyTorch {} that minidist does not have, by module or class.
 
-Written by tests/support/names_of_pytorch.py, which says what is public. tests/test_absent.py holds
-the list against the PyTorch that is installed.
+tests/support/names_of_pytorch.py writes this file, and defines which names are public.
+tests/test_absent.py compares the list with the installed PyTorch.
 """
 
 NAMES = {{'''

@@ -78,7 +78,7 @@ def test_whole_numbers_serve_as_floats(tmp_path):
         ({"encoding": "klingon"}, "encoding 'klingon' is unknown"),
         ({"dtype": "float16"}, "dtype = 'float16' is unknown: choose float32, float64"),
         ({"allreduce": "star"}, "allreduce = 'star' is unknown: choose auto, ring, ordered"),
-        ({"dp": 2}, "dp 2 has 2 places, but there are 4 ranks: choose --dp 4"),
+        ({"dp": 2}, "dp 2 needs 2 ranks, but there are 4 ranks: choose --dp 4"),
         ({"resume": True}, "resume needs the run folder: add --out DIR"),
     ],
 )

@@ -136,7 +136,7 @@ def test_the_coefficient_is_the_same_bits_on_all_ranks():
 
 
 @pytest.mark.parametrize("change, ranks, message", [
-    ({"tp": 3}, 4, "mesh dp 1 × tp 3 has 3 places.*choose --dp 1 --tp 4 or --dp 2 --tp 2"),
+    ({"tp": 3}, 4, "mesh dp 1 × tp 3 needs 3 ranks.*choose --dp 1 --tp 4 or --dp 2 --tp 2"),
     ({"tp": 8}, 8, "gpt-tiny has 4 heads, and a rank needs at least one: use --tp 4"),
     ({"sequence_parallel": True}, 2, "want --tp of at least 2"),
     ({"tp": 0}, 2, "tp = 0: want at least 1"),

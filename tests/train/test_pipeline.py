@@ -121,7 +121,7 @@ def refused(ranks, **choices):
 
 
 def test_impossible_combinations_say_why():
-    assert "pp 3 × dp 1 has 3 places, but there are 4 ranks" in refused(4, pp=3)
+    assert "pp 3 × dp 1 needs 3 ranks, but there are 4 ranks" in refused(4, pp=3)
     assert "--pp 2 --dp 2" in refused(4, pp=3)
     assert "8 stages (pp 8, 1 chunks a rank) of gpt-tiny's 4 layers" in refused(8, pp=8)
     assert "at least one" in refused(8, pp=8)

@@ -248,7 +248,7 @@ def test_what_a_resume_changes_is_said_and_the_old_configuration_kept(copied, tm
     text.write_text("another text under the same name, which nobody would notice\n" * 20)
     resume(copied, 2, steps=13, tp=2)
     shown = "".join(capsys.readouterr().out.split())
-    assert f"changed data {text} has other contents".replace(" ", "") in shown
+    assert f"changed data {text}: the contents of the file have changed".replace(" ", "") in shown
     assert {p.name for p in copied.glob("*.toml")} == {
         "config.toml", "config-step-6.toml", "config-step-12.toml"}  # fmt: skip
 
@@ -276,7 +276,7 @@ def test_a_run_without_a_checkpoint_starts_afresh(copied, capsys):
     whole = losses(copied)
     shutil.rmtree(copied / "checkpoints")
     resume(copied)
-    assert "no checkpoint was saved yet: it starts afresh" in capsys.readouterr().out
+    assert "no checkpoint was saved yet: starting from step 0" in capsys.readouterr().out
     assert losses(copied) == whole
 
 

@@ -99,8 +99,8 @@ def test_a_signal_on_one_rank_stops_all_after_the_step(
         assert (signals[hit].exit_code, "sample ─" in shown) == (143, True)
         return
     assert codes == {143}
-    assert f"stopped after step {ends} of 5, which is saved" in shown and "sample ─" not in shown
-    assert ("go on by: minidist train --resume --out" in shown) == (ends < 5)
+    assert f"stopped after step {ends} of 5; its checkpoint" in shown and "sample ─" not in shown
+    assert ("to resume: minidist train --resume --out" in shown) == (ends < 5)
 
 
 def test_stopped_and_resumed_equals_uninterrupted(tmp_path, curves):
@@ -138,7 +138,7 @@ def test_the_command_ends_with_the_shells_code(tmp_path, monkeypatch, capfd, cur
     shown, errors = capfd.readouterr()
     assert ended.value.code == code
     assert f"--resume --out {tmp_path / 'a'} --ranks 2 --simulate" in shown
-    assert "once more ends at once" in errors and "Traceback" not in errors
+    assert "a second signal stops" in errors and "Traceback" not in errors
     assert saved(tmp_path / "a") == [3]
     assert signal.getsignal(number) == before
 

@@ -1,7 +1,9 @@
 """Replicas of a pipeline: micro-batches through the stages, then gradients summed over replicas.
 
-On MPI ranks, by their own clock: mpirun -n 4 python dp_pipeline.py. Without mpirun, on simulated
-ranks and a simulated clock: F takes 1 ms and B 2 ms, a message 5 µs and 0.1 ns a byte.
+python dp_pipeline.py               # four simulated ranks, timed by a simulated clock
+mpirun -n 4 python dp_pipeline.py   # four MPI ranks, timed by the wall clock
+
+On the simulated clock F takes 1 ms and B 2 ms; a message takes 5 µs and 0.1 ns per byte.
 """
 
 import numpy as np

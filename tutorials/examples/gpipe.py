@@ -1,7 +1,7 @@
 """GPipe: all forwards, then all backwards, and every rank keeps all activations.
 
-python gpipe.py               # four simulated ranks; F takes 1 ms, B 2 ms, by a simulated clock
-mpirun -n 4 python gpipe.py   # four MPI ranks, side by side
+python gpipe.py               # four simulated ranks; on their clock F takes 1 ms, B 2 ms
+mpirun -n 4 python gpipe.py   # four MPI ranks, timed by the wall clock
 """
 
 import numpy as np
@@ -17,7 +17,8 @@ from minidist.parallel.pipeline.schedules import make
 M, ROWS = 8, 32  # micro-batches, rows of each
 HOW = "executed, by the clock", "executed, by a simulated clock"
 DRAWN = np.random.default_rng(0)
-IMAGES = DRAWN.random((M * ROWS, 8, 8), dtype="float32")  # any will do: the lesson is the order
+# Random images are enough: the lesson is the order of the steps.
+IMAGES = DRAWN.random((M * ROWS, 8, 8), dtype="float32")
 LABELS = DRAWN.integers(0, 10, M * ROWS)
 INPUTS = [Tensor(IMAGES[i * ROWS : (i + 1) * ROWS, None]) for i in range(M)]  # (b, 1, 8, 8)
 TARGETS = [Tensor(LABELS[i * ROWS : (i + 1) * ROWS]) for i in range(M)]

@@ -1,7 +1,7 @@
 """A pipeline by hand: a stage on each rank, one micro-batch at a time: only one rank works.
 
 python naive_pipeline.py               # four simulated ranks; F takes 1 ms, B 2 ms
-mpirun -n 4 python naive_pipeline.py   # four MPI ranks, by their own clock
+mpirun -n 4 python naive_pipeline.py   # four MPI ranks, timed by the wall clock
 """
 
 from itertools import pairwise

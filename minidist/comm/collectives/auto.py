@@ -51,7 +51,7 @@ def function_of(
     collective: str, algorithms: Mapping[str, Callable[..., None]], algorithm: Algorithm, size: int,
     nbytes: int,
 ) -> Callable[..., None]:  # fmt: skip
-    """The function that `algorithm` stands for: one of `algorithms`, or the user's own."""
+    """The function for `algorithm`: one of `algorithms`, or the user's own."""
     if callable(algorithm):
         return partial(_run_own, collective, algorithm, next(iter(algorithms.values())))
     return algorithms[choose(collective, algorithm, size, nbytes)]
@@ -70,7 +70,7 @@ def _takes(function: Callable[..., Any], *args: Any) -> bool:
 def _run_own(
     collective: str, algorithm: Callable[..., Any], ours: Callable[..., None], comm: Any, *args: Any
 ) -> None:
-    """Run a function of the user, which must leave its result in the buffer that it gets."""
+    """Run the user's own function, which must leave its result in the buffer."""
     name = getattr(algorithm, "__name__", algorithm)
     if not _takes(algorithm, comm, *args):
         wanted = ", ".join(list(signature(ours).parameters)[: 1 + len(args)])
@@ -80,6 +80,6 @@ def _run_own(
         )
     if algorithm(comm, *args) is not None:
         raise TypeError(
-            f"rank {comm.rank} {collective}: the algorithm {name} returned something: its result "
-            "belongs in the flat buffer that it gets (flat[...] = result), and it returns None"
+            f"rank {comm.rank} {collective}: the algorithm {name} returned a value: write the "
+            "result into the flat buffer (flat[...] = result), and return nothing"
         )

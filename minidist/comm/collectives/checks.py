@@ -13,7 +13,7 @@ from . import native
 def check_known(where: str, what: str, name: str, known: Collection[str]) -> None:
     """Refuse an algorithm or operation that does not exist."""
     if name not in known:
-        raise ValueError(f"{where}: {what}={name!r} is not known, use one of {', '.join(known)}")
+        raise ValueError(f"{where}: {what}={name!r} is not known, use {', '.join(known)}")
 
 
 def check_algorithm(
@@ -23,7 +23,7 @@ def check_algorithm(
     """Refuse an unknown algorithm, and "native" where the MPI library cannot do it."""
     if callable(name):
         return
-    check_known(where, "algorithm", name, ["auto", *known, "a function like these"])
+    check_known(where, "algorithm", name, ["auto", *known, "or a function like these"])
     if name == "native":
         native.check(comm, array, op)
 

@@ -43,7 +43,7 @@ def native_call(comm: Any, name: str, *buffers: Any, **options: Any) -> None:
 
 
 def mpi_op(combine: xp.ufunc, dtype: xp.dtype) -> Any:
-    """MPI.SUM for np.add, and so on; of floats np.maximum itself, because MPI.MAX drops NaN."""
+    """MPI.SUM for np.add, and so on; for floats np.maximum itself, because MPI.MAX drops NaN."""
     from mpi4py import MPI
 
     if dtype.kind == "f" and combine.__name__ in ("maximum", "minimum"):
@@ -54,7 +54,7 @@ def mpi_op(combine: xp.ufunc, dtype: xp.dtype) -> Any:
 
 @cache
 def _own_op(name: str, dtype: xp.dtype) -> Any:
-    """An operation of MPI that calls NumPy's function of that name. It lives to the end."""
+    """An MPI operation that calls NumPy's function of that name. It is never freed."""
     from mpi4py import MPI
 
     combine = getattr(np, name)

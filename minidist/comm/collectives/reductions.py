@@ -16,7 +16,7 @@ NUMBERS = "biufc"  # the kinds of dtype that have every operation
 
 
 def check_op(where: str, array: xp.ndarray, op: str) -> None:
-    """Refuse an unknown operation, what is no array, a dtype without it, and a mean of integers."""
+    """Refuse unknown operations, non-arrays, dtypes without the operation, means of integers."""
     check_known(where, "op", op, OPS)
     check_array(where, array)
     if array.dtype.kind not in NUMBERS and not _has(array.dtype, op):
@@ -30,9 +30,9 @@ def check_op(where: str, array: xp.ndarray, op: str) -> None:
 
 @cache
 def _has(dtype: xp.dtype, op: str) -> bool:
-    """Whether the operation takes this dtype and returns it; a sum of strings is longer than they.
+    """Whether the operation takes this dtype and returns it (a sum of strings is a longer dtype).
 
-    Found out before the first message: a rank that fails later leaves the others waiting.
+    This is checked before the first message, because a rank that fails later leaves others waiting.
     """
     none = np.empty(0, dtype)
     try:

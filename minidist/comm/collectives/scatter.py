@@ -22,8 +22,8 @@ from .chunks import Bounds, chunk, empty_for, pack, row_bounds, unpack
 from .entry import by_host, nonblocking
 from .native import as_bytes, chunks_as_bytes, native_call
 
-# Numbers in the message ahead: the dtype's name in LETTERS of them, ndim, and up to SIZES sizes. If
-# one does not fit, the header has LONG for ndim and the length of a second message, with them all.
+# The header has LETTERS numbers for the dtype's name, then ndim, then up to SIZES sizes. If these
+# do not fit, ndim is LONG, followed by the length of a second message that holds everything.
 LETTERS, SIZES, LONG = 7, 8, -1
 HEADER = LETTERS + 1 + SIZES
 
@@ -122,11 +122,11 @@ def _broadcast_header(
 
 
 def _name(dtype: xp.dtype) -> bytes | None:
-    """A name from which the dtype can be made, if there is one and it has room in the header.
+    """A name from which np.dtype makes this dtype, if there is one and it fits into the header.
 
-    A structured dtype has none: its str and its name give the number of bytes only.
+    A structured dtype has no such name: its str and its name give only the number of bytes.
     """
-    # bfloat16 is known by its name alone: its kind is "V", so its str says no more than 2 bytes
+    # bfloat16 needs its name: its kind is "V", so its str gives only the number of bytes, 2
     name = dtype.name if dtype.kind == "V" else dtype.str
     try:
         fits = xp.dtype(name) == dtype and len(name) <= 8 * LETTERS

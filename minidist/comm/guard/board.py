@@ -1,7 +1,7 @@
 """A board in memory that the ranks of one machine share: each rank's last call, and its wait.
 
 With MINIDIST_DEBUG a rank notes every call. Without it, a rank notes only a wait that is long
-(mpi/waiting.py), so a short wait costs nothing. A rank that has noted no wait is taken to run.
+(mpi/waiting.py), so a short wait costs nothing. A rank that has noted no wait counts as running.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 IN, AFTER, EXITED = 1, 2, 3
-PEERS = 8  # ranks for which a note has room; a rank that waits for more notes ANY
+PEERS = 8  # number of ranks that a note can hold; a rank that waits for more notes ANY
 ANY = -1
 NOTE = np.dtype(
     [("when", "f8"), ("state", "i4"), ("pid", "i4"), ("text", "S976"), ("waiting", "i4"),
@@ -44,9 +44,9 @@ class Board:
         self.mine = self.notes[world.Get_rank()]
         self.mine["pid"] = os.getpid()
         self.mine["waiting"] = 0
-        self.note("start-up (MINIDIST_DEBUG=1 tells more)", AFTER)
+        self.note("start-up (MINIDIST_DEBUG=1 reports more)", AFTER)
         machine.Barrier()
-        # Without /proc (macOS), or in a container of each rank's own, nothing is known of them.
+        # Without /proc (macOS), or if each rank has its own container, their states are unknown.
         self.sees_processes = all(_stat(int(note["pid"])).exists() for note in self.notes.values())
 
     def _memory(self, place: int) -> np.ndarray:
@@ -63,7 +63,7 @@ class Board:
         self.mine["state"], self.mine["when"] = state, time.monotonic()
 
     def note_wait(self, peers: Sequence[int]) -> None:
-        """Write that this rank waits for these ranks, and does nothing else meanwhile."""
+        """Note that this rank waits for these ranks and does nothing else."""
         few = peers if len(peers) <= PEERS else [ANY]
         self.mine["peers"][: len(few)] = few
         self.mine["waiting"] = len(few)
@@ -75,7 +75,7 @@ class Board:
         return rank in self.notes and int(self.notes[rank]["state"]) == EXITED
 
     def waits_for(self, rank: int) -> list[int]:
-        """The ranks for which that rank waits; an empty list if it runs, or cannot be seen."""
+        """The ranks that a rank waits for; an empty list if it runs or cannot be seen."""
         if rank not in self.notes:
             return []
         note = self.notes[rank]
@@ -83,9 +83,9 @@ class Board:
         return [peer for peer in (sorted(self.notes) if ANY in peers else peers) if peer != rank]
 
     def runs(self, rank: int) -> bool:
-        """Whether that rank computes, compiles, reads or writes: it is alive and waits for nobody.
+        """Whether a rank computes, compiles, reads or writes: it is alive and does not wait.
 
-        A rank on another machine cannot be seen, so it is not taken to run.
+        A rank on another machine cannot be seen, so it does not count as running.
         """
         if rank not in self.notes or self.waits_for(rank) or self.has_exited(rank):
             return False
@@ -115,7 +115,7 @@ class Board:
     def last_seen(self, rank: int) -> str:
         """`last seen 5.1 s ago in recv(source=1, tag=0) #16 at …`."""
         if rank not in self.notes:
-            return "is on another machine, whose board cannot be read: is the link up?"
+            return "is on another machine, whose board cannot be read: check the network"
         note = self.notes[rank]
         text, ago = note["text"].item().decode(errors="replace"), time.monotonic() - note["when"]
         how = {IN: "in", AFTER: "after", EXITED: "before it exited, after"}[int(note["state"])]

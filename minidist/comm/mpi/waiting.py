@@ -143,10 +143,11 @@ class Watch:
 
     1. After LONG seconds the wait is noted on the board, so that the others see that it waits.
     2. After the notice's seconds, a report on stderr says who waits for whom, once for each call.
-    3. The deadline counts the time in which nobody can end the wait: neither a peer nor a rank that
-       a peer waits for runs (Board.any_runs). So a rank that computes, compiles, evaluates or saves
-       may take as long as it needs. A rank on another machine cannot be seen: its time counts.
-    4. Nobody waits for a rank that has exited.
+    3. The deadline counts only time in which no rank can end the wait: neither a peer nor a rank
+       that a peer waits for is running (Board.any_runs). So a rank that computes, compiles,
+       evaluates or saves may take as long as it needs. A rank on another machine cannot be seen, so
+       all the time of waiting for it counts.
+    4. If a peer has exited, the wait ends with an error.
     """
 
     def __init__(
@@ -156,12 +157,12 @@ class Watch:
         self.start = self.stuck_since = start
         self.gone_since: float | None = None
         self.is_noted = self.is_late = self.is_reported = False
-        # Of a wait inside the library: the communicator, and the thread that waits.
+        # Only for a wait inside the library: the communicator, and the thread that waits.
         self.comm: Any = None
         self.thread = 0
 
     def look(self) -> None:
-        """Note, report or raise what is due now."""
+        """Note the wait, report it or raise an error, whichever is due now."""
         now = time.monotonic()
         self._raise_if_exited(now)
         if now - self.start < LONG:
@@ -176,7 +177,7 @@ class Watch:
             self._raise_late(now)
 
     def end(self) -> None:
-        """The wait is over; a rank whose time is up leaves its note, which others still read."""
+        """End the wait. A rank whose time is up keeps its note, because others still read it."""
         if not self.is_noted or self.is_late:
             return
         self.board.end_wait()
@@ -188,7 +189,7 @@ class Watch:
 
     def _note(self) -> None:
         self.is_noted = True
-        if not self.process.debug:  # else the call has been noted at its beginning
+        if not self.process.debug:  # in debug mode the call was noted at its beginning
             self.board.note(f"{self.call} at {self._site()}")
         self.board.note_wait(self.peers)
 
@@ -205,15 +206,15 @@ class Watch:
         if self.board.any_runs(self.peers):
             return "  this wait has no limit while a rank that it depends on runs"
         ends = f"the job ends after {self.process.deadline:g} s of this"
-        return f"  no rank that it depends on is seen to go on: {ends}"
+        return f"  no rank that it depends on is running: {ends}"
 
     def _raise_late(self, now: float) -> None:
         self.is_late = True
         why = self._why(now) + (
-            f"\n  no rank that it depends on was seen to go on for {self.process.deadline:g} s: "
+            f"\n  no rank that it depends on was running for {self.process.deadline:g} s: "
             "let all ranks make the same collective calls in the same order, and give each send "
             "its receive\nMINIDIST_TIMEOUT=seconds or launch(…, timeout=seconds) changes this "
-            "limit; MINIDIST_DEBUG=1 tells more"
+            "limit; MINIDIST_DEBUG=1 reports more"
         )
         # Other ranks whose time is up now must still be able to read what this rank did last.
         time.sleep(GRACE / 2)

@@ -21,15 +21,15 @@ from ..guard.fingerprint import BYTES, Fingerprint, compare
 from .messages import MpiReceive, MpiRequest, hand_to_mpi
 from .waiting import Process, Work
 
-ABORT_SECONDS = 5.0  # in which the launcher has to end a process that aborts
+ABORT_SECONDS = 5.0  # seconds that the launcher gets to end an aborting process
 
 
 def mpi_world(timeout: float | None = None) -> Communicator:
     """This process's rank among all that mpirun started; without mpirun, rank 0 of 1.
 
-    With more than one rank, BLAS gets its threads now (kernels/blas.py: one), and an uncaught
-    exception ends every rank.
-    `timeout`: seconds that a wait may last while no rank can go on, in place of MINIDIST_TIMEOUT
+    With more than one rank, the threads of BLAS are set now (kernels/blas.py: to one), and an
+    uncaught exception ends every rank.
+    `timeout`: seconds that a wait may last if no rank can end it, instead of MINIDIST_TIMEOUT
     (default 600). MINIDIST_DEBUG=1, MINIDIST_TIMEOUT, MINIDIST_NOTICE and MINIDIST_CUDA_AWARE=1 are
     read at the first call.
     """
@@ -139,15 +139,15 @@ class MpiCommunicator(Communicator):
     def _split(self, color: int | None, key: int) -> Communicator | None:
         from mpi4py import MPI
 
-        # Split blocks inside the library, where nobody could see a rank that waits for ever. So all
-        # ranks meet first, in a wait that is watched.
+        # Split blocks inside the library, where an endless wait could not be detected. So all ranks
+        # first meet in a wait that is watched.
         met = self.native.Ibarrier()
         self.process.wait_until(met.Test, "split", self.ranks)
         native = self.native.Split(MPI.UNDEFINED if color is None else color, key)
         return None if color is None else MpiCommunicator(native, self.process)
 
     def abort(self, code: int) -> None:
-        # Abort asks the launcher, which may be beyond a broken link: then it never returns, and it
+        # Abort asks the launcher. If the network to it is broken, Abort never returns, and it
         # keeps Python's lock, so only a thread without Python can end the process.
         with open(os.devnull, "w") as nowhere:
             faulthandler.dump_traceback_later(ABORT_SECONDS, exit=True, file=nowhere)

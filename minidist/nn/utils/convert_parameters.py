@@ -1,4 +1,4 @@
-"""Parameters as one vector and back: for optimisers and statistics that see a model as a point."""
+"""Parameters as one vector and back, for code that treats a model as a point in space."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from ...tensor.tensor import Tensor
 
 
 def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
-    """All elements one after the other, in the order of the parameters; gradients reach them."""
+    """All elements of the parameters in one vector, in order; gradients flow back to them."""
     return cat([p.reshape(-1) for p in parameters])
 
 
 def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
-    """Write the elements of a vector into the parameters, in their order.
+    """Write the elements of a vector into the parameters, in order.
 
     The values are copied, and the vector must have as many elements as the parameters together.
-    (PyTorch lets them share memory, and ignores the elements that are left over.)
+    (In PyTorch they share memory, and surplus elements are ignored.)
     """
     if not isinstance(vec, Tensor):
         raise TypeError(f"vector_to_parameters: want a Tensor, not {type(vec).__name__}")

@@ -4,17 +4,17 @@ How it works:
 1. A rank's loss is its own *sum* divided by the *global* count (of rows, tokens or weights). So the
    sum over ranks of the gradients is the gradient of the global mean, however unevenly the rows are
    spread, and also with a rank that has none. A mean of means is another loss, so nothing is
-   averaged, unless average=True asks for it: that is for a loss that is a mean of this rank's rows,
-   with as many rows on every rank (PyTorch's DistributedDataParallel).
+   averaged by default. average=True does what PyTorch's DistributedDataParallel does. Use it if the
+   loss is the mean over this rank's rows, and every rank has the same number of rows.
 2. After backward, sum_gradients() replaces each `grad` by its sum over the ranks. There are three
    ways, which give the same: Naive (one all-reduce a parameter), Bucketed (one a flat buffer), and
    Overlapped (buckets that are sent while backward goes on).
-3. Each rank passes the same model, or its parameters, and begins with rank 0's weights
-   (start_alike); the model's buffers are known only if the model is passed. A parameter that is
-   frozen when the object is made takes no part (a warning follows if it is unfrozen later), and one
-   that a rank did not use counts as zeros there.
-4. The sum is of what is in `grad`: call zero_grad() between steps, or sums of sums are sent.
-5. Messages lie in the host's memory: gradients on a GPU are copied there, a bucket at a time.
+3. Each rank passes the same model, or its parameters, and starts with rank 0's weights
+   (start_alike). Buffers are broadcast only if the model itself is passed. The gradient of a
+   parameter that is frozen when the object is created is not summed (if it is unfrozen later, a
+   warning says so). If a rank did not use a parameter, its gradient there counts as zeros.
+4. Whatever is in `grad` is summed: call zero_grad() between steps, or old sums are summed again.
+5. Messages are in the host's memory: gradients on a GPU are copied there, a bucket at a time.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from ...tensor.tensor import Tensor
 from ..buckets import (
     MIB,
     GradientSync,
+    check_order,
     fill_buckets,
     frozen_of,
     gradient,
@@ -53,13 +54,14 @@ def broadcast_parameters(model: Module, comm: Communicator) -> None:
 class Synchronizer(GradientSync, ABC):
     """After backward, `sum_gradients()`; before the last of several micro-batches, `no_sync()`.
 
-    All ranks make it together: it gives them rank 0's weights. `average`: divide the sums by the
-    number of ranks, for a loss that is a mean of this rank's rows.
+    All ranks create it together, and it broadcasts rank 0's weights. `average=True` divides the
+    sums by the number of ranks: use it if the loss is the mean over this rank's rows.
     """
 
     def __init__(
         self, params: Params, comm: Communicator, algorithm: str, average: bool = False
     ):  # fmt: skip
+        check_order(type(self).__name__, params, comm)
         model = params if isinstance(params, Module) else list(params)
         self.params = trainable(start_alike(model, comm))
         self.comm, self.algorithm, self.frozen = comm, algorithm, frozen_of(model)

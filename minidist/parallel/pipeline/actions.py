@@ -105,7 +105,7 @@ class Schedule:
 
     orders: tuple[tuple[Step, ...], ...]
     name: str = ""
-    notes: tuple[str, ...] = field(default=(), compare=False)  # how its file was read, to be shown
+    notes: tuple[str, ...] = field(default=(), compare=False)  # remarks about reading its file
 
     @staticmethod
     def of(
@@ -205,7 +205,7 @@ def _parse_action(text: str, where: str) -> Action:
         raise _error(where, text, LIKE + _separator(text))
     if found["kind"] not in KINDS:
         known = ", ".join(KINDS)
-        raise _error(where, text, f"{found['kind']} is not understood here, of {known}")
+        raise _error(where, text, f"{found['kind']} is unknown: use one of {known}")
     if not found["microbatch"]:
         raise _error(where, text, f"the micro-batch is missing: {LIKE}")
     numbers = (_number(found[part], where, text) for part in ("stage", "microbatch"))
@@ -214,7 +214,7 @@ def _parse_action(text: str, where: str) -> Action:
 
 def _parse_overlap(found: re.Match[str], where: str) -> Overlap:
     if found["name"] != OVERLAP:
-        raise _error(where, found[0], f"{found['name']} is not understood here: {LIKE}")
+        raise _error(where, found[0], f"{found['name']} is unknown: {LIKE}")
     parts = (_parse_action(found[part].strip(), where) for part in ("forward", "backward"))
     pair = Overlap(*parts)
     if (pair.forward.kind, pair.backward.kind) != (FORWARD, BACKWARD):

@@ -23,7 +23,7 @@ SHARDING = re.compile(r"[0-9]+(UNSHARD|RESHARD|REDUCE_GRAD)")
 def loads(text: str, name: str = "") -> Schedule:
     """Read a schedule from a text. It may contain messages or only computing.
 
-    Empty cells (idle slots) are dropped. Lines that begin with # are skipped, and so are blank
+    Empty cells (idle slots) are dropped. Lines that start with # are skipped, and so are blank
     lines before, after and next to them. A blank line between two ranks is an error: a rank that
     does nothing is written as one comma. If a stage has both B and W for a micro-batch, its B is
     read as I, which is PyTorch's meaning (torch.distributed.pipelining, `_load_csv`). PyTorch's
@@ -52,7 +52,7 @@ def _left_out(counts: Counter[str]) -> str:
 
 
 def _counts_from_one(order: list[Step]) -> bool:
-    """Whether the forwards of a rank's one stage are 1, …, m and its backwards 0, …, m - 1."""
+    """Whether a rank has one stage with forwards 1, …, m and backwards 0, …, m - 1."""
     if not all(isinstance(step, Action) for step in order):
         return False
     forwards, backwards = (
@@ -90,7 +90,7 @@ def _rows(text: str, place: str) -> list[tuple[int, list[str]]]:
 
 
 def _steps(line: int, row: list[str], place: str, left_out: Counter[str]) -> Iterator[Step]:
-    """The steps of a rank; what is no step of ours is counted in `left_out`."""
+    """The steps of a rank; PyTorch's other cells are counted in `left_out`."""
     for n, cell in enumerate(row, 1):
         if found := SHARDING.fullmatch(cell.strip()):
             left_out[found[1]] += 1

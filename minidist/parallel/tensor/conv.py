@@ -92,7 +92,7 @@ class RowParallelConv2d(_ParallelConv2d):
             return self._convolve(input, self.bias)
         partial = self._convolve(input, None)  # (n, o, h', w'), a sum over this rank's c/t channels
         y = communication.reduce(partial, self.comm)
-        # in y's dtype, 16 bits under autocast, as one process's convolution adds it
+        # in y's dtype (16 bits under autocast), as one process does
         return y if self.bias is None else y + self.bias.to(y.dtype).reshape(-1, 1, 1)
 
     def _check(self, shape: tuple[int, ...]) -> None:

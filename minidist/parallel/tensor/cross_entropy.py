@@ -32,7 +32,7 @@ def _losses(logits, target, comm, first, classes, smoothing, keep):
                         xp.where(real, logits, 0).sum(1)])  # fmt: skip
     picked, summed = all_reduce(comm, partial)  # (2, n): target's logit, and Σ x for smoothing
     wanted = (1 - smoothing) * picked + smoothing / classes * summed
-    losses = xp.where(keep, xp.log(total) + top - wanted, 0)  # an ignored row's may be NaN
+    losses = xp.where(keep, xp.log(total) + top - wanted, 0)  # an ignored row may be NaN
 
     def vjp(g):
         d = e / total[:, None]

@@ -150,7 +150,7 @@ class RowParallelLinear(ParallelLayer):
             return F.linear(input, self.weight, self.bias)
         partial = F.linear(input, self.weight)  # (b, s, i/t) -> (b, s, o), a partial sum
         y = reduce_partial(partial, self.comm, self.tokens)  # (b, s, o) or (b, s/t, o)
-        # under autocast, y has 16 bits: a bias of 32 would make it another dtype than one process's
+        # under autocast y has 16 bits, and a float32 bias would make the sum float32
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
 
@@ -187,7 +187,7 @@ class VocabParallelEmbedding(ParallelLayer):
         self._check(input.data)
         is_local = (input.data >= self.first) & (input.data < self.last)  # (b, s)
         row = Tensor.of(xp.where(is_local, input.data - self.first, 0))
-        # Zeros in place of other ranks' words: a product with 0 would leave inf or NaN in them.
+        # Write zeros for other ranks' words: multiplying by 0 would leave inf or NaN.
         partial = where(Tensor.of(is_local[..., None]), F.embedding(row, self.weight), 0)
         return reduce_partial(partial, self.comm, self.tokens)  # (b, s, h) or (b, s/t, h)
 

@@ -77,7 +77,7 @@ class FlatParameter:
     # Gradients
 
     def start_reducing(self, algorithm: str, op: str = "sum") -> Request:
-        """A request for this rank's shard (n,) of the sum, or mean, of all ranks' gradients."""
+        """Start to sum (or average) gradients over ranks; the request returns this shard (n,)."""
         return ireduce_scatter(
             self.comm, self._joined_gradients(), op, algorithm, counts=self.counts,
             label=f"gradient/{self.name}",

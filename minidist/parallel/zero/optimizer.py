@@ -26,7 +26,15 @@ from ...nn import Module, Parameter
 from ...nn.utils import clip_grads_with_norm_
 from ...optim import Muon, Optimizer
 from ...tensor.tensor import Tensor
-from ..buckets import MIB, GradientSync, fill_buckets, frozen_of, start_alike, trainable
+from ..buckets import (
+    MIB,
+    GradientSync,
+    check_order,
+    fill_buckets,
+    frozen_of,
+    start_alike,
+    trainable,
+)
 from ..clip_grad import total_norm
 from .flat import FlatParameter, Piece, bytes_by_use
 
@@ -35,10 +43,10 @@ class Zero(GradientSync):
     """An optimiser whose states are sharded over the ranks of `comm`.
 
     It takes a model, a communicator, and an optimiser's class with its arguments; `params` may be
-    groups, as for any optimiser. All ranks make it together, and begin with the parameters and
+    groups, as for any optimiser. All ranks create it together, and start with the parameters and
     buffers of rank 0. A step is backward(), sum_gradients(), clip_grad_norm_(…) if wanted, step(),
-    zero_grad(). `average`: divide the sums by the number of ranks, for a loss that is a mean of
-    this rank's rows.
+    zero_grad(). `average=True` divides the sums by the number of ranks: use it if the loss is the
+    mean over this rank's rows.
 
     Stage 1 sums gradients in sum_gradients(), and writes the sums over this rank's elements of each
     .grad. Stage 2 sums a bucket as soon as backward has filled it, keeps the shard and frees the
@@ -60,6 +68,7 @@ class Zero(GradientSync):
         if stage not in self.stages:
             raise ValueError(f"{type(self).__name__}: stage {stage}: want one of {self.stages} "
                              "(stage 3 is Zero3, in stage3.py)")  # fmt: skip
+        check_order(type(self).__name__, model, comm)
         self.model, self.comm, self.stage = model, comm, stage
         self.algorithm, self.replicate_comm = algorithm, replicate_comm
         self.bucket_bytes = bucket_bytes
@@ -253,7 +262,12 @@ def _groups(params: list[Any]) -> list[dict[str, Any]]:
 
 
 def _check(model: Module, optimizer_class: type, groups: list[dict[str, Any]]) -> None:
-    """Refuse arguments that would silently train a wrong model."""
+    """Refuse arguments that would silently train a wrong model, or are of the wrong kind."""
+    if not isinstance(optimizer_class, type):
+        raise TypeError(
+            f"ZeRO needs the optimiser's class, got {type(optimizer_class).__name__}: pass "
+            "optim.AdamW itself, and its arguments by name (lr=1e-3)"
+        )
     if issubclass(optimizer_class, Muon):
         raise TypeError(
             "ZeRO updates stretches of parameters, and Muon needs whole matrices: use an "

@@ -80,7 +80,7 @@ class Pipeline:
         self.gradients: Any = None
         self.executed: list[tuple[Step, float, float]] = []  # the last run: (step, start, end)
         self.watch: Callable[[Run, Action], None] | None = None  # called after each action
-        # On a simulated clock: the operations that each step takes (study/costs.py).
+        # For a simulated clock: the number of operations of each step (study/costs.py).
         self.costs: Costs | None = None
         self._evaluations: dict[int, tuple[Schedule, Receipts]] = {}  # by number of micro-batches
         self._receipts = Receipts(self.schedule, comm.rank)

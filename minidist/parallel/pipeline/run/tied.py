@@ -18,8 +18,8 @@ from ...buckets import gradient, start_alike, unpack
 class Tied:
     """The parameters of `module` whose names other ranks of `comm` have too.
 
-    All ranks create it together. The copies start as that of the lowest rank; with equal gradients
-    and equal optimisers they stay equal.
+    All ranks create it together. All copies start with the values of the lowest rank; with equal
+    gradients and equal optimisers they stay equal.
     """
 
     def __init__(self, module: Module, comm: Communicator):
