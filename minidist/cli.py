@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
-import re
 import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from itertools import dropwhile, takewhile
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from . import __version__
+from .arguments import check_names, in_one_line, require, require_text, split, value_of
 from .comm import AgreedExit, Communicator, MpiError, launch, world_from_env
 from .comm.environment import is_launched
-from .errors import UserError, did_you_mean, visible
+from .errors import UserError, visible
 from .kernels import blas, dispatch
 from .train.config import Grouped, TrainConfig, read_toml, resumed
 
@@ -152,26 +150,21 @@ def _train(config: TrainConfig, signals: Signals) -> None:
     _, size = world_from_env()
     ranks = 1 if config.ranks is None else config.ranks
     if is_launched():
-        _require(not config.simulate, "simulate under mpirun: leave one of the two away")
-        _require(
+        require(not config.simulate, "simulate under mpirun: leave one of the two away")
+        require(
             config.ranks in (None, size),
             f"ranks {config.ranks}, but mpirun started {size}: leave --ranks away",
         )
         launch(lambda comm: _exit_together(comm, lambda: run(config, comm, signals)))
         return
-    _require(ranks > 0, f"ranks {ranks}: want at least 1; change --ranks")
-    _require(config.simulate or ranks == 1,
+    require(ranks > 0, f"ranks {ranks}: want at least 1; change --ranks")
+    require(config.simulate or ranks == 1,
              f"ranks {ranks} in one process: add --simulate, or start with "
              f"'mpirun -n {ranks} minidist train'")  # fmt: skip
     if config.simulate and config.ranks is None:
         print("minidist: --simulate without --ranks means one rank: add --ranks N for more",
               file=sys.stderr)  # fmt: skip
     launch(lambda comm: run(config, comm, signals), ranks)
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise UserError(message)
 
 
 def _exit_together(comm: Communicator, task: Callable[[], Any]) -> None:
@@ -198,7 +191,7 @@ def plot(config: PlotConfig) -> None:
     """Draw runs, and print the path of the picture."""
     from .train.plot import plot
 
-    _require(bool(config.runs), "no run was given: use minidist plot RUN, a folder under runs/")
+    require(bool(config.runs), "no run was given: use minidist plot RUN, a folder under runs/")
     out = None if config.out is None else Path(config.out)
     print(f"wrote {visible(plot([Path(run) for run in config.runs], out))}")
 
@@ -206,7 +199,7 @@ def plot(config: PlotConfig) -> None:
 def examples(config: ExamplesConfig, arguments: tuple[str, ...]) -> None:
     """List, run or copy the programs of tutorials/examples."""
     is_run = config.name is not None and config.copy is None
-    _require(is_run or not arguments, "-- passes arguments to an example: give its NAME before --")
+    require(is_run or not arguments, "-- passes arguments to an example: give its NAME before --")
     from .lesson import examples
 
     if is_run:
@@ -232,9 +225,9 @@ def schedule(config: ScheduleConfig) -> None:
     from .parallel.pipeline.study.costs import Costs
     from .parallel.pipeline.study.simulate import simulate
 
-    _require(config.csv is not None or not config.messages,
+    require(config.csv is not None or not config.messages,
              "--messages has no effect without --csv FILE: give both")  # fmt: skip
-    _require(bool(config.beta) == bool(config.bytes),
+    require(bool(config.beta) == bool(config.bytes),
              f"--beta {config.beta:g} with --bytes {config.bytes:g}: a message takes beta * bytes, "
              "so give both or none")  # fmt: skip
     times = (config.forward, config.input, config.weight)
@@ -245,7 +238,7 @@ def schedule(config: ScheduleConfig) -> None:
         remedy="leave the flag out, or choose another file",
     )  # fmt: skip
     at_once = any(isinstance(step, Overlap) for order in found.orders for step in order)
-    _require(config.overlap is None or at_once,
+    require(config.overlap is None or at_once,
              f"--overlap has no effect: {config.name} never runs F and B at once")  # fmt: skip
     whole = validate(found, max_live=config.max_live)
     simulated = simulate(whole, costs, config.alpha, config.beta, config.bytes)
@@ -273,33 +266,23 @@ def doctor() -> None:
 
 def _defaults(arguments: list[str]) -> TrainConfig:
     """The defaults of the flags: from --config FILE, from the run to resume, or minidist's own."""
-    given, out = _value(arguments, "--config"), _value(arguments, "--out")
+    given, out = value_of(arguments, "--config"), value_of(arguments, "--out")
     if "--resume" in arguments and out is not None:
-        _require(given is None,
+        require(given is None,
                  f"config {given} with --resume: a resumed run uses its own config.toml; leave "
                  "--config out, and give changes as flags")  # fmt: skip
         path = Path(out) / "config.toml"
-        _require(
+        require(
             os.path.isfile(path), f"out '{out}' holds no run (no config.toml): nothing to resume"
         )
-        config, data = resumed(path, out), _value(arguments, "--data")
+        config, data = resumed(path, out), value_of(arguments, "--data")
         # If the text changes, its encoding is guessed again.
         return config if data in (None, config.data) else replace(config, encoding=None)
     config = TrainConfig() if given is None else read_toml(Path(given))
-    _require(config.config is None,
+    require(config.config is None,
              f"config '{given}' has the key config = '{config.config}', and that file would not "
              "be read: remove this key")  # fmt: skip
     return config
-
-
-def _value(arguments: list[str], flag: str) -> str | None:
-    """The value after `--flag` or `--flag=`, looked up before the flags are parsed."""
-    for i, argument in enumerate(arguments):
-        if argument.startswith(f"{flag}="):
-            return argument.split("=", 1)[1]
-        if argument == flag and i + 1 < len(arguments):
-            return arguments[i + 1]
-    return None
 
 
 OPTIONS: dict[str, type | None] = {
@@ -308,56 +291,10 @@ OPTIONS: dict[str, type | None] = {
 }  # fmt: skip
 
 
-def _flags(command: str) -> dict[str, bool]:
-    """Every flag of a command, and whether the flag takes a value."""
-    options = OPTIONS[command]
-    named = [f for f in fields(options) if "Positional" not in str(f.type)] if options else []
-    switches = {f.name for f in named if f.default is False}
-    known = {f.name: f.name not in switches for f in named}
-    known |= {f"no-{name}": False for name in switches} | {"help": False}
-    return {f"--{name.replace('_', '-')}": takes for name, takes in known.items()}
-
-
-def _check_names(arguments: list[str]) -> None:
-    """Raise a UserError that suggests the nearest name for a mistyped command or flag."""
-    command = arguments[0] if arguments else "--help"
-    if command in ("--help", "-h", "--version"):
-        return
-    every = f"the commands are {', '.join(OPTIONS)}"
-    if command not in OPTIONS:
-        _require(not command.startswith("-"), f"{command}: give a command first; {every}")
-        raise UserError(f"no command '{command}': {did_you_mean(command, OPTIONS, every)}")
-    flags, is_value = _flags(command), False
-    for argument in arguments[1:]:
-        flag = argument.split("=")[0].replace("_", "-")
-        if not is_value and flag.startswith("-") and not _is_number(flag):
-            _require(flag in flags or flag == "-h",
-                     f"{command} has no flag '{argument.split('=')[0]}': "
-                     + did_you_mean(f"--{flag.lstrip('-')}", flags,
-                                    f"'minidist {command} --help' lists its flags"))  # fmt: skip
-        is_value = flags.get(flag, False) and "=" not in argument
-
-
-def _split(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
-    """The arguments of minidist, and those of an example, which come after --."""
-    if arguments[:1] != ["examples"] or "--" not in arguments:
-        return arguments, ()
-    at = arguments.index("--")
-    return arguments[:at], tuple(arguments[at + 1 :])
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _parse(arguments: list[str]) -> Callable[[], None]:
     """The command for these arguments; --help exits here, and mistakes raise a UserError."""
-    arguments, rest = _split(arguments)
-    _check_names(arguments)
+    arguments, rest = split(arguments)
+    check_names(arguments, OPTIONS)
     if arguments[:1] == ["--version"]:
         print(f"minidist {__version__}")
         raise SystemExit(0)
@@ -402,40 +339,13 @@ def _parse(arguments: list[str]) -> Callable[[], None]:
         "train": train_command, "sample": sample_command, "plot": plot_command,
         "schedule": schedule_command, "examples": examples_command, "doctor": doctor_command,
     }  # fmt: skip
-    return _in_one_line(arguments, lambda: tyro.extras.subcommand_cli_from_dict(
+    return in_one_line(arguments, lambda: tyro.extras.subcommand_cli_from_dict(
         commands,
         prog="minidist",
         description="Train language models on many ranks, with parallelism written by hand. "
         "'minidist COMMAND --help' lists a command's flags, 'minidist --version' its version.",
         args=arguments,
     ))  # fmt: skip
-
-
-def _in_one_line(arguments: list[str], parse: Callable[[], Any]) -> Any:
-    """Parse the arguments; turn tyro's box about a mistake into a UserError of one line."""
-    box = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(box):
-            return parse()
-    except SystemExit as leaving:
-        rows = [row.strip(" │") for row in box.getvalue().splitlines()[1:]]  # without the title
-        is_rule = lambda row: not row.strip("─-╰╯")
-        mistake = " ".join(takewhile(lambda row: not is_rule(row), dropwhile(is_rule, rows)))
-        _require(not mistake, f"{_plain(mistake).removesuffix('.')}: "
-                 f"'{' '.join(['minidist', *arguments[:1]])} --help' says more")  # fmt: skip
-        raise leaving from None
-
-
-def _plain(mistake: str) -> str:
-    """Python's words for a value that is not a number, in plain words."""
-    for words, kind in (
-        (r"invalid literal for int\(\) with base 10", "whole number"),
-        ("could not convert string to float", "number"),
-    ):
-        mistake = re.sub(
-            rf"Error parsing (--\S+): {words}: (.*)", rf"\1 \2: want a {kind}", mistake
-        )
-    return mistake
 
 
 def _say(error: Exception) -> None:
@@ -458,17 +368,6 @@ def _ready_to_print() -> None:
         stream = getattr(sys, name)
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-
-
-def _require_text(arguments: list[str]) -> None:
-    """Refuse arguments that the shell's encoding cannot decode (they hold surrogates)."""
-    encoding = sys.getfilesystemencoding()
-    for argument in arguments:
-        _require(
-            not any("\ud800" <= c <= "\udfff" for c in argument),
-            f"argument '{argument}' is not text in {encoding}, this shell's encoding: rename the "
-            "file, type the text in that encoding, or start with PYTHONUTF8=1",
-        )
 
 
 @contextlib.contextmanager
@@ -523,13 +422,18 @@ def _main() -> None:
     try:
         _ready_to_print()
         with _only_rank_0_speaks():
-            _require_text(sys.argv[1:])
+            require_text(sys.argv[1:])
             command = _parse(sys.argv[1:])
         command()
     except (UserError, MpiError) as error:
         with _only_rank_0_speaks():
             _say(error)
             raise SystemExit(BAD_INPUT) from None
+    except MemoryError as error:
+        _say(
+            UserError(f"out of memory: {error or 'nothing is left'}; use a smaller model or batch")
+        )
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 

@@ -100,6 +100,7 @@ def test_a_toml_file_and_a_flag_over_it(tmp_path):
         (["train", "--allreduce", "native"], "native is MPI's own: start with mpirun"),
         (["train", "--config", "/no/file"], "config '/no/file' cannot be read"),
         (["train", "--resume", "--out", "/no/run"], "out '/no/run' holds no run"),
+        (["train", "--resume", "--out", ".", "--out", "/no/run"], "out '/no/run' holds no run"),
         (
             ["train", "--resume", "--out", "/no/run", "--config", "x.toml"],
             "config x.toml with --resume: a resumed run uses its own config.toml",
@@ -117,6 +118,17 @@ def test_bad_input_is_one_line_and_exit_code_2(here, args, message):
     (line,) = errors.splitlines()
     assert line.startswith("minidist: error: ")
     assert message in line
+
+
+def test_no_memory_is_one_line(here, monkeypatch):
+    def full(*_):
+        raise MemoryError("Unable to allocate 2 TiB")
+
+    monkeypatch.setattr("minidist.cli.train", full)
+    code, _, errors = here("train")
+    assert code == 1 and errors.startswith(
+        "minidist: error: out of memory: Unable to allocate 2 TiB"
+    )
 
 
 def test_bad_input_from_a_shell():

@@ -53,6 +53,7 @@ MISTYPED = [
     ("trian", "no command 'trian': did you mean 'train'?"),
     ("help", "no command 'help': the commands are train, sample, plot, schedule, examples, doctor"),
     ("--out x train", "--out: give a command first"),
+    ("--verion", "minidist has no flag '--verion': did you mean '--version'?"),
     ("train --bacth 8", "train has no flag '--bacth': did you mean '--batch'?"),
     ("train --bacth=8", "train has no flag '--bacth': did you mean '--batch'?"),
     ("train --lr 1e-3 -lr 3", "train has no flag '-lr': did you mean '--lr'?"),

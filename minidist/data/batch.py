@@ -50,10 +50,12 @@ def load(name: str, seq: int, drop_repeats: bool = False, encoding: str | None =
     cut = int(len(tokens) * (1 - HELD_OUT))
     corpus = Corpus(tokens[:cut], tokens[cut:], encoding or "utf-8", tuple(notes))
     if len(corpus.held_out) < seq + 1:
+        longest = len(corpus.held_out) - 1
+        shorter = f"lower --seq to {longest} or " if longest > 0 else ""
         raise UserError(
             f"data '{name}' has {len(tokens)} bytes, too short for seq {seq}: its held-out tenth "
-            f"({len(corpus.held_out)} bytes) must hold {seq + 1}; lower --seq to "
-            f"{max(len(corpus.held_out) - 1, 0)} or give at least {10 * (seq + 1)} bytes"
+            f"({len(corpus.held_out)} bytes) must hold {seq + 1}; {shorter}give at least "
+            f"{10 * (seq + 1)} bytes"
         )
     return corpus
 

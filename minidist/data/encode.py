@@ -11,10 +11,11 @@ def encode(text: str, encoding: str = "utf-8") -> np.ndarray:
     """The bytes of a text as numbers 0..255."""
     try:
         return np.frombuffer(text.encode(encoding), np.uint8)
-    except UnicodeEncodeError as error:
+    except UnicodeError as error:
+        wrong = text[getattr(error, "start", 0)]  # some encodings do not say where
         raise UserError(
-            f"'{text[error.start]}' cannot be written in {encoding}, the encoding of the run's "
-            "text: leave it out, or give another --encoding"
+            f"'{wrong}' cannot be written in {encoding}, the encoding of the run's text: leave it "
+            "out, or give another --encoding"
         ) from None
 
 

@@ -13,6 +13,7 @@ MARKS = {  # byte order marks; a mark comes after longer marks that start with i
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
+WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")  # two or four bytes a character
 CHINESE = "的一是不了在人有我他中上大和地到以要就出可也你生能而子那得下之其天年心，。"
 KANA = "のにはをたがでてとしれさいるなかっらもうすりこだまきめくあけど"
 CYRILLIC = "оеаинтсрвл"
@@ -26,6 +27,7 @@ COMMON = {  # frequent characters of the texts that use an encoding
     "cp1251": CYRILLIC,
     "koi8-r": CYRILLIC,
 }
+LETTERS = set("".join(COMMON.values()))
 
 
 def guess(content: bytes) -> str | None:
@@ -34,6 +36,11 @@ def guess(content: bytes) -> str | None:
         if content.startswith(mark):
             return encoding
     at = first_error(content, "utf-8")
+    if at is None and 0 not in content:
+        return "utf-8"
+    for encoding in WIDE:  # without a mark; English in UTF-16 is UTF-8 too, with a NUL a letter
+        if _is_wide(content[:SAMPLE], encoding):
+            return encoding
     if at is None:
         return "utf-8"
     start = content.rfind(b"\n", 0, at) + 1  # start of a line, so that no character is cut
@@ -49,6 +56,14 @@ def guess(content: bytes) -> str | None:
     return max(likely, key=lambda encoding: likely[encoding], default=None)
 
 
+def _is_wide(sample: bytes, encoding: str) -> bool:
+    """Whether these bytes read as text in one of WIDE: hardly a control character or an error."""
+    text = codecs.getincrementaldecoder(encoding)("replace").decode(sample)  # the end may be cut
+    others = [c for c in text if c > "\x7f"]
+    odd = sum(c == "\ufffd" or (c < " " and not c.isspace()) for c in text)
+    return odd <= 0.02 * len(text) > 0 and sum(c in LETTERS for c in others) >= 0.1 * len(others)
+
+
 def _share(sample: bytes, encoding: str) -> float:
     """The share of common characters among those outside ASCII; 0 if many bytes are invalid."""
     text = codecs.getincrementaldecoder(encoding)("replace").decode(sample)  # may cut the end
@@ -62,8 +77,8 @@ def first_error(content: bytes, encoding: str) -> int | None:
     """The offset of the first byte that is invalid in this encoding; None if all are valid."""
     try:
         content.decode(encoding)
-    except UnicodeDecodeError as error:
-        return error.start
+    except UnicodeError as error:  # some encodings do not say where
+        return getattr(error, "start", 0)
     return None
 
 
@@ -77,9 +92,11 @@ def unusual(content: bytes, encoding: str | None) -> Iterator[str]:
         yield f"not UTF-8 (byte {at:,} is 0x{content[at]:02X}), looks like {like}"
     elif wrong is not None:
         yield f"not {encoding} (byte {wrong:,} is 0x{content[wrong]:02X})"
+    elif encoding in WIDE:
+        yield f"looks like {encoding}"
     if content.startswith(tuple(MARKS)):
         yield "begins with a byte order mark"
     if ends := content.count(b"\r\n"):
         yield f"{ends:,} CRLF line ends"
-    if (nuls := content.count(0)) and not str(encoding).startswith(("utf-16", "utf-32")):
+    if (nuls := content.count(0)) and encoding not in WIDE:
         yield f"{nuls:,} NUL bytes"

@@ -70,7 +70,11 @@ def mpi() -> Finding:
         return Finding("MPI", False, "mpi4py is not installed", fix)
     code = "from mpi4py import MPI; print(MPI.Get_library_version().splitlines()[0])"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=without_launcher()
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        env=without_launcher(),
     )
     if done.returncode:
         return Finding("MPI", False, (done.stderr.strip().splitlines() or ["no library"])[-1], fix)
@@ -92,7 +96,12 @@ def ping() -> Finding:
     command = [mpirun, "-n", str(PING_RANKS), sys.executable, "-m", "minidist.lesson.ping"]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=PING_SECONDS, env=_mpi_environment()
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=PING_SECONDS,
+            env=_mpi_environment(),
         )
     except subprocess.TimeoutExpired:
         return Finding("ping", False, f"no answer in {PING_SECONDS} s from {mpirun}",

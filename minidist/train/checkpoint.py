@@ -175,7 +175,8 @@ def _sha256(path: Path) -> str:
 def _read_state(path: Path) -> dict[str, Any]:
     try:
         state = json.loads((path / "state.json").read_text())
-        known = {"step": state["step"], "tokens": state["tokens"], "sha256": dict(state["sha256"])}
+        hashes = {file: state["sha256"][file] for file in FILES}
+        known = {"step": state["step"], "tokens": state["tokens"], "sha256": hashes}
         return known | {more: dict(state.get(more, {})) for more in ("scaler", "about")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _corrupt(path, f"state.json: {type(error).__name__}") from None

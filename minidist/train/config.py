@@ -336,6 +336,8 @@ def resuming(config: TrainConfig, out: Path, start: str = "") -> str:
 # Checks before a rank starts: each error names the flag to change
 
 POSITIVE = ("steps", "batch", "seq", "lr", "bucket_mib", "eval_every", "save_every")
+INTEGERS = (*SHAPE, "steps", "batch", "seq", "warmup", "eval_every", "save_every", "sample")
+MOST = 2**31  # NumPy counts no further than 2**63, and the sizes of a model are multiplied
 AT_LEAST_ZERO = ("warmup", "weight_decay", "clip", "final_lr", "seed", "sample")
 
 
@@ -346,6 +348,8 @@ def check(config: TrainConfig, ranks: int) -> None:
     _check_shape(config)
     for name in POSITIVE:
         _require(name, getattr(config, name), lambda v: v > 0, "more than 0")
+    for name in INTEGERS:
+        _require(name, getattr(config, name) or 0, lambda v: v < MOST, f"less than {MOST}")
     for name in AT_LEAST_ZERO:
         _require(name, getattr(config, name), lambda v: v >= 0, "at least 0")
     _require("dropout", config.dropout, lambda v: 0 <= v < 1, "at least 0 and below 1")
@@ -471,6 +475,7 @@ def _require(name: str, value: float, good: Any, wanted: str) -> None:
 def _check_encoding(name: str) -> None:
     try:
         "".encode(name)
+        bytes(range(256)).decode(name, "replace")  # punycode, idna: of names of hosts only
     except (LookupError, ValueError):
         raise UserError(
             f"encoding '{name}' is unknown: use a name that Python knows, such as utf-8, gb18030, "

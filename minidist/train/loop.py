@@ -168,9 +168,11 @@ class Trainer:
 
     def _diverged(self, what: str) -> NoReturn:
         c = self.config
+        clip = f"lower --lr (now {c.lr}) or --clip (now {c.clip})"
+        no_clip = f"lower --lr (now {c.lr}), clip the gradient (--clip 1; now off)"
         raise UserError(
-            f"{what}: training diverged; lower --lr (now {c.lr}) or --clip (now {c.clip}), or "
-            f"lengthen --warmup (now {c.warmup})"
+            f"{what}: training diverged; {clip if c.clip else no_clip}, or lengthen --warmup "
+            f"(now {c.warmup})"
         )
 
     def sample(self, prompt: np.ndarray, *how: Any) -> np.ndarray | None:

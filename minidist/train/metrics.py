@@ -36,11 +36,14 @@ def _line(record: dict[str, Any]) -> str:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All records; a last line that a crash cut short is left out."""
+    """All records; a line that a crash cut short or spoiled is left out, and those after it."""
     records = []
-    for line in path.read_text("utf-8").splitlines():
+    for line in path.read_bytes().splitlines():
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
+            record = json.loads(line)
+        except ValueError:  # no JSON, or bytes that are no text
             break
+        if not isinstance(record, dict) or "step" not in record:
+            break
+        records.append(record)
     return records

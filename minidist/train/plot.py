@@ -18,6 +18,8 @@ def plot(runs: list[Path], out: Path | None) -> Path:
     """Draw one run as its loss.png, or several in one picture; return the picture's path."""
     records = [_records(run) for run in runs]
     path = out or (runs[0] / "loss.png" if len(runs) == 1 else Path(TOGETHER))
+    if not path.suffix:  # Matplotlib would add one, and the picture would stand elsewhere
+        raise UserError(f"out '{path}' names no format: end it in .png, .svg or .pdf")
     try:
         if len(runs) == 1:
             config = run_config(runs[0])

@@ -53,7 +53,7 @@ def run(config: TrainConfig, comm: Communicator, signals: Signals | None = None)
 def _take_part(trainer: Trainer, state: dict[str, Any], stop: Stop) -> dict[str, Any]:
     """The run of a rank other than 0: the same steps, and nothing is printed or written."""
     *_, last = _records(trainer, state, stop)
-    if not stop.agreed():
+    if not stop.steps_are_over():
         _sample(trainer)
     return last
 
@@ -76,7 +76,7 @@ def _lead(
                 metrics.write(record)
             bar.show(record)
         seconds = time.perf_counter() - started
-    number, records = stop.agreed(), read(out / "metrics.jsonl")
+    number, records = stop.steps_are_over(), read(out / "metrics.jsonl")
     show_end(screen, trainer, records, record["step"] - first, seconds, ledger)
     if number:
         show_stop(screen, trainer, record["step"], out)
@@ -199,7 +199,8 @@ def _check_folder(out: Path, resume: bool) -> None:
                 "--resume"
             )
     elif resume:
-        checkpoint.last(out / "checkpoints")
+        if not checkpoint.steps(out / "checkpoints"):
+            raise UserError(f"out '{out}' holds no run (no config.toml): nothing to resume")
     elif os.path.exists(out) and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"out '{out}' already holds other files: choose another --out")
 

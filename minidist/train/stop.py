@@ -41,6 +41,7 @@ class Signals:
     def __init__(self) -> None:
         self.number = 0  # the number of the first signal
         self.since = 0.0
+        self.nothing_to_save = False  # once the steps are over, the first signal ends it
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
@@ -60,6 +61,8 @@ class Signals:
     def _caught(self, number: int, frame: FrameType | None) -> None:
         if not self.number:
             self.number, self.since = number, time.monotonic()
+            if self.nothing_to_save:
+                raise SystemExit(self.exit_code)
             _tell(f"{_name(number)}: finishing this step and saving a checkpoint; "
                   "a second signal stops the run at once")  # fmt: skip
         elif time.monotonic() - self.since > AGAIN:
@@ -87,6 +90,12 @@ class Stop:
         mine = np.array([self.signals.number])
         number = int(all_reduce(self.comm, mine, op="max", algorithm="ring")[0])
         self.signals.number = self.signals.number or number
+        return number
+
+    def steps_are_over(self) -> int:
+        """As `agreed`; a signal that comes from now on ends this process at once."""
+        number = self.agreed()
+        self.signals.nothing_to_save = True
         return number
 
     @contextlib.contextmanager

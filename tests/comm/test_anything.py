@@ -163,6 +163,9 @@ def test_ranks_compare_its_name_and_a_result_that_is_returned_is_refused():
         sums = lambda comm, flat, combine: flat * comm.size
         sums.__name__ = "sums"
         simulate(lambda comm: c.all_reduce(comm, X, algorithm=sums), 2)
+    for call, wanted in [(c.all_reduce, "comm, flat, combine"), (c.broadcast, "comm, flat, root")]:
+        with pytest.raises(TypeError, match=rf"<lambda>\(x\) is called with \({wanted}\), as"):
+            simulate(lambda comm, call=call: call(comm, X, algorithm=lambda x: None), 2)
     with pytest.raises(ValueError, match=r"algorithm=5 is not known.*a function like these"):
         simulate(lambda comm: c.all_reduce(comm, X, algorithm=5), 2)
 

@@ -41,6 +41,7 @@ def test_clean_drops_long_paragraphs_that_come_again():
 
 def test_held_out_docs_share_no_long_paragraph_with_training_docs():
     corpus = data.load("docs", 64)
+    assert len(corpus.held_out) == -(-(len(corpus.train) + len(corpus.held_out)) // 10)  # a tenth
     train, held = (data.decode(part) for part in (corpus.train, corpus.held_out))
     known = {" ".join(p.split()) for p in train.split("\n\n")}
     inside = held.split("\n\n")[1:]  # the first may be cut in two
@@ -76,6 +77,10 @@ AS_THEY_ARE = {  # bytes, the encoding taken for prompts and samples, what is sa
     "Russian": (RUSSIAN.encode("cp1251"), "cp1251", "looks like cp1251"),
     "KOI8": (RUSSIAN.encode("koi8-r"), "koi8-r", "looks like koi8-r"),
     "UTF-16": (CHINESE.encode("utf-16"), "utf-16-le", "like utf-16-le; begins with a byte or"),
+    "no mark": (CHINESE.encode("utf-16-le"), "utf-16-le", "looks like utf-16-le: its bytes are"),
+    "English in UTF-16": (HELLO.decode().encode("utf-16-be"), "utf-16-be", "^looks like utf-16-be"),
+    "UTF-32": (JAPANESE.encode("utf-32-le"), "utf-32-le", "looks like utf-32-le"),
+    "small numbers": (np.arange(5000, dtype="<i2").tobytes(), "utf-8", "no known encoding"),
     "damaged": (CHINESE.encode() + b"\xff" + CHINESE.encode(), "utf-8", "like utf-8 with errors"),
     "noise": (bytes(range(256)) * 4, "utf-8", "looks like no known encoding"),
     "CRLF": (b"one\r\ntwo\rthree\n" * 50, "utf-8", "^50 CRLF line ends: its bytes are"),
@@ -132,6 +137,7 @@ def test_paths_that_cannot_be_read(name, message):
         ("", "is empty"),
         (" \n", "is empty"),
         ("too short", "too short for seq 16"),
+        ("x", r"\(1 bytes\) must hold 17; give at least 170 bytes"),
     ],
 )
 def test_bad_files_are_named_with_the_remedy(tmp_path, content, message):

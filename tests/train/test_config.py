@@ -73,6 +73,8 @@ def test_whole_numbers_serve_as_floats(tmp_path):
         ({"warmup": -1}, "warmup = -1"),
         ({"clip": -1.0}, "clip = -1.0: want at least 0; change --clip"),
         ({"encoding": "hex"}, "encoding 'hex' is unknown: use a name that Python knows"),
+        ({"batch": 10**20}, "batch = 100000000000000000000: want less than 2147483648"),
+        ({"encoding": "idna"}, "encoding 'idna' is unknown"),
         ({"encoding": "klingon"}, "encoding 'klingon' is unknown"),
         ({"dtype": "float16"}, "dtype = 'float16' is unknown: choose float32, float64"),
         ({"allreduce": "star"}, "allreduce = 'star' is unknown: choose auto, ring, ordered"),

@@ -118,11 +118,26 @@ def test_a_run_can_be_made_longer(folder, tmp_path):
     assert [r["step"] for r in read(longer / "metrics.jsonl")] == list(range(1, 9))
 
 
+def test_the_scale_of_float16_is_saved_and_taken_up_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("minidist.train.run.loss_curve", lambda *_, **__: None)
+    out = tmp_path / "a"
+    trained(replace(SMALL, steps=1, sample=0, precision="float16", out=str(out)), 1)
+    path = out / "checkpoints" / "step-000001" / "state.json"
+    state = json.loads(path.read_text())
+    assert state["scaler"]["scale"] == read(out / "metrics.jsonl")[0]["scale"] == 2.0**16
+    state["scaler"]["scale"] = 1024.0
+    path.write_text(json.dumps(state))
+    trained(replace(resumed(out / "config.toml", str(out)), steps=2), 1)
+    assert [r["scale"] for r in read(out / "metrics.jsonl")] == [2.0**16, 1024.0]
+
+
 def test_a_crash_in_the_middle_of_a_line_loses_that_line_only(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
     MetricsFile(path, after=2).close()
-    assert read(path) == [{"step": 1}, {"step": 2}]
+    for spoiled in (b"", b"\xff\xfe\n", b"\x00\x00", b"5\n", b"[1]\n", b"{}\n"):
+        path.write_bytes(b'{"step": 1}\n{"step": 2}\n' + spoiled)
+        assert read(path) == [{"step": 1}, {"step": 2}]
 
 
 def test_sampling_is_reproducible(folder):
@@ -149,15 +164,23 @@ def damaged(folder: Path, tmp_path: Path) -> TrainConfig:
     return replace(resumed(broken / "config.toml", str(broken)), steps=9)
 
 
+def without_hashes(folder: Path, tmp_path: Path) -> TrainConfig:
+    config = damaged(folder, tmp_path)
+    state = {"step": 6, "tokens": 1, "sha256": {}}
+    (Path(config.out) / "checkpoints" / "step-000006" / "state.json").write_text(json.dumps(state))
+    return config
+
+
 REFUSED = {
     "holds a run": (lambda f, t: replace(SMALL, out=str(f)), "already holds a run.*--resume"),
     "nothing to resume": (
-        lambda f, t: replace(SMALL, out=str(t), resume=True), "no checkpoint in"),
+        lambda f, t: replace(SMALL, out=str(t), resume=True), "holds no run .*nothing to resume"),
     "done already": (
         lambda f, t: resumed(f / "config.toml", str(f)), "has done 6 steps already: raise --steps"),
     "other model": (
         lambda f, t: replace(SMALL, out=str(f), resume=True, steps=9, seq=8), "of another model"),
     "corrupt": (damaged, "is corrupt .*delete that folder"),
+    "no hashes": (without_hashes, "is corrupt .state.json: KeyError.*delete that folder"),
     "no file": (lambda f, t: replace(SMALL, data=str(t / "x")), "is no file"),
     "not writable": (
         lambda f, t: replace(SMALL, out=str(f / "config.toml" / "x")), "cannot be written"),

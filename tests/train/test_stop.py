@@ -153,6 +153,14 @@ def test_a_second_signal_ends_at_once(monkeypatch, capfd):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+def test_once_all_is_saved_the_first_signal_ends_at_once(tmp_path, monkeypatch, curves, capfd):
+    monkeypatch.setattr(Trainer, "sample", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    config = replace(SMALL, steps=1, out=str(tmp_path / "a"))
+    with stop.Signals() as signals, pytest.raises(SystemExit, match="130"):
+        simulate(lambda comm: run(config, comm, signals), 1)
+    assert saved(tmp_path / "a") == [1] and "finishing the step" not in capfd.readouterr().err
+
+
 # A model that has diverged
 
 DIVERGED = {
@@ -160,6 +168,10 @@ DIVERGED = {
     "unevaluated": (
         {"steps": 6, "lr": 1e30, "save_every": 1, "eval_every": 9},
         "held-out loss is nan at step 1: training diverged",
+    ),
+    "without clipping": (
+        {"steps": 1, "lr": 1e30, "clip": 0.0},
+        "1e+30), clip the gradient (--clip 1; now off), or",
     ),
     "without a perplexity": ({"steps": 9, "lr": 1e3}, "training diverged; lower --lr"),
 }

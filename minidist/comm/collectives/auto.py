@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from inspect import signature
 from typing import Any
 
 Algorithm = str | Callable[..., None]  # a name, or a function of the user
@@ -52,14 +53,32 @@ def function_of(
 ) -> Callable[..., None]:  # fmt: skip
     """The function for `algorithm`: one of `algorithms`, or the user's own."""
     if callable(algorithm):
-        return partial(_run_own, collective, algorithm)
+        return partial(_run_own, collective, algorithm, next(iter(algorithms.values())))
     return algorithms[choose(collective, algorithm, size, nbytes)]
 
 
-def _run_own(collective: str, algorithm: Callable[..., Any], comm: Any, *args: Any) -> None:
+def _takes(function: Callable[..., Any], *args: Any) -> bool:
+    try:
+        signature(function).bind(*args)
+    except TypeError:
+        return False
+    except ValueError:  # a function in C may not tell
+        return True
+    return True
+
+
+def _run_own(
+    collective: str, algorithm: Callable[..., Any], ours: Callable[..., None], comm: Any, *args: Any
+) -> None:
     """Run the user's own function, which must leave its result in the buffer."""
+    name = getattr(algorithm, "__name__", algorithm)
+    if not _takes(algorithm, comm, *args):
+        wanted = ", ".join(list(signature(ours).parameters)[: 1 + len(args)])
+        raise TypeError(
+            f"rank {comm.rank} {collective}: the algorithm {name}{signature(algorithm)} is called "
+            f"with ({wanted}), as {ours.__name__} is: give it these arguments"
+        )
     if algorithm(comm, *args) is not None:
-        name = getattr(algorithm, "__name__", algorithm)
         raise TypeError(
             f"rank {comm.rank} {collective}: the algorithm {name} returned a value: write the "
             "result into the flat buffer (flat[...] = result), and return nothing"
