@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from ..comm.environment import without_launcher
 
@@ -165,7 +165,8 @@ def findings() -> Iterator[Finding]:
 def examine() -> int:
     """Print every finding; 0 if nothing needed is missing, else 1."""
     marks = {True: "[green]ok[/]", False: "[red]FAILS[/]", None: "[yellow]-[/]"}
-    table, found = Table("", "", "found", "fix", box=None), list(findings())
+    whole = lambda header: Column(header, overflow="fold")  # rich would cut long paths off
+    table, found = Table("", "", whole("found"), whole("fix"), box=None), list(findings())
     for f in found:
         table.add_row(marks[f.ok], f.name, escape(f.what), "" if f.ok else escape(f.fix))
     Console(highlight=False, emoji=False).print(table)

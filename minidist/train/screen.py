@@ -14,7 +14,7 @@ from typing import IO, Any, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from ..comm import Ledger
 from ..errors import visible
@@ -143,7 +143,7 @@ def show_start(screen: Console, trainer: Trainer, out: Path, done: int, changes:
     predicted = _predicted(trainer)
     states = sum(predicted[kind] for kind in memory.KINDS)
     world = "MPI" if comm.native is not None else "simulated" if comm.size > 1 else "one process"
-    table = Table(show_header=False, box=None, padding=(0, 1))
+    table = Table("", Column(overflow="fold"), show_header=False, box=None, padding=(0, 1))
     rows = {
         "model": f"{c.model_name}: {parameters:,} parameters, {_numbers(c)}",
         "data": f"{visible(c.data)}: {len(corpus.train):,} bytes to train on, "

@@ -80,7 +80,7 @@ def test_parse_refuses(cell, remedy):
 
 
 def test_errors_say_where():
-    with pytest.raises(UserError, match=r"^line 3, column 2: cell '0X0': X is not understood"):
+    with pytest.raises(UserError, match=r"^line 3, column 2: cell '0X0': X is unknown"):
         loads("# ranks\n0F0\n,0X0")
     with pytest.raises(UserError, match=r"^mine, line 1, column 3: cell '1F': the micro-batch"):
         loads("(0F1;0B0)OVERLAP_F_B,,1F", "mine")
@@ -239,7 +239,7 @@ def test_an_excel_file(tmp_path):
         (b"", "x.csv, no rank: want a line a rank"),
         (b"\x89PNG\r\n\x1a\n", "x.csv is not text: want a CSV file in UTF-8"),
         ("0F0,0B0".encode("utf-16"), "x.csv is not text: want a CSV file in UTF-8"),
-        (b"0F0,0REDUCE_GRAD1", "x.csv, line 1, column 2: cell '0REDUCE_GRAD1': REDUCE_GRAD is not"),
+        (b"0F0,0REDUCE_GRAD1", "line 1, column 2: cell '0REDUCE_GRAD1': REDUCE_GRAD is unknown"),
         (b"PK\x03\x04", r"x.csv, line 1, column 1: cell 'PK\\x03\\x04': a cell looks like 0F3"),
     ],
 )
