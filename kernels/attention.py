@@ -33,7 +33,7 @@ QUERIES = 64  # rows of a block: fewer skip more of the masked half, more feed t
 # longer: a tenth at 512 keys if none is hidden, and from 1,024 on, where those that are kept come
 # from memory and no longer from cache, next to nothing.
 KEPT = 256 * 256
-FEW = 32  # queries, of which it does not pay to ask how long they are
+FEW = 32  # queries; for so few, checking their lengths costs more than it saves
 
 
 def naive(q, k, v, causal=False, scale=1.0):

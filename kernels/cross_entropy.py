@@ -144,7 +144,7 @@ def one_hot(target: xp.ndarray, values: xp.ndarray, classes: int) -> xp.ndarray:
 
 
 def smoothed(target: xp.ndarray, keep: xp.ndarray, weight: xp.ndarray, part: float) -> xp.ndarray:
-    """One-hot targets, of which `part` is spread over all classes, times the weight (C,)."""
+    """One-hot targets times the weight (C,); the share `part` is spread over all classes."""
     q = one_hot(target, xp.full_like(weight, 1 - part, shape=len(target)), len(weight))
     q += part / len(weight)
     q *= weight
@@ -196,7 +196,7 @@ def soft_backward_target(g: xp.ndarray, logits: xp.ndarray, sums: xp.ndarray) ->
 
 @triton_kernel
 def _sums_of_rows(x_ptr, row, rows, v, target, kind: tl.constexpr, COLUMNS: tl.constexpr):
-    """Of logits at row (ROWS, 1): maxima, sums of exp(x - maximum) and the target's (ROWS, 1)."""
+    """Maxima, sums of exp(x - maximum), targets' logits: (ROWS, 1) each, of the rows at `row`."""
     lane = tl.arange(0, COLUMNS)[None, :]
     top = tl.full(row.shape, float("-inf"), kind)
     total = tl.zeros([row.shape[0], COLUMNS], kind)  # added up across threads only at the end

@@ -58,12 +58,12 @@ def heads(q: Array, k: Array, elements: int) -> Iterator[tuple[tuple, list[tuple
 
 
 def dots(x: Array, y: Array) -> Array:
-    """Of rows: (n, s, d) twice -> (n, s)."""
+    """The dot product of each pair of rows: (n, s, d) twice -> (n, s)."""
     return xp.einsum("hqd,hqd->hq", x, y)
 
 
 def lengths(x: Array) -> Array:
-    """Of rows: (n, s, d) -> (n, s)."""
+    """The Euclidean length of each row: (n, s, d) -> (n, s)."""
     with xp.errstate(over="ignore", invalid="ignore"):
         return xp.sqrt(dots(x, x))
 

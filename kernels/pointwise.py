@@ -1,6 +1,6 @@
 """Activations as formulas, each value beside its cotangent, worked out tile by tile.
 
-A formula is written as passes over one tile, the last of which write into `out`: while the tile
+A formula is written as passes over one tile; the last passes write into `out`: while the tile
 is in cache a pass costs a tenth of what it costs over the whole array.
 """
 

@@ -62,12 +62,12 @@ def max_forward(x: xp.ndarray, win: Windows, size: tuple) -> tuple[xp.ndarray, x
 
 
 def _least(dtype: xp.dtype) -> float:
-    """The number that is greater than no other: the padding's."""
+    """The smallest number of a dtype, which pads the borders."""
     return int(xp.iinfo(dtype).min) if dtype.kind in "iu" else -xp.inf
 
 
 def _largest(whole, taps, y, which):
-    """Of one tile of padded planes."""
+    """The maxima of one tile of padded planes, and the tap that each came from."""
     tap, newer = xp.empty_like(y), xp.empty(y.shape, xp.bool_)
     y[...] = whole[taps[0][1]]
     for number, at in taps[1:]:

@@ -26,7 +26,7 @@ ARCHITECTURES = {"SkylakeX", "Cooperlake", "SapphireRapids"}
 @functools.cache
 def _libraries() -> list[Any]:
     """The BLAS libraries, if all of them have such kernels."""
-    from threadpoolctl import ThreadpoolController  # importing minidist loads it for nobody
+    from threadpoolctl import ThreadpoolController  # at the first call, not at import
 
     blas.settle()  # before threads are counted
     found = ThreadpoolController().select(user_api="blas").lib_controllers

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.command import in_process
 from support.proofs import proofs
 
-from minidist.cli import main
 from minidist.train import checkpoint
 
 SMALL = ["--model", "gpt-nano", "--steps", "3", "--batch", "4", "--seq", "16", "--sample", "9"]
@@ -31,18 +31,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def here(monkeypatch, capfd):
-    """Run the command in this process: (exit code, what it printed, its errors)."""
-
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", ["minidist", *map(str, args)])
-        try:
-            main()
-            code = 0
-        except SystemExit as leaving:
-            code = leaving.code or 0
-        return code, *capfd.readouterr()
-
-    return run
+    return in_process(monkeypatch, capfd)
 
 
 def test_help_names_the_commands_and_every_flag():

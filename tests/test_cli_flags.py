@@ -10,9 +10,9 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from support.command import in_process
 
 import minidist as md
-from minidist import cli
 from minidist.errors import UserError, visible
 from minidist.models import gpt
 from minidist.plan.gpt import gpt_parameters
@@ -23,18 +23,7 @@ SMALL = ["--model", "gpt-nano", "--steps", "3", "--batch", "4", "--seq", "16", "
 
 @pytest.fixture
 def here(monkeypatch, capsys):
-    """The command in this process: (exit code, stdout, stderr)."""
-
-    def run(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["minidist", *map(str, args)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as leaving:
-            code = int(leaving.code or 0)
-        return (code, *capsys.readouterr())
-
-    return run
+    return in_process(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import subprocess
 import sys
 
 import pytest
+from support.command import in_process
 
-from minidist.cli import main
 from minidist.parallel.pipeline.schedules import NAMES, make
 from minidist.parallel.pipeline.text import dumps, load
 
@@ -14,15 +14,11 @@ from minidist.parallel.pipeline.text import dumps, load
 def schedule(monkeypatch, capsys):
     """Run the command here; (exit code, what it printed, its errors)."""
 
+    command = in_process(monkeypatch, capsys, "schedule")
+
     def run(*args, columns=80):
         monkeypatch.setenv("COLUMNS", str(columns))
-        monkeypatch.setattr(sys, "argv", ["minidist", "schedule", *map(str, args)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
+        return command(*args)
 
     return run
 

@@ -8,8 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-
-from minidist import cli
+from support.command import in_process
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "tutorials" / "examples"
@@ -24,18 +23,7 @@ def minidist(*args: object, path: Path = ROOT, **options) -> subprocess.Complete
 
 @pytest.fixture
 def here(monkeypatch, capsys):
-    """`minidist examples …` in this process: (exit code, stdout, stderr)."""
-
-    def run(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["minidist", "examples", *map(str, args)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as leaving:
-            code = int(leaving.code or 0)
-        return (code, *capsys.readouterr())
-
-    return run
+    return in_process(monkeypatch, capsys, "examples")
 
 
 def test_they_are_listed_with_a_sentence_each(here):

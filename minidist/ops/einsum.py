@@ -72,7 +72,7 @@ def _read(equation, operands):
         raise RuntimeError(f"einsum '{equation}': letters, one '...' a term, commas and one '->'")
     if len(terms) != len(operands):
         raise RuntimeError(f"einsum '{equation}': {len(terms)} terms for {len(operands)} operands")
-    other = "".join(c for c in map(chr, range(0x3B1, 0x3FF)))  # Greek: nobody's subscripts
+    other = "".join(map(chr, range(0x3B1, 0x3FF)))  # Greek letters: no equation has them
     hidden = [x.ndim - len(t.replace("...", "")) for x, t in zip(operands, terms)]
     for x, term, n in zip(operands, terms, hidden):
         if n < 0 or (n and "..." not in term):

@@ -44,7 +44,7 @@ def _named(name, autocast, function, decorator=elementwise, **precision):
     return decorator(autocast=autocast, **precision)(function)
 
 
-# Of two arguments
+# Functions of two arguments
 
 
 @elementwise(autocast="fallthrough")
@@ -269,7 +269,7 @@ def to_fill(name, value, input):
     return value
 
 
-# Of one argument, from its value and its slope
+# Functions of one argument, each made from its value and its slope
 
 
 def _unary(name, autocast, value, of_x=None, of_y=None):

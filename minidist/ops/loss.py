@@ -34,7 +34,7 @@ def _reduced(losses, reduction, total=None):
     return sum_over(losses, total if xp.on_gpu(total) else float(total))
 
 
-# Of elements
+# Losses of single elements
 
 
 @elementwise(autocast="fp32")
@@ -156,7 +156,7 @@ def kl_div(input, target, *, reduction="mean", log_target=False):
     return sum_over(logs, (input.shape or (1,))[0]) if mean else _reduced(logs, reduction)
 
 
-# Of classes
+# Losses of classes
 
 
 @differentiable(autocast="fp32", native_on_gpu=True)
@@ -295,7 +295,7 @@ def _of_probabilities(x, target, weight, reduction, smoothing):
     return _reduced(losses.reshape(x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()), reduction)
 
 
-# Of sequences
+# Losses of sequences
 
 
 @differentiable(autocast="fp32")

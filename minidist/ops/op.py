@@ -217,7 +217,7 @@ def result_dtype(operands: tuple) -> xp.dtype:
     ranked = [_rank(a) for a in operands]
     top = max(rank for rank, _ in ranked)
     dtypes = {dtype for rank, dtype in ranked if rank == top}
-    # ml_dtypes defines no promotion of bfloat16 and float16, of which neither holds the other
+    # ml_dtypes defines no promotion of bfloat16 and float16: neither can hold all of the other
     return float32 if dtypes == {BFLOAT16, float16} else xp.result_type(*dtypes)
 
 

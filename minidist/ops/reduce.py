@@ -16,7 +16,7 @@ def _kept(shape, axes):
 
 
 def want_elements(name, x, dim, error=RuntimeError):
-    """The axes of dim, of which none may be empty: there would be nothing to choose from."""
+    """The axes of dim. An empty axis is refused, because it has no element to choose."""
     axes = axes_of(dim, x.ndim)
     if any_empty := [a for a in axes if x.shape[a] == 0]:
         error = error if dim is None else IndexError
@@ -25,7 +25,7 @@ def want_elements(name, x, dim, error=RuntimeError):
 
 
 def _total_dtype(x, dtype):
-    """Of a sum or product: the one asked for, or of integers int64 (NumPy's uint64 of bytes)."""
+    """The dtype of a sum or product: `dtype` if given, int64 for integers (also for uint8)."""
     return dtype_of(dtype) if dtype is not None else x.dtype if is_floating(x.data) else int64
 
 

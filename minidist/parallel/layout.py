@@ -126,7 +126,7 @@ def shards_of(model: Module) -> dict[str, Shard]:
 
 
 def sharded_parameters(model: Module) -> list[Parameter]:
-    """The parameters of which this rank has a shard only, each once."""
+    """The parameters that are sharded, so this rank has a part of each; each is listed once."""
     shards = shards_of(model)
     return [p for name, p in model.named_parameters() if name in shards]
 

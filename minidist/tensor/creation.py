@@ -248,7 +248,7 @@ def randperm(n: int, dtype: DTypeLike = "int64", *, generator: Generator | None 
     return Tensor(numbers_of(generator).permutation(n), dtype=dtype)
 
 
-# Of another tensor's shape, and of its dtype unless another is given
+# Tensors with the shape of another tensor, and with its dtype unless another is given
 
 
 @_placed

@@ -65,7 +65,7 @@ def save(
 
 
 def whole_arrays(model: Module, optimizer: Optimizer | Zero) -> tuple[Arrays, Arrays]:
-    """Of the model and of its optimiser, put together from all ranks that have a part."""
+    """The whole arrays of the model and its optimiser, gathered from all ranks that have a part."""
     if not isinstance(optimizer, Zero):
         return full_state_dict(model), optimizer_arrays(model, optimizer)
     parts, state = shards_of(model), optimizer.full_state_dict()

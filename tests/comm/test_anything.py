@@ -82,7 +82,8 @@ def test_what_is_more_than_its_memory_is_refused_and_tensors_are_sent_to_the_dif
 ])  # fmt: skip
 def test_a_reduction_that_the_dtype_has_not_is_refused_before_a_message(x, op):
     for call in (c.all_reduce, c.reduce_scatter, c.scan):
-        refused(lambda comm, x: call(comm, x, op=op), x, TypeError, f"there is no {op} of")  # noqa: B023
+        reduced = lambda comm, x: call(comm, x, op=op)  # noqa: B023
+        refused(reduced, x, TypeError, f"there is no {op} of")
 
 
 def test_memory_maps_travel(tmp_path):
