@@ -16,7 +16,6 @@ from . import arrays as xp
 from .dispatch import dispatched
 from .half_precision import wide
 from .launch import contiguous, next_power_of_2, triton_kernel
-from .softmax import exponentials
 from .tiles import row_tiles, spreading
 
 tl: Any = None  # Triton's language, once a kernel is launched
@@ -24,6 +23,40 @@ tl: Any = None  # Triton's language, once a kernel is launched
 BLOCK = 4096  # logits a program at a time: 16 a thread of 8 warps, two loads of 16 bytes of float16
 
 LEAST = 1e-30  # a smaller exponential may have lost digits, or all of them: in float16 far sooner
+
+NEAR = 16.0  # rows whose maxima lie this close may share one shift: e¹⁶ costs no digits
+SMALL = 20.0  # a first row's maximum of at most this size: worth trying without a shift
+RANGE = 1e-10, 1e10  # sums in which no digit is lost, though summands below 1e-38 are 0
+
+
+def shift(x: xp.ndarray, out: xp.ndarray) -> None:
+    """out = x minus a maximum, so that exp(out) cannot overflow; x (n, v) is one tile.
+
+    A number for the whole tile where its rows are alike, for a number a row costs twice as much
+    (in float16, which ends at e⁻¹⁷, a number a row all the same).
+    """
+    top = x.max(1, keepdims=True, initial=-xp.inf)
+    highest = top.max(initial=-xp.inf)
+    near = x.itemsize > 2 and xp.isfinite(highest) and top.min(initial=xp.inf) >= highest - NEAR
+    xp.subtract(x, highest if near else top, out=out)
+
+
+def exponentials(x: xp.ndarray, out: xp.ndarray) -> xp.ndarray:
+    """out = exp(x - a number a row), x (n, v) one tile; returns the sums of its rows (n,).
+
+    Two passes where that number may be 0, which the sums tell: four with the maxima taken off.
+    """
+    if x.itemsize > 2 and abs(x[0].max(initial=-xp.inf)) <= SMALL:
+        with xp.errstate(over="ignore", invalid="ignore"):
+            sums = _sums(xp.exp(x, out=out))
+        if RANGE[0] <= sums.min() and sums.max() <= RANGE[1]:
+            return sums
+    shift(x, out)
+    return _sums(xp.exp(out, out=out))
+
+
+def _sums(x: xp.ndarray) -> xp.ndarray:
+    return xp.matmul(x, xp.ones_like(x, shape=x.shape[1]))
 
 
 def naive(logits: xp.ndarray, target: xp.ndarray) -> xp.ndarray:
@@ -84,7 +117,7 @@ def gradient_(logits: xp.ndarray, target: xp.ndarray) -> xp.ndarray:
     losses = xp.empty_like(wide(logits[:0]), shape=len(logits))
     for rows in row_tiles(*logits.shape):
         x = logits[rows]
-        losses[rows], e, total = forward.versions["numpy"](wide(x), target[rows])
+        losses[rows], e, total = forward.versions["numba"](wide(x), target[rows])
         with spreading(x.shape[1]):
             p = xp.multiply(e, (1 / total)[:, None], out=x if x.dtype == e.dtype else e)
         if p is not x:

@@ -1,9 +1,12 @@
-"""Which version of a kernel runs: NumPy's in tiles, Triton's, or the naive one.
+"""Which version of a kernel runs: the formula, the loop or the tile program.
 
-By default it goes by where the arrays live: Triton's on CuPy arrays, NumPy's on NumPy arrays.
-MINIDIST_KERNELS=numpy|triton|naive (or `using(...)`) forces one. A kernel that has no version of
-the kind asked for runs its NumPy text; on CuPy arrays the naive one, whole arrays at a time, for
-tiles of a CPU's cache would only be more launches.
+- "naive": the formula, whole NumPy arrays an operation at a time. It is the reference.
+- "numba": the loop, on the CPU's arrays of float32 and float64 (loops.py).
+- "triton": the tile program, on the GPU's arrays.
+
+By default the array's home and dtype decide; what has no such version runs the formula.
+MINIDIST_KERNELS=naive|numba|triton, or `using(...)`, asks for one by name. Triton on the CPU's
+arrays then needs its interpreter (TRITON_INTERPRET=1); Numba on the GPU's runs the formula.
 """
 
 from __future__ import annotations
@@ -15,42 +18,80 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
+from . import loops
 from .arrays import gpu, on_gpu
 
-VERSIONS = ("numpy", "triton", "naive")
+VERSIONS = ("naive", "numba", "triton")
 _forced: ContextVar[str | None] = ContextVar("forced", default=None)
 
 
-class Dispatched:
-    """A kernel in several versions; calling it calls one of them."""
+class Kernel:
+    """A function of arrays in several versions; calling it calls one of them.
 
-    def __init__(self, numpy: Callable[..., Any]):
-        functools.update_wrapper(self, numpy)
-        self.numpy, self.versions = numpy, {"numpy": numpy}
+    Every version takes the same arguments and returns the same values, so that the backward of one
+    version may follow the forward of another.
+    """
 
-    def version(self, name: str) -> Callable[[Callable], Callable]:
-        """Registers the decorated function, of the same signature, as that version."""
+    def __init__(self, formula: Callable[..., Any]):
+        functools.update_wrapper(self, formula)
+        self.versions = {"naive": formula}
+        self.dtypes: tuple[Any, ...] | None = None
+
+    @property
+    def formula(self) -> Callable[..., Any]:
+        """The reference, whatever is asked for."""
+        return self.versions["naive"]
+
+    def version(
+        self, name: str, dtypes: tuple[Any, ...] | None = loops.FLOATS
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Register the decorated function, of the same signature, as that version.
+
+        The loop runs where the first argument has one of `dtypes`; with None wherever it is called.
+        """
         assert name in VERSIONS, f"{name!r}: want one of {VERSIONS}"
 
-        def register(function: Callable) -> Callable:
+        def register(function: Callable[..., Any]) -> Callable[..., Any]:
             self.versions[name] = function
+            if name == "numba":
+                self.dtypes = dtypes
             return function
 
         return register
 
     def plain(self, array: Any) -> Callable[..., Any]:
         """The version for what Triton's does not serve, where the array lives."""
-        return self.versions["naive" if on_gpu(array) and "naive" in self.versions else "numpy"]
+        return self.versions["naive"] if on_gpu(array) else self._on_cpu((array,))
+
+    def _on_cpu(self, args: tuple) -> Callable[..., Any]:
+        loop = self.versions.get("numba")
+        if loop is None or (self.dtypes and getattr(args[0], "dtype", None) not in self.dtypes):
+            return self.versions["naive"]
+        return loop if self.dtypes is None or loops.available() else self.versions["naive"]
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         name = forced()
-        if name is None and gpu() is None:
-            return self.numpy(*args, **options)
-        there = any(map(on_gpu, args))
-        name = name or ("triton" if there else "numpy")
-        if there and (name == "numpy" or name not in self.versions):
+        if name is None:
+            if gpu() is None or not any(map(on_gpu, args)):
+                return self._on_cpu(args)(*args, **options)
+            name = "triton"
+        elif name == "numba":
+            loops.require()
+            if gpu() is None or not any(map(on_gpu, args)):
+                return self._on_cpu(args)(*args, **options)
             name = "naive"
-        return self.versions.get(name, self.versions["numpy"])(*args, **options)
+        return self.versions.get(name, self.versions["naive"])(*args, **options)
+
+
+formula = Kernel
+
+
+class Dispatched(Kernel):
+    """A kernel whose decorated text is NumPy's in tiles; its formula is registered as "naive"."""
+
+    def __init__(self, tiles: Callable[..., Any]):
+        super().__init__(tiles)
+        self.versions["numba"] = tiles
 
 
 dispatched = Dispatched
@@ -58,7 +99,12 @@ dispatched = Dispatched
 
 def forced() -> str | None:
     """The version that `using` or MINIDIST_KERNELS asks for, if any."""
-    name = _forced.get() or os.environ.get("MINIDIST_KERNELS") or None
+    return _forced.get() or _environment()
+
+
+@functools.cache  # os.environ takes 0.8 µs a look
+def _environment() -> str | None:
+    name = os.environ.get("MINIDIST_KERNELS") or None
     if name is not None and name not in VERSIONS:
         raise ValueError(f"MINIDIST_KERNELS={name}: want one of {', '.join(VERSIONS)}")
     return name

@@ -59,7 +59,7 @@ def backward(
     Temporary memory is 2 bytes for each of a tile's ELEMENTS.
     """
     if kept is None:
-        return forward.versions["numpy"](g, key, first, samples, keep, scale)[0]
+        return forward.versions["numba"](g, key, first, samples, keep, scale)[0]
     g = xp.asarray(g, order="C")
     dx = xp.empty_like(g)
     for part, bits in kept:

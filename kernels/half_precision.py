@@ -59,7 +59,7 @@ def cast(x: xp.ndarray, dtype: xp.dtype) -> xp.ndarray:
     return x.astype(dtype)
 
 
-cast.version("naive")(cast.versions["numpy"])
+cast.version("naive")(cast.versions["numba"])
 
 
 @triton_kernel

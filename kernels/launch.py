@@ -128,7 +128,7 @@ def _want_interpreter(args: tuple) -> None:
     if on_host and not interpreted():
         raise RuntimeError(
             "a Triton kernel on NumPy arrays runs in Triton's interpreter: set TRITON_INTERPRET=1 "
-            "before Triton is loaded, or MINIDIST_KERNELS=numpy, or move the arrays to a GPU"
+            "before Triton is loaded, or MINIDIST_KERNELS=numba, or move the arrays to a GPU"
         )
 
 

@@ -1,156 +1,160 @@
-"""Layer norm (Ba et al. 2016) over the last axis, a tile of rows at a time.
+"""Layer norm (Ba et al. 2016) over the last axis: (x - mean) / sqrt(variance + eps) · w + b.
 
-NumPy multiplies a tile by a column, or by a row, in an inner loop a row: twice the time of a tile
-by a tile, unless rows are LONG. BLAS does better: products of (n, 2) and (2, h) spread factors of
-rows and of columns over a tile, products with vectors are sums, and a row of three numbers times
-three rows adds them.
+The ladder, x (n, h) of b bytes a number:
 
-The ladder: naive, an operation at a time; in NumPy, all passes over a tile of rows in cache; in
-Triton, over rows in registers. Memory traffic there: forward reads x and writes y; backward reads
-g and x, writes dx, and sums the cotangents of weight and bias over each program's rows, which a
-second kernel adds up in a fixed order. Rows too wide for registers are read twice forward, and
-three times backward. Two numbers a row are kept, the mean and 1/deviation.
+- formula: whole arrays, an operation at a time: forward moves 14nhb bytes, backward 22nhb.
+- loop: a row at a time, which stays in the cache between its passes (mean, variance, result).
+  Forward reads x and writes y, 2nhb bytes; backward reads g and x and writes dx, 3nhb bytes. It
+  adds the cotangents of w and b on the way, in two rows that stay in the cache too.
+- tile program: rows in registers, the same bytes. Rows too wide for registers are read twice
+  forward and three times backward.
+
+Every version keeps the mean and 1/deviation of each row for backward.
 """
 
 from __future__ import annotations
 
+import math
+
 from . import arrays as xp
 from . import norm_triton
-from .dispatch import dispatched
-from .tiles import added, row_tiles, spreading
+from .dispatch import formula
+from .elementary import row_sum
+from .loops import F, Out, helper, loop, real
 
-NEAR = 4.0  # mean² over variance + eps: up to here Σ x² costs the variance two bits
-LONG = 1024  # numbers in a row: BLAS is slow at rows as far apart as pages of memory are
-
-
-def naive(x, weight, bias, eps=1e-5):
-    """The formula, one temporary an operation."""
-    mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
-    return (x - mean) / xp.sqrt(variance + eps) * weight + bias
+ROWS = 64  # rows whose cotangents of w and b are added up before they join the total: the rounding
+# error then grows with n / ROWS + ROWS, not with n
 
 
-@dispatched
+# The formula
+
+
+@formula
 def forward(
-    x: xp.ndarray, weight: xp.ndarray | None, bias: xp.ndarray | None, eps: float
-) -> tuple[xp.ndarray, xp.ndarray, xp.ndarray]:
-    """x (n, h) -> y (n, h), and for backward x itself, less its means if need be, and (2, n, 2).
-
-    With r = 1/deviation and m = -mean · r, y = x · (r wᵀ) + (m wᵀ + 1 bᵀ). Over x and a tile that
-    is two passes for the sums, two that spread factors, and two of arithmetic; of LONG rows two and
-    four. What is kept are the coefficients of w and b: r, 0 and m, 1.
-
-    Σ x² / h - mean² needs no pass of its own, but of a mean far over the deviation it leaves no
-    digits: then all is done again with the means taken off. Temporary memory: a tile of
-    ROW_ELEMENTS, and vectors.
-    """
-    stats, y = xp.zeros_like(x, shape=(2, len(x), 2)), xp.empty_like(x)
-    affine, share = xp.zeros_like(x, shape=(2, x.shape[1])), xp.empty_like(x, shape=x.shape[1])
-    affine[0] = 1 if weight is None else weight
-    affine[1] = 0 if bias is None else bias
-    share[...] = 1 / max(x.shape[1], 1)
-    with xp.errstate(over="ignore", invalid="ignore"):
-        _normalise(x, share, affine, eps, y, stats)
-        near = (xp.square(stats[1, :, 0]) <= NEAR).all()
-    if not near:
-        x = x - xp.matmul(x, share)[:, None]
-        _normalise(x, xp.zeros_like(share), affine, eps, y, stats)
-    return y, x, stats
+    x: xp.ndarray, weight: xp.ndarray | None, bias: xp.ndarray | None, eps: float = 1e-5
+) -> tuple[xp.ndarray, xp.ndarray]:
+    """x (n, h) -> y (n, h) and stats (2, n): 1/deviation and mean of each row."""
+    h = max(x.shape[1], 1)  # rows may be empty
+    mean = x.sum(1) / h
+    rstd = 1 / xp.sqrt(xp.square(x - mean[:, None]).sum(1) / h + eps)
+    y = (x - mean[:, None]) * rstd[:, None]
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias, xp.stack([rstd, mean])
 
 
-def _normalise(x, share, affine, eps, y, stats):
-    """Fills y and stats; share (h,) times a row is its mean, 0 if that is known."""
-    (n, h), (scale, shift) = x.shape, stats
-    shift[:, 1] = 1
-    for rows in row_tiles(n, h):
-        xt = x[rows]
-        mean = xp.matmul(xt, share)
-        variance = xp.vecdot(xt, xt) / max(h, 1) - mean * mean
-        r = xp.divide(1, xp.sqrt(variance + eps), out=scale[rows, 0])
-        xp.multiply(-mean, r, out=shift[rows, 0])
-        _affine(xt, scale[rows], shift[rows], affine, y[rows])
-
-
-def _affine(x, scale, shift, affine, y):
-    """y = x · (scale affine) + shift affine of a tile, (n, 2) (2, h): products, or row by row."""
-    if x.shape[1] >= LONG:
-        with spreading(x.shape[1]):
-            xp.multiply(x, scale[:, :1], out=y)
-            y += shift[:, :1]
-            y *= affine[0]
-            y += affine[1]
-    else:
-        xp.matmul(scale, affine, out=y)
-        y *= x
-        y += xp.matmul(shift, affine)
-
-
-@dispatched
+@formula
 def backward(
     g: xp.ndarray, x: xp.ndarray, weight: xp.ndarray | None, stats: xp.ndarray
 ) -> tuple[xp.ndarray, xp.ndarray, xp.ndarray]:
-    """Cotangents of x (n, h), in g's shape if that is another, and of weight and bias (h,).
+    """The cotangents of x (n, h), in g's shape if that is another, and of weight and bias (h,).
 
-    With u = g · w and normal = r x + m, dx = r (u - mean(u) - normal · mean(u · normal)), which is
-    a number times u, one times x and one times 1 in each row. Over g, x and a tile that is four
-    passes for sums, of g twice and of g · x twice; three for g · x, u and x beside it; one for dx.
-    Temporary memory: three tiles of ROW_ELEMENTS, and vectors.
+    With u = g · w and normal = (x - mean) · rstd,
+    dx = rstd · (u - mean(u) - normal · mean(u · normal)).
     """
-    n, h = x.shape
-    dx, daffine = xp.empty_like(x, shape=g.shape), xp.zeros_like(x, shape=(2, h))
-    g, out, (scale, shift) = g.reshape(n, h), dx.reshape(n, h), stats
-    weight = xp.ones_like(x, shape=h) if weight is None else weight
-    parts = xp.empty_like(x, shape=(3, next(row_tiles(n, h), slice(0, 0)).stop, h))
-    parts[2] = 1
-    for rows in row_tiles(n, h):
-        gt, tile, r, m = g[rows], parts[:, : rows.stop - rows.start], scale[rows, 0], shift[rows, 0]
-        u, xt = tile[:2]
-        daffine += xp.matmul(shift[rows].T, gt)
-        gw = xp.matmul(gt, weight)
-        xp.copyto(xt, x[rows])
-        gx = xp.multiply(gt, xt, out=u)
-        daffine[0] += xp.matmul(r, gx)
-        factors = _factors(r, m, gw, xp.matmul(gx, weight), max(h, 1))
-        with spreading(h):
-            xp.multiply(gt, weight, out=u)
-        added(factors, tile, out[rows])
-    return dx, *daffine
-
-
-def _factors(r: xp.ndarray, m: xp.ndarray, gw: xp.ndarray, gxw: xp.ndarray, h: int) -> xp.ndarray:
-    """What u, x and 1 are multiplied by in each row, (n, 3), from Σ u and Σ u · x over it, (n,)."""
-    factors, share = xp.empty_like(r, shape=(len(r), 3)), r / -h
-    slope = share * (r * gxw + m * gw)  # -r · mean(u · normal)
-    factors[:, 0] = r
-    xp.multiply(slope, r, out=factors[:, 1])
-    xp.add(slope * m, share * gw, out=factors[:, 2])
-    return factors
-
-
-@forward.version("naive")
-def _forward_naive(x, weight, bias, eps):
-    rstd = 1 / xp.sqrt(x.var(1, keepdims=True) + eps)
-    normal = (x - x.mean(1, keepdims=True)) * rstd
-    y = normal if weight is None else normal * weight
-    return y if bias is None else y + bias, normal, rstd
-
-
-@backward.version("naive")
-def _backward_naive(g, normal, weight, rstd):
-    shape, g = g.shape, g.reshape(normal.shape)
+    shape, g = g.shape, g.reshape(x.shape)
+    rstd, mean = stats[:, :, None]
+    normal = (x - mean) * rstd
     u = g if weight is None else g * weight
-    dx = u - u.mean(1, keepdims=True) - normal * (u * normal).mean(1, keepdims=True)
+    share = 1 / max(x.shape[1], 1)
+    dx = u - u.sum(1, keepdims=True) * share - normal * (u * normal).sum(1, keepdims=True) * share
     return (dx * rstd).reshape(shape), (g * normal).sum(0), g.sum(0)
 
 
-# The same on a GPU
+# The loop
+
+
+@helper(sums=True)
+def square_distance(x, mean):
+    """Σ (x - mean)²."""
+    total = 0.0
+    for j in range(len(x)):
+        total += (x[j] - mean) * (x[j] - mean)
+    return total
+
+
+@loop
+def layer_norm_rows(
+    x: F[:, ::1], w: F[::1], b: F[::1], eps: float, y: Out[:, ::1], rstd: Out[::1], mean: Out[::1]
+):  # fmt: skip
+    n, h = x.shape
+    for i in range(n):
+        mean[i] = row_sum(x[i]) / real(h)
+        rstd[i] = 1.0 / math.sqrt(square_distance(x[i], mean[i]) / real(h) + eps)
+        m, r = mean[i], rstd[i]
+        for j in range(h):
+            y[i, j] = (x[i, j] - m) * r * w[j] + b[j]
+
+
+@helper(sums=True)
+def weighted_sums(g, w, x, mean):
+    """Σ g·w and Σ g·w·(x - mean)."""
+    total, product = 0.0, 0.0
+    for j in range(len(x)):
+        u = g[j] * w[j]
+        total += u
+        product += u * (x[j] - mean)
+    return total, product
+
+
+@loop
+def layer_norm_slope_rows(
+    g: F[:, ::1], x: F[:, ::1], w: F[::1], rstd: F[::1], mean: F[::1],
+    dx: Out[:, ::1], part: Out[:, ::1], dw: Out[::1], db: Out[::1],
+):  # fmt: skip
+    # part (2, h): the sums of up to ROWS rows
+    n, h = x.shape
+    dw[:], db[:] = 0.0, 0.0
+    for start in range(0, n, ROWS):
+        part[:] = 0.0
+        for i in range(start, min(start + ROWS, n)):
+            r, m = rstd[i], mean[i]
+            total, product = weighted_sums(g[i], w, x[i], m)
+            level, slope = total / real(h), product / real(h) * r * r
+            for j in range(h):
+                off = x[i, j] - m
+                dx[i, j] = r * (g[i, j] * w[j] - level - off * slope)
+                part[0, j] += g[i, j] * (off * r)
+                part[1, j] += g[i, j]
+        for j in range(h):
+            dw[j] += part[0, j]
+            db[j] += part[1, j]
+
+
+@forward.version("numba")
+def _forward_loop(x, weight, bias, eps=1e-5):
+    x, (w, b) = xp.ascontiguousarray(x), _affine(x, weight, bias)
+    y, stats = xp.empty_like(x), xp.empty_like(x, order="C", shape=(2, len(x)))
+    layer_norm_rows(x, w, b, eps, y, *stats)
+    return y, stats
+
+
+@backward.version("numba")
+def _backward_loop(g, x, weight, stats):
+    (w, _), h = _affine(x, weight, None), x.shape[1]
+    dx, sums = (xp.empty_like(x, order="C", shape=s) for s in (g.shape, (4, h)))
+    g = xp.ascontiguousarray(g).reshape(x.shape)
+    layer_norm_slope_rows(g, x, w, *stats, dx.reshape(x.shape), sums[:2], *sums[2:])
+    return dx, *sums[2:]
+
+
+def _affine(x, weight, bias):
+    """Weight and bias, or ones and zeros."""
+    h = x.shape[1]
+    return (
+        xp.ones_like(x, shape=h) if weight is None else xp.ascontiguousarray(weight),
+        xp.zeros_like(x, shape=h) if bias is None else xp.ascontiguousarray(bias),
+    )
+
+
+# The tile program
 
 
 @forward.version("triton")
-def _forward_triton(x, weight, bias, eps):
+def _forward_triton(x, weight, bias, eps=1e-5):
     if not x.size:
         return forward.plain(x)(x, weight, bias, eps)
     y, stats = norm_triton.forward(x, weight, bias, eps, centred=True)
-    return y, x, stats
+    return y, stats
 
 
 @backward.version("triton")

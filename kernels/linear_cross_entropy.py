@@ -79,8 +79,10 @@ def backward(
     return dhidden, _rounded(total, weight)
 
 
-forward.version("triton")(forward.numpy)  # the products and the losses in it are Triton's then
-backward.version("triton")(backward.numpy)
+forward.version("triton")(
+    forward.versions["numba"]
+)  # the products and the losses in it are Triton's then
+backward.version("triton")(backward.versions["numba"])
 
 
 @forward.version("naive")

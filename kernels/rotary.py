@@ -43,7 +43,7 @@ def rotate(x: xp.ndarray, turn: xp.ndarray, interleaved: bool) -> xp.ndarray:
     ELEMENTS and twice the table; for float16, x and y in float32 too.
     """
     if x.dtype == xp.float16:
-        return rotate.versions["numpy"](x.astype(xp.float32), turn, interleaved).astype(x.dtype)
+        return rotate.versions["numba"](x.astype(xp.float32), turn, interleaved).astype(x.dtype)
     y = xp.empty_like(x, order="C")
     if interleaved:
         x = x if x.strides[-1] == x.itemsize else xp.ascontiguousarray(x)
@@ -58,7 +58,7 @@ def rotate(x: xp.ndarray, turn: xp.ndarray, interleaved: bool) -> xp.ndarray:
 @dispatched
 def backward(g: xp.ndarray, turn: xp.ndarray, interleaved: bool) -> xp.ndarray:
     """The rotation back: g (..., s, d) -> (..., s, d)."""
-    return rotate.versions["numpy"](g, turn.conj(), interleaved)
+    return rotate.versions["numba"](g, turn.conj(), interleaved)
 
 
 def naive(x: xp.ndarray, angles: xp.ndarray, interleaved: bool) -> xp.ndarray:

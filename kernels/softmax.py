@@ -1,78 +1,70 @@
-"""Softmax and its logarithm along an axis, a tile of rows at a time.
+"""Softmax and its logarithm along an axis.
 
-The ladder: naive, three walks through memory, for the maximum, the sum and the quotient; online
-(Milakov & Gimelshein 2018), maximum and sum in one walk, for a sum may be rescaled when a larger
-maximum turns up; blocked, all walks over what is at hand. In NumPy that is a tile of rows in
-cache. In Triton it is several narrow rows, or a whole one, in registers: forward reads x and
-writes y, backward reads g and y and writes dx, each once. Of a row wider than WIDEST the blocks
-are read twice, online and then for the result: 2 reads and 1 write, backward 4 and 1.
+The ladder, n numbers of b bytes:
+
+- formula: whole arrays, an operation at a time. Forward moves 8nb bytes (read x, read x and write
+  x - max, exp in and out, sum, quotient), backward 8nb.
+- loop: a row at a time, which stays in the cache between its three passes (maximum, exponentials
+  and their sum, quotient). Forward moves 2nb bytes: x is read, y written. Backward moves 3nb.
+- tile program: several narrow rows, or a whole one, in the registers of a program, and the same
+  bytes as the loop. A row wider than WIDEST is read twice: the first time its maximum and sum are
+  found together (online softmax, Milakov & Gimelshein 2018), for a sum may be rescaled when a
+  larger maximum turns up. Forward moves 3nb bytes, backward 5nb.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from . import arrays as xp
-from .dispatch import dispatched
+from .dispatch import formula
+from .elementary import exp, row_dot, row_max, row_sum
 from .launch import next_power_of_2, triton_kernel
-from .tiles import row_tiles, spreading
+from .loops import F, Out, loop
 
 tl: Any = None  # Triton's language, once a kernel is launched
 
 BLOCK = 2048  # numbers a program of narrow rows: 16 a thread of 4 warps
 WIDEST = 16384  # a row up to here stays in registers: 32 a thread of 16 warps, of float64 half
 
-NEAR = 16.0  # rows whose maxima lie this close may share one shift: e¹⁶ costs no digits
-SMALL = 20.0  # a first row's maximum of at most this size: worth trying without a shift
-RANGE = 1e-10, 1e10  # sums in which no digit is lost, though summands below 1e-38 are 0
+
+# The formula
 
 
-def naive(x: xp.ndarray, axis: int = -1) -> xp.ndarray:
-    """The formula, one temporary a pass."""
+@formula
+def forward(x: xp.ndarray, axis: int = -1) -> xp.ndarray:
+    """exp(x) / Σ exp(x) along an axis. A row of -inf gives NaN, as in PyTorch."""
     e = xp.exp(x - xp.highest(x, axis, keepdims=True))
     return e / e.sum(axis, keepdims=True)
 
 
-def shift(x: xp.ndarray, out: xp.ndarray) -> None:
-    """out = x minus a maximum, so that exp(out) cannot overflow; x (n, v) is one tile.
+@formula
+def backward(g: xp.ndarray, y: xp.ndarray, axis: int = -1) -> xp.ndarray:
+    """y · (g - Σ g·y), from the softmax y."""
+    return y * (g - (g * y).sum(axis, keepdims=True))
 
-    A number for the whole tile where its rows are alike, for a number a row costs twice as much
-    (in float16, which ends at e⁻¹⁷, a number a row all the same).
+
+@formula
+def log_forward(x: xp.ndarray, axis: int = -1) -> xp.ndarray:
+    """x - log(Σ exp(x)) along an axis."""
+    x = x - xp.highest(x, axis, keepdims=True)
+    with xp.errstate(divide="ignore"):  # the sum over nothing is 0
+        return x - xp.log(xp.exp(x).sum(axis, keepdims=True))
+
+
+@formula
+def log_backward(g: xp.ndarray, y: xp.ndarray, axis: int = -1) -> xp.ndarray:
+    """g - exp(y) · Σ g, from the log-softmax y."""
+    return g - xp.exp(y) * g.sum(axis, keepdims=True)
+
+
+def by_rows(fill: Callable[..., None], axis: int, *arrays: xp.ndarray) -> xp.ndarray:
+    """A new array that fill(*arrays, new) fills, all of them (n, v) with the axis last.
+
+    Temporary memory: along another axis than the last, copies of all arrays.
     """
-    top = x.max(1, keepdims=True, initial=-xp.inf)
-    highest = top.max(initial=-xp.inf)
-    near = x.itemsize > 2 and xp.isfinite(highest) and top.min(initial=xp.inf) >= highest - NEAR
-    xp.subtract(x, highest if near else top, out=out)
-
-
-def exponentials(x: xp.ndarray, out: xp.ndarray) -> xp.ndarray:
-    """out = exp(x - a number a row), x (n, v) one tile; returns the sums of its rows (n,).
-
-    Two passes where that number may be 0, which the sums tell: four with the maxima taken off.
-    """
-    if x.itemsize > 2 and abs(x[0].max(initial=-xp.inf)) <= SMALL:
-        with xp.errstate(over="ignore", invalid="ignore"):
-            sums = _sums(xp.exp(x, out=out))
-        if RANGE[0] <= sums.min() and sums.max() <= RANGE[1]:
-            return sums
-    shift(x, out)
-    return _sums(xp.exp(out, out=out))
-
-
-def _by_rows(rows_of: Callable[..., None], axis: int, *arrays: xp.ndarray) -> xp.ndarray:
-    """Fill a new array tile by tile: rows_of(*tiles, tile of it), `axis` being the rows'."""
-
-    def fill(*flat):
-        with spreading(flat[0].shape[1]):
-            for rows in row_tiles(*flat[0].shape):
-                rows_of(*(a[rows] for a in flat))
-
-    return _in_rows(fill, axis, *arrays)
-
-
-def _in_rows(fill: Callable[..., None], axis: int, *arrays: xp.ndarray) -> xp.ndarray:
-    """A new array that fill(*arrays, it) fills, all of them (n, v) and without gaps."""
     shape = arrays[0].shape or (1,)
     moved = [xp.ascontiguousarray(a.reshape(shape).swapaxes(axis, -1)) for a in arrays]
     out = xp.empty_like(moved[0])
@@ -82,83 +74,72 @@ def _in_rows(fill: Callable[..., None], axis: int, *arrays: xp.ndarray) -> xp.nd
     return out.swapaxes(axis, -1).reshape(arrays[0].shape)
 
 
-@dispatched
-def forward(x: xp.ndarray, axis: int) -> xp.ndarray:
-    """exp(x) / sum(exp(x)) along an axis: three passes, five where a maximum is taken off.
-
-    Temporary memory: a few numbers a row; along another axis than the last, copies of all arrays.
-    """
-    return _by_rows(_softmax, axis, x)
+# The loop
 
 
-def _softmax(x, y):
-    sums = exponentials(x, y)
-    if x.itemsize == 2:  # the inverse of a sum over 16384 would lose digits
-        y /= sums[:, None]
-    else:
-        with xp.errstate(divide="ignore"):
-            y *= (1 / sums)[:, None]
+@loop
+def softmax_rows(x: F[:, ::1], y: Out[:, ::1]):  # (n, v) both
+    n, v = x.shape
+    for i in range(n):
+        top = row_max(x[i])
+        for j in range(v):
+            y[i, j] = exp(x[i, j] - top)
+        scale = 1.0 / row_sum(y[i])
+        for j in range(v):
+            y[i, j] *= scale
 
 
-def _sums(x: xp.ndarray) -> xp.ndarray:
-    return xp.matmul(x, xp.ones_like(x, shape=x.shape[1]))
+@loop
+def softmax_slope_rows(g: F[:, ::1], y: F[:, ::1], dx: Out[:, ::1]):
+    n, v = g.shape
+    for i in range(n):
+        mean = row_dot(g[i], y[i])
+        for j in range(v):
+            dx[i, j] = y[i, j] * (g[i, j] - mean)
 
 
-@dispatched
-def backward(g: xp.ndarray, y: xp.ndarray, axis: int) -> xp.ndarray:
-    """y · (g - Σ g·y), from the softmax y: three passes. Temporary memory: as forward's."""
-    return _by_rows(_softmax_slope, axis, g, y)
+@loop
+def log_softmax_rows(x: F[:, ::1], y: Out[:, ::1]):
+    n, v = x.shape
+    for i in range(n):
+        top = row_max(x[i])
+        for j in range(v):
+            y[i, j] = exp(x[i, j] - top)
+        shift = math.log(row_sum(y[i]))
+        for j in range(v):
+            y[i, j] = (x[i, j] - top) - shift
 
 
-def _softmax_slope(g, y, dx):
-    xp.subtract(g, xp.vecdot(g, y)[:, None], out=dx)
-    dx *= y
+@loop
+def log_softmax_slope_rows(g: F[:, ::1], y: F[:, ::1], dx: Out[:, ::1]):
+    n, v = g.shape
+    for i in range(n):
+        total = row_sum(g[i])
+        for j in range(v):
+            dx[i, j] = g[i, j] - exp(y[i, j]) * total
 
 
-@dispatched
-def log_forward(x: xp.ndarray, axis: int) -> xp.ndarray:
-    """x - log(sum(exp(x))) along an axis. Temporary memory: as forward's, and a tile."""
-    return _by_rows(_log_softmax, axis, x)
+@forward.version("numba")
+def _forward_loop(x, axis=-1):
+    return by_rows(softmax_rows, axis, x)
 
 
-def _log_softmax(x, y):
-    shift(x, y)
-    y -= xp.log(_sums(xp.exp(y)))[:, None]
+@backward.version("numba")
+def _backward_loop(g, y, axis=-1):
+    return by_rows(softmax_slope_rows, axis, g, y)
 
 
-@dispatched
-def log_backward(g: xp.ndarray, y: xp.ndarray, axis: int) -> xp.ndarray:
-    """g - exp(y) · Σ g, from the log-softmax y. Temporary memory: as forward's."""
-    return _by_rows(_log_softmax_slope, axis, g, y)
+@log_forward.version("numba")
+def _log_forward_loop(x, axis=-1):
+    return by_rows(log_softmax_rows, axis, x)
 
 
-def _log_softmax_slope(g, y, dx):
-    xp.exp(y, out=dx)
-    dx *= _sums(g)[:, None]
-    xp.subtract(g, dx, out=dx)
+@log_backward.version("numba")
+def _log_backward_loop(g, y, axis=-1):
+    return by_rows(log_softmax_slope_rows, axis, g, y)
 
 
-forward.version("naive")(naive)
-
-
-@backward.version("naive")
-def _backward_naive(g, y, axis):
-    return y * (g - (g * y).sum(axis, keepdims=True))
-
-
-@log_forward.version("naive")
-def _log_naive(x, axis):
-    x = x - xp.highest(x, axis, keepdims=True)
-    with xp.errstate(divide="ignore"):  # of nothing the sum is 0
-        return x - xp.log(xp.exp(x).sum(axis, keepdims=True))
-
-
-@log_backward.version("naive")
-def _log_backward_naive(g, y, axis):
-    return g - xp.exp(y) * g.sum(axis, keepdims=True)
-
-
-# The same on a GPU: some whole rows a program, or one row that is read twice
+# The tile program: some whole rows, or one row that is read twice
 
 
 @triton_kernel
@@ -275,24 +256,24 @@ def _launched(log: bool, axis: int, *arrays: xp.ndarray) -> xp.ndarray:
         kernels = (_rows_kernel, _wide_kernel), (_rows_slope_kernel, _wide_slope_kernel)
         kernels[len(arrays) - 1][wide][(programs,)](*flat, rows, v, LOG=log, **constants)
 
-    return _in_rows(fill, axis, *arrays)
+    return by_rows(fill, axis, *arrays)
 
 
 @forward.version("triton")
-def _forward_triton(x, axis):
+def _forward_triton(x, axis=-1):
     return _launched(False, axis, x)
 
 
 @backward.version("triton")
-def _backward_triton(g, y, axis):
+def _backward_triton(g, y, axis=-1):
     return _launched(False, axis, g, y)
 
 
 @log_forward.version("triton")
-def _log_forward_triton(x, axis):
+def _log_forward_triton(x, axis=-1):
     return _launched(True, axis, x)
 
 
 @log_backward.version("triton")
-def _log_backward_triton(g, y, axis):
+def _log_backward_triton(g, y, axis=-1):
     return _launched(True, axis, g, y)

@@ -56,7 +56,7 @@ def error(machine: Machine, case: Case, dtype: str) -> float:
     from minidist.kernels.dispatch import using
 
     given = [stored(a, dtype) for a in case.arrays]
-    with using("numpy"):
+    with using("numba"):
         wanted = list(case.run(*map(exact, given)))
     with poisoned():
         found = list(case.run(*map(machine.put, given)))

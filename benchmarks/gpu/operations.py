@@ -69,7 +69,7 @@ def using(place: Place) -> contextlib.AbstractContextManager:
     """What to compare with is NumPy's text."""
     from minidist.kernels.dispatch import using
 
-    return using("numpy") if place[0] is None else contextlib.nullcontext()
+    return using("numba") if place[0] is None else contextlib.nullcontext()
 
 
 def tensors(place: Place, arrays: list[np.ndarray]) -> list[Any]:

@@ -30,7 +30,7 @@ def run(machine: Machine) -> Iterator[Entry]:
     sizes = TINY if machine.tiny else LARGE
     from minidist.kernels.dispatch import using
 
-    with using("numpy"):
+    with using("numba"):
         wanted = losses(sizes, "cpu", None)
     for dtype, bound in BOUNDS.items():
         name = f"losses of {sizes.steps} steps in {f'autocast {dtype}' if dtype else 'float32'}"
@@ -104,6 +104,6 @@ def _with_dropout(machine: Machine, sizes: Sizes) -> float:
     """The masks follow from the seed, so they drop the same numbers."""
     from minidist.kernels.dispatch import using
 
-    with using("numpy"):
+    with using("numba"):
         wanted = losses(sizes, "cpu", None, 0.2)
     return _losses_apart(wanted, sizes, machine, None, 0.2)

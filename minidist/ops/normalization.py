@@ -38,10 +38,10 @@ def _layer_norm(x, weight, bias, width, eps):
     shape, n = x.shape, x.size // max(width, 1)
     rows = xp.ascontiguousarray(x).reshape(n, width)
     scale, shift = (None if a is None else a.reshape(-1) for a in (weight, bias))
-    y, *saved = kernel.forward(rows, scale, shift, eps)
+    y, stats = kernel.forward(rows, scale, shift, eps)
 
     def vjp(g):
-        dx, dw, db = kernel.backward(g, saved[0], scale, saved[1])
+        dx, dw, db = kernel.backward(g, rows, scale, stats)
         affine = ((dw, weight), (db, bias))
         return [dx, *(None if a is None else d.reshape(a.shape) for d, a in affine)]
 

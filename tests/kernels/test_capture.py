@@ -9,7 +9,7 @@ from minidist.kernels.dispatch import using
 from support.cases import LAYOUTS, SEEDS, laid_out
 from support.tritons import poisoned, traffic
 
-VERSIONS = ["numpy", "naive", "triton"]
+VERSIONS = ["numba", "naive", "triton"]
 HYPER = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-5}
 BOUND = {"float32": 3e-7, "float64": 1e-13}  # factors, relatively
 
@@ -37,14 +37,14 @@ def stepped(version, dtype, step, lr=0.1, **options):
 )
 def test_a_count_on_the_device_gives_the_same_step(version, dtype, lr, options):
     count = np.array(2)
-    wanted = stepped("numpy", dtype, 3, float(lr), **options)
+    wanted = stepped("numba", dtype, 3, float(lr), **options)
     found = stepped(version, dtype, count, lr, **options)
     assert count == 3
     bound = 2e-6 if dtype == "float32" else 1e-12
     assert max(np.abs(a - b).max() for a, b in zip(found, wanted)) <= bound
 
 
-TEXTS = {"numpy": adamw._counted, "triton": adamw._counted_triton}
+TEXTS = {"numba": adamw._counted, "triton": adamw._counted_triton}
 
 
 def factors(text, dtype, done, decoupled=True, **hyper):

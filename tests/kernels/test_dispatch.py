@@ -1,19 +1,25 @@
-"""Which version of a kernel runs: by the arrays' home, by `using`, by MINIDIST_KERNELS."""
+"""Which version runs: by the arrays' home and dtype, by `using`, by MINIDIST_KERNELS."""
 
+import contextlib
 import contextvars
 
 import numpy as np
 import pytest
-from minidist.kernels import arrays, gelu
+from minidist.kernels import arrays, dispatch, gelu, loops
 from minidist.kernels.arrays import on_gpu
-from minidist.kernels.dispatch import dispatched, forced, using
+from minidist.kernels.dispatch import dispatched, forced, formula, using
 from support.double import gpu
 
 
-@dispatched
+@formula
 def kernel(x, word="?"):
     """What it is for."""
-    return "numpy", word
+    return "naive", word
+
+
+@kernel.version("numba")
+def _kernel_loop(x, word="?"):
+    return "numba", word
 
 
 @kernel.version("triton")
@@ -21,17 +27,25 @@ def _kernel_triton(x, word="?"):
     return "triton", word
 
 
-@dispatched
-def only_numpy(x):
-    return "numpy"
+@formula
+def only_formula(x):
+    return "naive"
 
 
 HERE = np.ones(2)
 
 
 @pytest.fixture(autouse=True)
-def nothing_forced(monkeypatch):
-    monkeypatch.delenv("MINIDIST_KERNELS", raising=False)
+def environment(monkeypatch):
+    """A function that sets MINIDIST_KERNELS, which is read once."""
+
+    def ask(name):
+        monkeypatch.setenv("MINIDIST_KERNELS", name)
+        dispatch._environment.cache_clear()
+
+    ask("")
+    yield ask
+    dispatch._environment.cache_clear()
 
 
 @pytest.fixture
@@ -42,10 +56,33 @@ def there():
 
 def test_by_default_it_goes_by_where_arrays_are(there):
     assert not on_gpu(HERE) and on_gpu(there)
-    assert kernel(HERE) == ("numpy", "?")
+    assert kernel(HERE) == ("numba", "?")
     assert kernel(there, word="a") == ("triton", "a")
     assert kernel("no array", there) == ("triton", there)
-    assert only_numpy(there) == "numpy", "where there is no other version"
+    assert only_formula(HERE) == only_formula(there) == "naive"
+
+
+@pytest.mark.parametrize(
+    "dtype, version",
+    [("f4", "numba"), ("f8", "numba"), ("f2", "naive"), ("i4", "naive"), ("c8", "naive")],
+)
+def test_loops_serve_float32_and_float64(dtype, version):
+    for name in (None, "numba"):
+        with using(name) if name else contextlib.nullcontext():
+            assert kernel(HERE.astype(dtype))[0] == version
+
+
+def test_a_kernel_may_serve_every_dtype():
+    every = formula(lambda x: "naive")
+    every.version("numba", dtypes=None)(lambda x: "numba")
+    assert every(HERE.astype("i4")) == every("no array") == "numba"
+
+
+def test_without_numba_formulas_run(monkeypatch):
+    monkeypatch.setattr(loops, "available", lambda: False)
+    assert kernel(HERE)[0] == "naive"
+    with using("numba"), pytest.raises(RuntimeError, match="Numba is not installed: pip install"):
+        kernel(HERE)
 
 
 def test_there_the_formula_stands_in_for_tiles_of_a_cache(there):
@@ -53,19 +90,19 @@ def test_there_the_formula_stands_in_for_tiles_of_a_cache(there):
     both.version("naive")(lambda x: "formula")
     assert both(HERE) == "tiles" and both(there) == "formula"
     assert both.plain(HERE)(0) == "tiles" and both.plain(there)(0) == "formula"
-    with using("numpy"):
+    with using("numba"):
         assert both(HERE) == "tiles" and both(there) == "formula"
 
 
 def test_using_forces_a_version_and_ends(there):
     with using("triton"):
         assert kernel(HERE)[0] == "triton" and forced() == "triton"
-        with using("numpy"):
-            assert kernel(there)[0] == "numpy"
+        with using("numba"):
+            assert kernel(HERE)[0] == "numba" and kernel(there)[0] == "naive"
         with using("naive"):
-            assert kernel(HERE)[0] == "numpy", "there is no naive version of it"
+            assert kernel(HERE)[0] == "naive"
         assert kernel(HERE)[0] == "triton"
-    assert kernel(HERE)[0] == "numpy" and forced() is None
+    assert kernel(HERE)[0] == "numba" and forced() is None
 
 
 def test_using_ends_with_an_error_too():
@@ -81,18 +118,18 @@ def test_what_is_forced_here_is_not_forced_elsewhere():
         assert other.run(forced) is None and forced() == "triton"
 
 
-def test_the_environment_forces_a_version(monkeypatch):
-    monkeypatch.setenv("MINIDIST_KERNELS", "triton")
+def test_the_environment_forces_a_version(environment):
+    environment("triton")
     assert kernel(HERE)[0] == "triton"
-    with using("numpy"):
-        assert kernel(HERE)[0] == "numpy", "using is nearer"
-    monkeypatch.setenv("MINIDIST_KERNELS", "")
-    assert kernel(HERE)[0] == "numpy"
+    with using("numba"):
+        assert kernel(HERE)[0] == "numba", "using is nearer"
+    environment("")
+    assert kernel(HERE)[0] == "numba"
 
 
-def test_unknown_versions_are_refused(monkeypatch):
-    monkeypatch.setenv("MINIDIST_KERNELS", "cuda")
-    with pytest.raises(ValueError, match="MINIDIST_KERNELS=cuda: want one of numpy, triton, naive"):
+def test_unknown_versions_are_refused(environment):
+    environment("cuda")
+    with pytest.raises(ValueError, match="MINIDIST_KERNELS=cuda: want one of naive, numba, triton"):
         kernel(HERE)
     with pytest.raises(ValueError, match="no kernels 'cuda'"), using("cuda"):
         pass

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minidist.kernels.dispatch import Dispatched, using
+from minidist.kernels.dispatch import Kernel, using
 from support.cases import SEEDS, numbers, tiny_tiles
 from support.kernel_cases import CASES, Draw
 
@@ -45,8 +45,9 @@ ONE_TEXT = {
 }
 # What is no kernel
 TOOLS = {
-    "arrays", "blas", "capture", "compiling", "dispatch", "flash_plan", "flash_tiles",
-    "half_precision", "launch", "matmul_plan", "matmul_tiles", "matmul_tma", "tiles", "windows",
+    "arrays", "blas", "capture", "compiling", "dispatch", "elementary", "flash_plan", "flash_tiles",
+    "half_precision", "launch", "loops", "matmul_plan", "matmul_tiles", "matmul_tma", "tiles",
+    "windows",
 }  # fmt: skip
 
 
@@ -57,7 +58,7 @@ def run(name, version, seed):
 
 def apart(name, seed):
     """How far the naive results are from the others, in units of the largest or of 1."""
-    ours, naive = run(name, "numpy", seed), run(name, "naive", seed)
+    ours, naive = run(name, "numba", seed), run(name, "naive", seed)
     for a, b in zip(ours, naive, strict=True):
         assert a.shape == b.shape and (a.dtype == b.dtype or "i" in a.dtype.kind + b.dtype.kind)
         assert np.array_equal(np.isneginf(a), np.isneginf(b))
@@ -88,8 +89,13 @@ def dispatched():
         f"{name}.{kernel}": value
         for name, module in modules()
         for kernel, value in vars(module).items()
-        if isinstance(value, Dispatched) and value.__module__ == module.__name__
+        if isinstance(value, Kernel) and value.__module__ == module.__name__
     }
+
+
+def two_texts(kernel):
+    """Whether it has a formula and a version for speed on the CPU."""
+    return kernel.versions.get("numba", kernel.formula) is not kernel.formula
 
 
 @contextlib.contextmanager
@@ -106,7 +112,7 @@ def recorded(kernels):
 
     with pytest.MonkeyPatch.context() as patch:
         for name, kernel in kernels.items():
-            if "naive" in kernel.versions:
+            if two_texts(kernel):
                 naive = noting(name, kernel.versions["naive"])
                 patch.setitem(kernel.versions, "naive", naive)
         yield seen
@@ -129,7 +135,7 @@ def test_every_dispatched_kernel_has_a_naive_version_and_a_case():
 
 
 def test_one_without_is_seen():
-    @Dispatched
+    @Kernel
     def kernel(x):
         return x
 
@@ -157,7 +163,7 @@ def test_every_family_is_dispatched_or_has_one_text():
 
 
 def test_what_has_one_text_is_there_and_has_no_naive_version():
-    one = {name for name, kernel in dispatched().items() if "naive" not in kernel.versions}
+    one = {name for name, kernel in dispatched().items() if not two_texts(kernel)}
     assert set(ONE_TEXT) <= one.union(undispatched(modules(), {}))
 
 
@@ -229,14 +235,14 @@ PARTS = {"GPT": "flash.backward", "CNN": "conv.backward_weight", "LSTM": "lstm_c
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_whole_model_on_naive_kernels(name, monkeypatch):
+def test_a_whole_model_on_naive_kernels(name):
     results, kernels = [], dispatched()
     with recorded(kernels) as seen:
-        for version in ("numpy", "naive"):
-            monkeypatch.setenv("MINIDIST_KERNELS", version)
+        for version in ("numba", "naive"):
             md.manual_seed(0)
             assert (PARTS[name] in seen) is False
-            results.append(step(*MODELS[name]()))
+            with using(version):
+                results.append(step(*MODELS[name]()))
     assert PARTS[name] in seen
     for a, b in zip(*results, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)

@@ -30,7 +30,7 @@ def added(g, index, shape):
     return whole
 
 
-@pytest.mark.parametrize("version", ["numpy", "triton", "naive"])
+@pytest.mark.parametrize("version", ["numba", "triton", "naive"])
 @given(pick=picks(), seed=SEEDS, layout=st.sampled_from(LAYOUTS))
 @settings(max_examples=40)
 def test_runs_are_add_at(version, pick, seed, layout):

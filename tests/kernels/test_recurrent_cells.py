@@ -12,7 +12,7 @@ from support.tritons import poisoned, traffic
 CELLS = {"LSTM": lstm_cell, "GRU": gru_cell}
 KINDS = pytest.mark.parametrize("kind", CELLS)
 DTYPES = pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-VERSIONS = ("numpy", "triton")
+VERSIONS = ("numba", "triton")
 SHAPES = [(0, 3), (1, 1), (3, 5), (2, 600), (9, 16)]
 BOUND = {"float16": 1e-2, "float32": 3e-6, "float64": 2e-14}
 

@@ -55,11 +55,11 @@ def differences(version, arrays, **options):
 def test_triton_is_numpy_is_the_formula(dtype, gradient, decoupled, amsgrad, shape, seed, tile):
     arrays = inputs(shape, dtype, gradient, amsgrad, seed)
     with tiny_tiles(tile):
-        for version in ("numpy", "triton"):
+        for version in ("numba", "triton"):
             assert differences(version, arrays, decoupled=decoupled) <= BOUND[dtype]
 
 
-@pytest.mark.parametrize("version", ["numpy", "triton"])
+@pytest.mark.parametrize("version", ["numba", "triton"])
 def test_squares_of_a_gradient_of_16_bits(version):
     """They pass float16's largest number, and its smallest."""
     arrays = inputs(4, gradient="float16")
@@ -93,7 +93,7 @@ def test_temporary_memory(gradient):
     assert used < 2.1 * descent.ELEMENTS * 4
 
 
-@pytest.mark.parametrize("version", ["numpy", "triton"])
+@pytest.mark.parametrize("version", ["numba", "triton"])
 def test_strides_are_refused(version):
     p, *rest = inputs((4, 6))
     with using(version), pytest.raises(AssertionError):
@@ -103,7 +103,7 @@ def test_strides_are_refused(version):
 # The controls: what the assertions above must refuse
 
 
-@pytest.mark.parametrize("version", ["numpy", "triton"])
+@pytest.mark.parametrize("version", ["numba", "triton"])
 def test_float32_fails_the_bound_of_float64(version):
     assert differences(version, inputs(1000)) > 100 * BOUND["float64"]
 

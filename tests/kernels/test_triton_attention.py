@@ -107,7 +107,7 @@ def test_triton_is_numpy_is_the_formula(dtype, b, few, group, s, t, d, e, causal
     wanted = formulas(*case)
     with small_tiles(*tile, tma):
         assert difference(both_ways("triton", *case, view), wanted) < BOUND[dtype]
-    assert difference(both_ways("numpy", *case, view), wanted) < BOUND[dtype]
+    assert difference(both_ways("numba", *case, view), wanted) < BOUND[dtype]
 
 
 @CAUSAL
@@ -156,14 +156,14 @@ def test_the_naive_version_has_the_same_signature(causal):
 def test_dropout_in_tiles_is_dropout_at_once(causal):
     q, k, v, g, _ = inputs(2, 4, 2, 9, 11, 3, 5)
     drop, found = (np.random.default_rng(1).random((2, 4, 9, 11)) < 0.7, np.float32(1 / 0.7)), {}
-    for version in ("numpy", "naive"):
+    for version in ("numba", "naive"):
         out, grads = np.empty_like(g), [np.empty_like(x) for x in (q, k, v)]
         with using(version), tiny_tiles(12, 4):
             kept = attention.forward(q, k, v, out, causal, 0.5, None, drop)
             attention.backward(g, q, k, v, out, kept, *grads, causal, 0.5, drop)
         found[version] = [out, *grads]
     assert kept.shape == (2, 4, 9, 11)
-    assert difference(found["numpy"], found["naive"]) < BOUND["float32"]
+    assert difference(found["numba"], found["naive"]) < BOUND["float32"]
 
 
 @pytest.mark.parametrize("d, dtype", [(8, "float64"), (300, "float32")])

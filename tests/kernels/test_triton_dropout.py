@@ -104,7 +104,7 @@ def test_triton_is_numpy_is_the_definition(
         check(x, key, first, samples, keep, scale)
 
 
-@pytest.mark.parametrize("version", ["numpy", "triton", "naive"])
+@pytest.mark.parametrize("version", ["numba", "triton", "naive"])
 def test_integers_become_floats(version):
     """As a product with a mask and a number does."""
     x = np.arange(12).reshape(3, 4)
@@ -150,7 +150,7 @@ def test_temporary_memory(shape):
 # Its use: masks by name and place
 
 
-@pytest.mark.parametrize("version", ["numpy", "triton", "naive"])
+@pytest.mark.parametrize("version", ["numba", "triton", "naive"])
 def test_the_operation_s_masks_are_those_of_keep_mask(version):
     x = md.Tensor(numbers((4, 3, 7), 0), requires_grad=True)
     with random.at(1, 2, 30), using(version):
@@ -164,7 +164,7 @@ def test_the_operation_s_masks_are_those_of_keep_mask(version):
 def test_the_default_stream_is_one_sample():
     x = md.Tensor(np.ones((4, 3, 7)))
     values = []
-    for version in ("numpy", "triton"):
+    for version in ("numba", "triton"):
         md.manual_seed(3)
         with using(version):
             values.append(ops.dropout(x, 0.25).data)

@@ -148,7 +148,7 @@ def test_stacks_of_matrices(shapes, machine):
     for dtype in ("float32", "float16"):
         a, b = (np.random.default_rng(0).integers(-4, 5, shape).astype(dtype) for shape in shapes)
         with on(machine), using("triton"):
-            for y in (k.matmul(a, b, None, "relu"), k.matmul.versions["numpy"](a, b, None, "relu")):
+            for y in (k.matmul(a, b, None, "relu"), k.matmul.versions["numba"](a, b, None, "relu")):
                 np.testing.assert_array_equal(y, np.maximum(np.matmul(a, b), 0))
 
 
@@ -216,7 +216,7 @@ def test_wrong_arguments_are_told():
         k.matmul(a, a.T, None, None, a)
     with on(AMPERE), using("triton"), pytest.raises(ValueError, match="'tf16': want ieee, tf32"):
         k.matmul(a, a.T, None, None, None, None, "tf16")
-    for y in ("numpy", "naive", "triton"):
+    for y in ("numba", "naive", "triton"):
         with pytest.raises(ValueError, match="'gelo': want None or one of relu, gelu"):
             k.matmul.versions[y](a, a.T, None, "gelo")
 

@@ -14,7 +14,7 @@ DTYPES = pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 FORMS = pytest.mark.parametrize("log", [False, True])
 SHAPES = [(1,), (0,), (0, 4), (3, 0), (5, 7), (2, 3, 4), (3, 130), (130, 3), (700, 5)]
 BOUND = {"float16": 2**-10, "float32": 2**-20, "float64": 2**-48}
-BOUND_NUMPY = {**BOUND, "float16": 3e-2}  # where each pass rounds
+BOUND_NUMPY = {**BOUND, "float16": 0.2}  # where each pass rounds
 
 
 def inputs(shape, dtype="float32", seed=0, layout="C"):
@@ -33,7 +33,7 @@ def functions(log):
 def run(g, x, axis, log):
     """(y, dx) of NumPy and of Triton; both go back from the same y."""
     forward, backward = functions(log)
-    y = forward.versions["numpy"](x, axis)
+    y = forward.plain(x)(x, axis)
     return zip(both(forward, x, axis), both(backward, g, y, axis)), y
 
 

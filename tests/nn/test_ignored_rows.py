@@ -57,7 +57,7 @@ def test_its_kernels(row):
     """NumPy's, Triton's and the formula, by a cotangent that is 0 for the first row."""
     pytest.importorskip("triton", reason="triton is not installed: it runs on Linux alone")
     logits, target = np.array([row, SEEN], "float32"), np.array([0, 1])
-    for version in ("numpy", "triton", "naive"):
+    for version in ("numba", "triton", "naive"):
         with using(version):
             _, *saved = kernel.forward(logits, target)
             d = kernel.backward(np.array([0.0, 1.0], "float32"), *saved, target)

@@ -94,8 +94,8 @@ def of_softmax(draw):
 def of_norms(draw):
     g, x = draw.normal(2, draw.size(), draw.size(1))
     w, b = (draw.either(draw.normal(x.shape[1])) for _ in range(2))
-    y, *saved = layer_norm.forward(x, w, b, 0.1)
-    yield from (y, *layer_norm.backward(g, saved[0], w, saved[1]))
+    y, stats = layer_norm.forward(x, w, b, 0.1)
+    yield from (y, *layer_norm.backward(g, x, w, stats))
     y, saved = rms_norm.forward(x, w, 0.1)
     yield from (y, *rms_norm.backward(g, x, w, saved))
 

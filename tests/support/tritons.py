@@ -16,7 +16,7 @@ from triton.runtime.interpreter import interpreter_builder as machine
 
 def both(function, *args, **options) -> tuple:
     """The values of NumPy's version and of Triton's, whose outputs held NaN before."""
-    with using("numpy"):
+    with using("numba"):
         ours = function(*args, **options)
     with using("triton"), poisoned():
         return ours, function(*args, **options)

@@ -1,0 +1,152 @@
+"""Functions of one number for loops: exp, log, tanh, sigmoid, erf; and sums over a row.
+
+Calls of the C library cannot be vectorised, so float32 has short polynomials in place of them,
+which are; float64 has the C library's functions. Bounds are in units in the last place (ulp) of
+float32, over the whole range: tests/kernels/test_elementary.py holds them, docs/kernels.md shows
+them.
+
+exp(x) = 2ⁿ · exp(r) with n = round(x / ln 2), so |r| ≤ ln 2 / 2. The exponent of a float is an
+integer in its bits: 2ⁿ needs no multiplication.
+"""
+
+from __future__ import annotations
+
+import math
+
+from .loops import Bits, F, Instruction, helper
+
+ROUND = 12582912.0  # 1.5 · 2²³: a float32 that is added to it and subtracted again is rounded
+LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4  # ln 2; n · LN2_HIGH is exact
+
+
+@Instruction
+def fma(builder, a: F, b: F, c: F) -> F:
+    """a · b + c, rounded once."""
+    return builder.fma(a, b, c)
+
+
+@Instruction
+def power_of_two(builder, n: F) -> F:
+    """2ⁿ of an integer -127 < n < 128, given as a float32."""
+    i = builder.fptosi(n, _int32())
+    i = builder.shl(builder.add(i, i.type(127)), i.type(23))
+    return builder.bitcast(i, n.type)
+
+
+@Instruction
+def ordered(builder, x: F) -> Bits:
+    """An integer that is larger for a larger x; larger than all others for NaN."""
+    bits = _int_like(x)
+    i = builder.bitcast(x, bits)
+    mask = builder.lshr(builder.ashr(i, bits(bits.width - 1)), bits(1))
+    return builder.xor(i, mask)
+
+
+@Instruction
+def unordered(builder, i: Bits) -> F:
+    """The x with ordered(x) == i."""
+    mask = builder.lshr(builder.ashr(i, i.type(i.type.width - 1)), i.type(1))
+    return builder.bitcast(builder.xor(i, mask), _float_like(i))
+
+
+def _int32():
+    from llvmlite import ir
+
+    return ir.IntType(32)
+
+
+def _int_like(x):
+    from llvmlite import ir
+
+    return ir.IntType(32 if x.type == ir.FloatType() else 64)
+
+
+def _float_like(i):
+    from llvmlite import ir
+
+    return ir.FloatType() if i.type.width == 32 else ir.DoubleType()
+
+
+@helper(double=math.exp)
+def exp(x):
+    """eˣ to 1.1 ulp. 0 below -104, inf above 88.8."""
+    x = -104.0 if x < -104.0 else x
+    x = 89.0 if x > 89.0 else x  # NaN stays: it is neither
+    n = fma(x, 1.4426950408889634, ROUND) - ROUND
+    r = fma(n, -LN2_HIGH, x)
+    r = fma(n, -LN2_LOW, r)
+    p = fma(1.9875691500e-4, r, 1.3981999507e-3)  # Cephes's expf (Moshier)
+    p = fma(p, r, 8.3334519073e-3)
+    p = fma(p, r, 4.1665795894e-2)
+    p = fma(p, r, 1.6666665459e-1)
+    p = fma(p, r, 5.0000001201e-1)
+    p = fma(p * r, r, r) + 1.0
+    half = fma(n, 0.5, ROUND) - ROUND  # in two steps: 2ⁿ itself may be too large, or too small
+    return p * power_of_two(half) * power_of_two(n - half)
+
+
+@helper()
+def sigmoid(x):
+    """1 / (1 + e⁻ˣ) to 2.5 ulp; e⁻ˣ is never large, so a small result keeps its digits."""
+    e = exp(-abs(x))
+    return (e if x < 0.0 else 1.0) / (1.0 + e)
+
+
+@helper(double=math.tanh)
+def tanh(x):
+    """tanh to 2.5 ulp: a polynomial near 0, where 1 - 2 / (e²ˣ + 1) would lose digits."""
+    square = x * x
+    p = fma(-5.70498872745e-3, square, 2.06390887954e-2)  # Cephes's tanhf
+    p = fma(p, square, -5.37397155531e-2)
+    p = fma(p, square, 1.33314422036e-1)
+    p = fma(p, square, -3.33332819422e-1)
+    near = fma(p * square, x, x)
+    far = 1.0 - 2.0 / (exp(2.0 * abs(x)) + 1.0)
+    far = -far if x < 0.0 else far
+    return near if abs(x) < 0.625 else far
+
+
+@helper(double=math.erf)
+def erf(x):
+    """erf to 5 ulp: tanh(x · p(x²)), p fitted (weighted minimax) for |x| ≤ 4; beyond it is 1."""
+    square = x * x
+    square = 17.0 if square > 17.0 else square
+    p = fma(1.4185262839181668e-7, square, -5.6684834535980985e-6)
+    p = fma(p, square, 8.763738079600779e-5)
+    p = fma(p, square, -6.197848173121604e-4)
+    p = fma(p, square, -1.9183059732144885e-4)
+    p = fma(p, square, 0.10276905569172663)
+    return tanh(x * fma(p, square, 1.1283792743186163))
+
+
+# Over one row
+
+
+@helper()
+def row_max(x):
+    """The largest number of a row; NaN if there is one, -inf if the row is empty.
+
+    A comparison of floats is not vectorised, because NaN has no place in their order.
+    """
+    top = ordered(-math.inf)
+    for j in range(len(x)):
+        top = max(top, ordered(x[j]))
+    return unordered(top)
+
+
+@helper(sums=True)
+def row_sum(x):
+    """Σ x."""
+    total = 0.0
+    for j in range(len(x)):
+        total += x[j]
+    return total
+
+
+@helper(sums=True)
+def row_dot(x, y):
+    """Σ x · y."""
+    total = 0.0
+    for j in range(len(x)):
+        total += x[j] * y[j]
+    return total

@@ -1,0 +1,296 @@
+"""Loops over arrays, compiled for the CPU by Numba when they are first called.
+
+A loop is a function of arrays and numbers that reads like C and goes through memory once:
+
+    @loop
+    def scaled(x: F[::1], factor: float, y: Out[::1]):
+        for i in range(len(x)):
+            y[i] = 0.5 * factor * x[i]
+
+The annotations declare its arguments (see TYPES). `F` stands for float32 and for float64: each is
+compiled when an array of that dtype is first given. A number such as 0.5, a `float` argument and a
+call of another helper have the dtype of F too, as 0.5f has in C; so write 1.0 and not 1, and
+real(n) for an integer n, because an integer times a float32 is a float64 for Numba.
+
+Every operation rounds once, in the order in which it is written, so a loop gives the same bits on
+every processor, and element i does not depend on how many elements there are. NaN and infinity are
+numbers like others. Only a helper declared by `@helper(sums=True)` may add in another order: a sum
+over one row with vector instructions. (A loop over all rows calls it row by row, so a row's sum
+does not depend on the other rows.)
+
+Numba keeps the machine code in `__pycache__` beside this file, or in the user's cache folder if
+that is read-only; NUMBA_CACHE_DIR names another folder. A changed text is compiled again. Processes
+that start together wait for each other, so each loop is compiled once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib.util
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+# Words for annotations; read by _signature. mypy takes them for Any.
+F: Any = None  # an array of float32 or float64, read: F[:, ::1] has rows without gaps
+Out: Any = None  # such an array, written
+Int: Any = None  # an array of int64, read
+Bits: Any = None  # an array of bool, read
+OutBits: Any = None  # an array of bool, written
+
+
+def real(n: int) -> float:
+    """In a loop: the integer n as a number of the dtype of F."""
+    return float(n)
+
+
+FLOATS = (numpy.dtype("float32"), numpy.dtype("float64"))
+
+
+@functools.cache
+def available() -> bool:
+    """Whether Numba is installed. Without it the formulas run."""
+    return importlib.util.find_spec("numba") is not None
+
+
+def require() -> None:
+    """Raise RuntimeError if Numba is missing."""
+    if not available():
+        raise RuntimeError(
+            "MINIDIST_KERNELS=numba, but Numba is not installed: pip install numba, or leave "
+            "MINIDIST_KERNELS away to run the formulas"
+        )
+
+
+class Helper:
+    """A function that loops call, compiled into each of them."""
+
+    __name__: str
+
+    def __init__(self, function: Callable[..., Any], sums: bool = False, double: Any = None):
+        functools.update_wrapper(self, function)
+        self.function, self.sums, self.double = function, sums, double
+        self._built: dict[numpy.dtype, Any] = {}
+
+    def built(self, dtype: numpy.dtype) -> Any:
+        """Numba's function for F = dtype."""
+        if dtype not in self._built:
+            double = self.double if dtype == numpy.float64 else None
+            self._built[dtype] = double or _jit(_typed(self.function, dtype), self.sums)
+        return self._built[dtype]
+
+    def text(self) -> Iterator[Any]:
+        """All that the machine code follows from: this function and those it calls."""
+        code = self.function.__code__
+        yield code.co_code, code.co_consts, code.co_names, self.sums, self.function.__annotations__
+        for name in code.co_names:
+            value = self.function.__globals__.get(name)
+            if isinstance(value, Helper) and value is not self:
+                yield from value.text()
+            elif isinstance(value, int | float):
+                yield name, value
+
+    def __call__(self, *args: Any) -> Any:
+        raise TypeError(f"{self.function.__name__} is for loops: call it in a function with @loop")
+
+
+class Instruction(Helper):
+    """An instruction of LLVM's that Python has no word for: function(builder, *values)."""
+
+    def built(self, dtype: numpy.dtype) -> Any:
+        if dtype not in self._built:
+            from numba import types as numba_types
+            from numba.extending import intrinsic
+
+            bits = numba_types.int32 if dtype.itemsize == 4 else numba_types.int64
+            real = numba_types.float32 if dtype.itemsize == 4 else numba_types.float64
+            types_of = {"F": real, "Bits": bits}
+            *words, result = (types_of[w] for w in self.function.__annotations__.values())
+
+            def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+                return self.function(builder, *values)
+
+            def one(typing, a):
+                return result(*words), emit
+
+            def three(typing, a, b, c):
+                return result(*words), emit
+
+            self._built[dtype] = intrinsic({1: one, 3: three}[len(words)])
+        return self._built[dtype]
+
+
+class Loop(Helper):
+    """A function of arrays; calling it runs the machine code for their dtype."""
+
+    def __init__(self, function: Callable[..., Any]):
+        super().__init__(function)
+        words = [str(w) for w in function.__annotations__.values()]
+        # the argument whose dtype F is
+        self._at = next(i for i, w in enumerate(words) if w.startswith(("F[", "Out[")))
+        self._compiled: dict[numpy.dtype, Any] = {}
+        LOOPS.append(self)
+
+    def __call__(self, *args: Any) -> None:
+        dtype = args[self._at].dtype
+        run = self._compiled.get(dtype)
+        if run is None:
+            run = self.compile(dtype)
+        try:
+            run(*args)
+        except TypeError:  # Numba found an array of another layout, or of another dtype
+            run(*self._fitted(args, dtype))
+
+    def _fitted(self, args: tuple, dtype: numpy.dtype) -> list[Any]:
+        """The arguments, with copies of read arrays that have gaps. Refuses what else is amiss."""
+        words = self.function.__annotations__.items()
+        if len(args) != len(words):
+            raise TypeError(f"loop {self.__name__}: {len(args)} arguments, want {len(words)}")
+        fitted = []
+        for (name, word), value in zip(words, args):
+            if "[" in word:
+                wanted = {"F": dtype, "Out": dtype, "Int": "int64"}.get(word.partition("[")[0], "?")
+                if value.dtype != wanted and wanted != "?":
+                    raise TypeError(f"loop {self.__name__}: {name} is {value.dtype}, want {wanted}")
+                if word.startswith("Out") and not value.flags.carray:
+                    raise TypeError(
+                        f"loop {self.__name__} writes {name}, which has gaps or is read-only "
+                        f"(strides {value.strides}): give a C-contiguous array"
+                    )
+                value = numpy.ascontiguousarray(value)
+            fitted.append(value)
+        return fitted
+
+    def compile(self, dtype: numpy.dtype) -> Any:
+        """The machine code for F = dtype: from the cache, or compiled now."""
+        if dtype not in FLOATS:
+            raise TypeError(f"loop {self.__name__}: want float32 or float64, not {dtype}")
+        run = _jit(_typed(self.function, dtype), self.sums)
+        with _cached(run, self):
+            run.compile(_signature(self.function, dtype))
+        run.disable_compile()
+        self._compiled[dtype] = run
+        return run
+
+
+LOOPS: list[Loop] = []  # all there are, in the order in which their files are loaded
+
+
+def loop(function: Callable[..., Any]) -> Loop:
+    """Declare a loop; its annotations are the types of its arguments, all positional."""
+    return Loop(function)
+
+
+def helper(*, sums: bool = False, double: Any = None) -> Callable[[Callable[..., Any]], Helper]:
+    """Declare a function for loops. `sums`: it may add in any order. `double`: Numba knows this
+    function, such as math.exp, and takes it where F is float64."""
+    return lambda function: Helper(function, sums, double)
+
+
+def _jit(function: Callable[..., Any], sums: bool) -> Any:
+    import numba
+
+    # error_model: a check for division by zero would stop vectorisation (AdamW takes 4 times as
+    # long). No flag says that there is no NaN or infinity.
+    flags = {"reassoc", "contract", "nsz"} if sums else False
+    return numba.njit(function, error_model="numpy", fastmath=flags)
+
+
+def _typed(function: Callable[..., Any], dtype: numpy.dtype) -> Callable[..., Any]:
+    """A copy of the function whose floats are numbers of `dtype`, and whose helpers are built."""
+    number = dtype.type
+
+    def typed(value: Any) -> Any:
+        if isinstance(value, Helper):
+            return value.built(dtype)
+        if value is real:
+            return number
+        return number(value) if type(value) is float else value
+
+    code = function.__code__
+    scope = dict(function.__globals__)
+    scope.update({name: typed(scope[name]) for name in code.co_names if name in scope})
+    code = code.replace(co_consts=tuple(map(typed, code.co_consts)))
+    copy = types.FunctionType(code, scope, function.__name__, function.__defaults__)
+    copy.__module__, copy.__qualname__ = function.__module__, function.__qualname__
+    return copy
+
+
+def _signature(function: Callable[..., Any], dtype: numpy.dtype) -> tuple[Any, ...]:
+    """Numba's types of the arguments, from the annotations."""
+    from numba import types as numba_types
+    from numba.np.numpy_support import from_dtype
+
+    real = from_dtype(dtype)
+    kinds: dict[str, Any] = {"F": real, "Out": real, "Int": numba_types.int64}
+    kinds |= dict.fromkeys(("Bits", "OutBits"), numba_types.bool_)
+    numbers = {"float": real, "int": numba_types.int64, "bool": numba_types.bool_}
+
+    def type_of(word: str) -> Any:
+        if word in numbers:
+            return numbers[word]
+        kind, _, axes = word.rstrip("]").partition("[")
+        layout: Any = "C" if axes.endswith("::1") else "A"
+        readonly = not kind.startswith("Out")  # takes arrays that may be written to as well
+        return numba_types.Array(kinds[kind], axes.count(",") + 1, layout, readonly=readonly)
+
+    return tuple(type_of(str(word)) for word in function.__annotations__.values())
+
+
+@contextlib.contextmanager
+def _cached(run: Any, source: Loop) -> Iterator[None]:
+    """Inside, run.compile reads its machine code from the cache or adds it."""
+    from numba.core.caching import FunctionCache, IndexDataCacheFile
+
+    try:
+        cache = FunctionCache(run.py_func)
+    except RuntimeError:  # no folder can be written: compile without a cache
+        yield
+        return
+    text = repr(list(source.text())).encode()
+    cache._cache_file = IndexDataCacheFile(
+        cache_path=cache.cache_path,
+        filename_base=cache._impl.filename_base,
+        source_stamp=hashlib.sha256(text).hexdigest(),  # in place of this one file's date
+    )
+    lock = _Lock(Path(cache.cache_path) / f"{cache._impl.filename_base}.lock")
+    load, cached = cache.load_overload, vars(cache)
+
+    def load_or_wait(*key: Any) -> Any:
+        found = load(*key)
+        if found is None:
+            lock.acquire()  # another process may be compiling it
+            found = load(*key)
+        return found
+
+    cached["load_overload"], run._cache = load_or_wait, cache
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class _Lock:
+    """A file that one process at a time holds; the system frees it when the process ends."""
+
+    def __init__(self, path: Path):
+        self.path, self._file = path, None  # type: Path, Any
+
+    def acquire(self) -> None:
+        try:
+            import fcntl
+
+            self._file = open(self.path, "w")
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+        except (ImportError, OSError):  # a file system without locks: compile at the same time
+            self.release()
+
+    def release(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
