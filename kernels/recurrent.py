@@ -111,15 +111,17 @@ def forward(
     """x (n, in), h0 and c0 (b, h) or None for 0, weights (gates·h/t, in or h), biases (gates·h/t).
 
     Returns the states (n, h), for an LSTM with the last cells (b, h) after them; and for backward.
-    Temporary memory: gates and states of a step; both weights, one of them twice, if `unpacked`.
+    Temporary memory: gates and states of a step; w_hh twice, and w_ih too if `unpacked`.
     """
     steps, b, n = steps_of(sizes), sizes[0], len(x)
     units, own = len(w_hh) // GATES[kind], ranks.own if ranks else slice(None)
     h = xp.empty_like(x, shape=(b + n + (b if kind == "LSTM" else 0), w_hh.shape[1]))
     h[:b] = 0 if h0 is None else h0
     place = h[b : b + n] if kind.startswith("RNN") and ranks is None else None
-    gates, extra = product(x, _transposed(w_ih, n), place, lined=True), h
-    w, bias = _transposed(w_hh, b), _bias(kind, b_ih, b_hh)
+    w_x = turned(w_ih) if unpacked() and n > 1 else w_ih.T
+    gates, extra, bias = product(x, w_x, place, lined=True), h, _bias(kind, b_ih, b_hh)
+    # For a few rows BLAS takes up to an eighth longer to read the transpose of what lies in memory.
+    w = turned(w_hh) if min(b, len(steps)) > 1 else w_hh.T
     if kind == "LSTM":
         extra = xp.empty_like(x, shape=(b + n, units))
         extra[:b] = 0 if c0 is None else c0[:, own]
@@ -143,11 +145,6 @@ def forward(
         h[b + n :] = last if ranks is None else ranks.gather(last)
     gates, given = gates if kind in ("LSTM", "GRU") else h, (h0 is not None, c0 is not None)
     return h[b:], Saved(kind, steps, x, w_ih, w_hh, h, gates, extra, given, ranks)
-
-
-def _transposed(w: xp.ndarray, rows: int) -> xp.ndarray:
-    """wᵀ for products of so many rows: a copy on cache lines if they are made in pieces."""
-    return turned(w) if rows > 1 and not xp.on_gpu(w) and unpacked() else w.T
 
 
 def _bias(kind: str, b_ih: xp.ndarray | None, b_hh: xp.ndarray | None) -> xp.ndarray | None:

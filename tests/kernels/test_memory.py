@@ -211,7 +211,7 @@ def of_recurrent(kind, gates):
     bias = [normal(gates * h)] * 2
     y, saved = recurrent.forward(kind, x, None, None, *weights, *bias, sizes)
     forward = lambda: recurrent.forward(kind, x, None, None, *weights, *bias, sizes)
-    room = (3.5 if product.unpacked() else 0) * weights[0].size + 2 * (gates + 1) * h * b
+    room = (3.5 if product.unpacked() else 2.3) * weights[0].size + 2 * (gates + 1) * h * b
     yield f"{kind} forward", Case(forward, room, False)
     room = (2 if kind == "GRU" else 1) * n * gates * h + 2 * gates * h * b
     yield f"{kind} backward", Case(lambda: recurrent.backward(y, saved), room, False)
