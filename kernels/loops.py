@@ -31,6 +31,7 @@ import hashlib
 import importlib.util
 import types
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,19 @@ class Loop(Helper):
         return run
 
 
+_announce: ContextVar[Callable[[str], None]] = ContextVar("announce", default=lambda name: None)
+
+
+@contextlib.contextmanager
+def announced(note: Callable[[str], None]) -> Iterator[None]:
+    """Inside, note(name) is called before a loop is compiled that is not in the cache."""
+    token = _announce.set(note)
+    try:
+        yield
+    finally:
+        _announce.reset(token)
+
+
 LOOPS: list[Loop] = []  # all there are, in the order in which their files are loaded
 
 
@@ -242,6 +256,16 @@ def _signature(function: Callable[..., Any], dtype: numpy.dtype) -> tuple[Any, .
     return tuple(type_of(str(word)) for word in function.__annotations__.values())
 
 
+def cache_folder() -> str | None:
+    """Where machine code is kept; None if no folder can be written."""
+    from numba.core.caching import FunctionCache
+
+    try:
+        return FunctionCache(cache_folder).cache_path
+    except RuntimeError:
+        return None
+
+
 @contextlib.contextmanager
 def _cached(run: Any, source: Loop) -> Iterator[None]:
     """Inside, run.compile reads its machine code from the cache or adds it."""
@@ -250,6 +274,7 @@ def _cached(run: Any, source: Loop) -> Iterator[None]:
     try:
         cache = FunctionCache(run.py_func)
     except RuntimeError:  # no folder can be written: compile without a cache
+        _announce.get()(source.__name__)
         yield
         return
     text = repr(list(source.text())).encode()
@@ -266,6 +291,8 @@ def _cached(run: Any, source: Loop) -> Iterator[None]:
         if found is None:
             lock.acquire()  # another process may be compiling it
             found = load(*key)
+        if found is None:
+            _announce.get()(source.__name__)
         return found
 
     cached["load_overload"], run._cache = load_or_wait, cache
@@ -285,7 +312,7 @@ class _Lock:
         try:
             import fcntl
 
-            self._file = open(self.path, "w")
+            self._file = open(self.path, "w")  # noqa: SIM115
             fcntl.flock(self._file, fcntl.LOCK_EX)
         except (ImportError, OSError):  # a file system without locks: compile at the same time
             self.release()
