@@ -43,6 +43,8 @@ Out: Any = None  # such an array, written
 Int: Any = None  # an array of int64, read
 Bits: Any = None  # an array of bool, read
 OutBits: Any = None  # an array of bool, written
+Half: Any = None  # an array of 16-bit words, read: the bits of float16 or bfloat16 numbers
+OutHalf: Any = None  # an array of 16-bit words, written
 
 
 def real(n: int) -> float:
@@ -110,7 +112,7 @@ class Instruction(Helper):
 
             bits = numba_types.int32 if dtype.itemsize == 4 else numba_types.int64
             real = numba_types.float32 if dtype.itemsize == 4 else numba_types.float64
-            types_of = {"F": real, "Bits": bits}
+            types_of = {"F": real, "Bits": bits, "Half": numba_types.uint16}
             *words, result = (types_of[w] for w in self.function.__annotations__.values())
 
             def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -119,10 +121,13 @@ class Instruction(Helper):
             def one(typing, a):
                 return result(*words), emit
 
+            def two(typing, a, b):
+                return result(*words), emit
+
             def three(typing, a, b, c):
                 return result(*words), emit
 
-            self._built[dtype] = intrinsic({1: one, 3: three}[len(words)])
+            self._built[dtype] = intrinsic((one, two, three)[len(words) - 1])
         return self._built[dtype]
 
 
@@ -243,6 +248,7 @@ def _signature(function: Callable[..., Any], dtype: numpy.dtype) -> tuple[Any, .
     real = from_dtype(dtype)
     kinds: dict[str, Any] = {"F": real, "Out": real, "Int": numba_types.int64}
     kinds |= dict.fromkeys(("Bits", "OutBits"), numba_types.bool_)
+    kinds |= dict.fromkeys(("Half", "OutHalf"), numba_types.uint16)
     numbers = {"float": real, "int": numba_types.int64, "bool": numba_types.bool_}
 
     def type_of(word: str) -> Any:
