@@ -276,6 +276,7 @@ def cache_folder() -> str | None:
 def _cached(run: Any, source: Loop) -> Iterator[None]:
     """Inside, run.compile reads its machine code from the cache or adds it."""
     from numba.core.caching import FunctionCache, IndexDataCacheFile
+    from numba.core.runtime import rtsys
 
     try:
         cache = FunctionCache(run.py_func)
@@ -290,7 +291,14 @@ def _cached(run: Any, source: Loop) -> Iterator[None]:
         source_stamp=hashlib.sha256(text).hexdigest(),  # in place of this one file's date
     )
     lock = _Lock(Path(cache.cache_path) / f"{cache._impl.filename_base}.lock")
-    load, cached = cache.load_overload, vars(cache)
+    cached = vars(cache)
+
+    def load(*key: Any) -> Any:
+        # Numba's own load_overload first fills its tables of types and functions, which takes
+        # 0.3 s. Only a compilation needs them; machine code needs the run-time library.
+        rtsys.initialize(key[1])
+        with cache._guard_against_spurious_io_errors():
+            return cache._load_overload(*key)
 
     def load_or_wait(*key: Any) -> Any:
         found = load(*key)
