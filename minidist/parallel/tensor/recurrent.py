@@ -110,9 +110,10 @@ class _TensorParallelRNN(ParallelLayer):
         weights = (getattr(self, f"{name}_l{layer}", None) for name in WEIGHTS)
         s, b, width = x.shape
         rows = communication.copy(x, self.comm).reshape(s * b, width)
-        states, ranks = [*states, None][:2], _ranks(self.comm, self.hidden_size)
-        y, *last = recurrent(self.kind.mode, rows, *states, *weights, sizes=[b] * s, ranks=ranks)
-        return [y.reshape(s, b, self.hidden_size), *(v for v in last if v is not None)]
+        h0, c0 = [*states, None][:2]
+        ranks = _ranks(self.comm, self.hidden_size)
+        y, *last = recurrent(self.kind.mode, rows, h0, c0, *weights, sizes=[b] * s, ranks=ranks)
+        return [y.reshape(s, b, self.hidden_size), *(end for end in last if end is not None)]
 
 
 class TensorParallelLSTM(_TensorParallelRNN):
