@@ -207,16 +207,15 @@ def backward_input(
         if kind == "LSTM":
             cells = extra[before], extra[now]
             lstm_cell.backward(g[rows], e, dc[: len(da)], gates[rows], *cells, da)
-            e[...] = 0
         elif kind == "GRU":
             old = xp.ascontiguousarray(h[before, own])
             gru_cell.backward(g[rows], e, gates[rows], extra[rows], old, (da, m[rows], e))
         else:
             _slopes(kind, g[rows], e, h[now, own], da)
-            e[...] = 0
         if rows.start or given[0]:  # nothing asks for the cotangent of zeros
             back = product(m[rows], w_hh)
-            e += back if ranks is None else ranks.scatter(back)
+            back = back if ranks is None else ranks.scatter(back)
+            e[...] = e + back if kind == "GRU" else back  # z · h: a GRU's state goes on beside it
     states = [part if ask else None for part, ask in zip((dh, dc), given)]
     if ranks is not None:
         states = [part if part is None else ranks.gather(part) for part in states]
