@@ -181,18 +181,18 @@ def of_resample(draw):
 
 def of_lstm(draw):
     n, h = draw.size(), draw.size(1)
-    a, m = draw.normal(2, n, 4 * h)
+    gates, m = draw.normal(2, n, 4 * h)
     c, g, dh, dc = draw.normal(4, n, h)
-    out = lstm_cell.forward(a, m, c, draw.flip())
-    yield from (*out, lstm_cell.backward(g, dh, dc, out[2], c, out[1]), dc)
+    state, new = lstm_cell.forward(gates, m, c, draw.either(draw.normal(4 * h)))
+    yield from (state, new, gates, lstm_cell.backward(g, dh, dc, gates, c, new), dc)
 
 
 def of_gru(draw):
     n, h = draw.size(), draw.size(1)
-    a, m = draw.normal(2, n, 3 * h)
-    state, g, dh = draw.normal(3, n, h)
-    out = gru_cell.forward(a, m, state, draw.either(draw.normal(h)), draw.flip())
-    yield from (*out, *gru_cell.backward(g, dh, out[2], out[1], state))
+    gates, m = draw.normal(2, n, 3 * h)
+    old, g, dh = draw.normal(3, n, h)
+    state, hidden = gru_cell.forward(gates, m, old, draw.either(draw.normal(4 * h)))
+    yield from (state, hidden, gates, *gru_cell.backward(g, dh, gates, hidden, old))
 
 
 def of_attention(draw):
