@@ -101,7 +101,7 @@ def of_norms(draw):
 
 
 def of_batch_norm(draw):
-    g, x = draw.normal(2, draw.size(1), draw.size(1), draw.size(1))
+    g, x = draw.normal(2, draw.size(1), draw.size(1), draw.size(1, 3))
     w, b = (draw.either(draw.normal(x.shape[1])) for _ in range(2))
     mean, variance = batch_norm.moments(x)
     rstd = 1 / np.sqrt(variance + 0.1)
