@@ -247,6 +247,8 @@ def of_vector_norm(draw):
     arrays = [draw.normal(draw.size(), 3) for _ in range(draw.size())]
     for p in (1, 2, 3, np.inf):
         yield np.array(vector_norm.vector_norm(arrays, p))
+    for a in arrays:
+        yield from (vector_norm.block_squares(a), vector_norm.largest(a))
 
 
 CASES = {name[3:]: value for name, value in dict(globals()).items() if name.startswith("of_")}
