@@ -54,25 +54,28 @@ def backward_input(
     g: xp.ndarray, x: xp.ndarray, mean: xp.ndarray, rstd: xp.ndarray,
     weight: xp.ndarray | None, slope: xp.ndarray, level: xp.ndarray,
 ) -> xp.ndarray:  # fmt: skip
-    """The cotangent of x if mean and rstd are the batch's own, so that they move with x.
+    """The cotangent of x, in g's shape if that is another; mean and rstd move with x.
 
     `slope` and `level` (c,) are the results of backward_affine over the count of the batch.
     """
-    g = g - (x - mean[:, None]) * (rstd * slope)[:, None] - level[:, None]
-    return g * (rstd if weight is None else rstd * weight)[:, None]
+    shape, off = g.shape, (x - mean[:, None]) * (rstd * slope)[:, None]
+    dx = g.reshape(x.shape) - off - level[:, None]
+    return (dx * (rstd if weight is None else rstd * weight)[:, None]).reshape(shape)
 
 
 def backward(
     g: xp.ndarray, x: xp.ndarray, mean: xp.ndarray, rstd: xp.ndarray,
     weight: xp.ndarray | None, of_batch: bool,
 ) -> tuple[xp.ndarray, xp.ndarray, xp.ndarray]:  # fmt: skip
-    """Cotangents of x (n, c, l), weight (c,) and bias (c,).
+    """Cotangents of x (n, c, l), in g's shape if that is another, weight (c,) and bias (c,).
 
     of_batch: mean and rstd were those of x; otherwise they are constants.
     """
-    dw, db = backward_affine(g, x, mean, rstd)
+    flat = g.reshape(x.shape)
+    dw, db = backward_affine(flat, x, mean, rstd)
     if not of_batch:
-        return forward(g, xp.zeros_like(rstd), rstd, weight, None), dw, db
+        dx = forward(flat, xp.zeros_like(rstd), rstd, weight, None)
+        return dx.reshape(g.shape), dw, db
     count = x.shape[0] * x.shape[2]
     return backward_input(g, x, mean, rstd, weight, dw / count, db / count), dw, db
 
@@ -245,10 +248,14 @@ def _backward_affine_loop(g, x, mean, rstd):
 
 @backward_input.version("numba")
 def _backward_input_loop(g, x, mean, rstd, weight, slope, level):
-    g, x, scale = *map(xp.ascontiguousarray, (g, x)), rstd if weight is None else rstd * weight
-    dx = xp.empty_like(x)
+    dx, scale = (
+        xp.empty_like(x, order="C", shape=g.shape),
+        rstd if weight is None else rstd * weight,
+    )
+    g, x = xp.ascontiguousarray(g).reshape(x.shape), xp.ascontiguousarray(x)
+    given, to = (g, x, mean, scale, rstd * slope, level), dx.reshape(x.shape)
     if x.shape[2] == 1:
-        row_slopes(g[:, :, 0], x[:, :, 0], mean, scale, rstd * slope, level, dx[:, :, 0])
+        row_slopes(g[:, :, 0], x[:, :, 0], *given[2:], to[:, :, 0])
     else:
-        plane_slopes(g, x, mean, scale, rstd * slope, level, dx)
+        plane_slopes(*given, to)
     return dx

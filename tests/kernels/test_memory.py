@@ -16,6 +16,7 @@ from minidist.kernels import (
     ctc,
     descent,
     embedding,
+    group_norm,
     gru_cell,
     layer_norm,
     linear,
@@ -62,6 +63,9 @@ def of_batch_norm():
     yield "forward", Case(lambda: batch_norm.forward(x, *moments, w, w), 0)
     back = lambda: batch_norm.backward(g, x, *moments, w, True)
     yield "backward", Case(back, 0)
+    _, stats = group_norm.forward(x, w, w, 8, 0.1)
+    yield "groups", Case(lambda: group_norm.forward(x, w, w, 8, 0.1), 0)
+    yield "groups back", Case(lambda: group_norm.backward(g, x, w, 8, stats), 0)
 
 
 def of_descent():

@@ -1,10 +1,18 @@
-"""Softmax, RMS and batch norm, soft cross-entropy, CTC: fast ≡ formula ≡ float64."""
+"""Softmax, RMS, batch and group norm, soft cross-entropy, CTC: fast ≡ formula ≡ float64."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minidist.kernels import batch_norm, cross_entropy, ctc, rms_norm, softmax
+from minidist.kernels import (
+    batch_norm,
+    cross_entropy,
+    ctc,
+    group_norm,
+    layer_norm,
+    rms_norm,
+    softmax,
+)
 from minidist.kernels.dispatch import using
 from support.cases import LAYOUTS, SEEDS, laid_out, numbers, tiny_tiles
 
@@ -194,6 +202,61 @@ def test_batch_norm_of_nan_and_infinity_leaves_other_channels_alone(length):
     g[1, 0, 0] = np.inf
     dx = batch_norm.backward(g, x, w[[0] * 4], w[[0] * 4], None, False)[0]
     assert np.array_equal(dx, g), "statistics that are constants spread nothing"
+
+
+def test_cotangents_of_batch_norm_keep_the_shape_of_g():
+    x, g, w = (numbers(s, i) for i, s in enumerate([(2, 3, 8), (2, 3, 2, 4), (3,)]))
+    for of_batch in (True, False):
+        deep = batch_norm.backward(g, x, w, w, w, of_batch)
+        flat = batch_norm.backward(g.reshape(x.shape), x, w, w, w, of_batch)
+        assert deep[0].shape == g.shape
+        assert all(np.array_equal(a.ravel(), b.ravel()) for a, b in zip(deep, flat, strict=True))
+
+
+# Group norm
+
+
+@DTYPES
+@given(n=st.integers(0, 4), groups=st.integers(1, 3), each=SIZES, seed=SEEDS,
+       length=st.integers(0, 40), affine=st.booleans(),
+       layout=st.sampled_from(LAYOUTS))  # fmt: skip
+@settings(max_examples=40)
+def test_group_norm(dtype, n, groups, each, length, layout, seed, affine):
+    c = groups * each
+    x, g = (laid_out(numbers((n, c, length), seed + i, dtype), layout) for i in range(2))
+    w, b = (numbers((c,), seed + i, dtype) if affine else None for i in (2, 3))
+    y, stats = group_norm.forward(x, w, b, groups, 0.1)
+    found = y, *group_norm.backward(g[:, :, None], x, w, groups, stats)
+    assert stats.shape == (2, n * groups)
+    x, g, w, b = (None if a is None else a.astype("float64") for a in (x, g, w, b))
+    with using("naive"):
+        y, stats = group_norm.forward(x, w, b, groups, 0.1)
+        wanted = y, *group_norm.backward(g[:, :, None], x, w, groups, stats)
+    assert all(close(a, e, dtype) for a, e in zip(found, wanted, strict=True))
+
+
+def test_group_norm_is_layer_norm_of_groups():
+    x, w = numbers((4, 6, 5), 0), numbers((6,), 1)
+    one = group_norm.forward(x, None, None, 2, 0.1)
+    rows = layer_norm.forward(x.reshape(8, 15), None, None, 0.1)
+    np.testing.assert_allclose(one[0].reshape(8, 15), rows[0], rtol=1e-12)
+    np.testing.assert_allclose(one[1], rows[1], rtol=1e-12)
+    scaled = group_norm.forward(x, w, w, 2, 0.1)[0]
+    np.testing.assert_allclose(scaled, one[0] * w[:, None] + w[:, None], rtol=1e-12)
+
+
+def test_group_norm_of_nan_and_a_far_mean_leaves_other_groups_alone():
+    x, g = numbers((3, 4, 33), 0, "float32"), numbers((3, 4, 33), 1, "float32")
+    x[1, 2, 5], x[0, 2:] = np.nan, x[0, 2:] + 1024
+    y, stats = group_norm.forward(x, None, None, 2, 1e-5)
+    dx = group_norm.backward(g, x, None, 2, stats)[0]
+    with using("naive"):
+        wanted = group_norm.forward(x.astype("float64"), None, None, 2, 1e-5)[0]
+    np.testing.assert_array_equal(np.isnan(y), np.isnan(wanted))
+    assert np.nanmax(np.abs(y - wanted)) < 5e-4
+    z, stats = group_norm.forward(x[:, :2], None, None, 1, 1e-5)
+    assert np.array_equal(z, y[:, :2])
+    assert np.array_equal(group_norm.backward(g[:, :2], x[:, :2], None, 1, stats)[0], dx[:, :2])
 
 
 # Cross-entropy against weights of all classes

@@ -11,6 +11,7 @@ from minidist.kernels import (  # fmt: skip
     embedding,
     flash,
     gelu,
+    group_norm,
     gru_cell,
     layer_norm,
     linear,
@@ -108,6 +109,14 @@ def of_batch_norm(draw):
     rstd = 1 / np.sqrt(variance + 0.1)
     yield from (mean, variance, batch_norm.forward(x, mean, rstd, w, b))
     yield from batch_norm.backward(g, x, mean, rstd, w, draw.flip())
+
+
+def of_group_norm(draw):
+    groups = draw.size(1, 3)
+    g, x = draw.normal(2, draw.size(), groups * draw.size(1, 2), draw.size(1))
+    w, b = (draw.either(draw.normal(x.shape[1])) for _ in range(2))
+    y, stats = group_norm.forward(x, w, b, groups, 0.1)
+    yield from (y, stats, *group_norm.backward(g, x, w, groups, stats))
 
 
 def of_losses(draw):

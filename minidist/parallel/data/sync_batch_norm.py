@@ -50,11 +50,9 @@ def _batch_norm(x, weight, bias, *, mean, var, eps, total, comm):
     rstd = (1 / xp.sqrt(var + eps)).astype(x.dtype)
 
     def vjp(g):
-        g = g.reshape(size)
-        dw, db = batch.backward_affine(g, rows, mean, rstd)
+        dw, db = batch.backward_affine(g.reshape(size), rows, mean, rstd)
         shares = all_reduce(comm, xp.stack([dw, db])) / total  # over the rows of all ranks
-        dx = batch.backward_input(g, rows, mean, rstd, weight, *shares)
-        return [dx.reshape(x.shape), dw, db]
+        return [batch.backward_input(g, rows, mean, rstd, weight, *shares), dw, db]
 
     return batch.forward(rows, mean, rstd, weight, bias).reshape(x.shape), Joint(vjp)
 
