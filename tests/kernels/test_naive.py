@@ -36,7 +36,6 @@ ONE_TEXT = {
     "flash_backward": "a part of flash's Triton version",
     "flash_triton": "a part of flash's Triton version",
     "gelu.backward": "one product",
-    "linear.backward_bias": "one sum",
     "linear.multiply": "one product",
     "newton_schulz": "the iteration itself, whole arrays; its naive function is what it comes near",
     "norm_triton": "a part of the norms' Triton versions",

@@ -139,7 +139,7 @@ def of_embedding(draw):
 def of_linear(draw):
     x, w, g = (draw.normal(*s) for s in ((4, 3), (5, 3), (4, 5)))
     yield linear.forward(x, w, draw.either(draw.normal(5)))
-    yield from (linear.backward_input(g, w), linear.backward_weight(g, x))
+    yield from (linear.backward_input(g, w), linear.backward_weight(g, x), linear.backward_bias(g))
 
 
 def of_matmul(draw):
