@@ -120,7 +120,8 @@ def normal_planes(x: F[:, :, ::1], mean: F[::1], scale: F[::1], bias: F[::1], y:
 @helper(sums=True)
 def product_and_sum(g, x, mean):
     """Σ g·(x - mean) and Σ g."""
-    product, total = 0.0, 0.0
+    product = 0.0
+    total = 0.0
     for k in range(len(x)):
         product += g[k] * (x[k] - mean)
         total += g[k]

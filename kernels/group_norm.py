@@ -68,7 +68,8 @@ def group_norm_planes(
     count = max(real(size * length), 1.0)
     for row in range(n * groups):
         i, first = row // groups, row % groups * size
-        total, squares = 0.0, 0.0
+        total = 0.0
+        squares = 0.0
         for j in range(first, first + size):
             total += row_sum(x[i, j])
         m = total / count
@@ -94,7 +95,8 @@ def group_norm_slopes(
     for row in range(n * groups):
         i, first = row // groups, row % groups * size
         m, r = mean[row], rstd[row]
-        level, slope = 0.0, 0.0
+        level = 0.0
+        slope = 0.0
         for j in range(first, first + size):
             product, total = product_and_sum(g[i, j], x[i, j], m)
             dw[j] += product * r

@@ -88,7 +88,8 @@ def layer_norm_rows(
 @helper(sums=True)
 def weighted_sums(g, w, x, mean):
     """Σ g·w and Σ g·w·(x - mean)."""
-    total, product = 0.0, 0.0
+    total = 0.0
+    product = 0.0
     for j in range(len(x)):
         u = g[j] * w[j]
         total += u
