@@ -177,3 +177,11 @@ def test_a_norm_hides_nothing(p, bad):
     assert norms.vector_norm([x, np.ones(3)], p) in (math.inf,) or math.isnan(bad)
     assert math.isnan(norms.vector_norm([x, np.ones(3)], p)) == math.isnan(bad)
     assert math.isnan(norms.vector_norm([np.ones(3), x], p)) == math.isnan(bad)
+
+
+def test_sums_of_squares_go_to_float64_only():
+    x = np.ones(5, "float32")
+    with pytest.raises(TypeError, match="sums is float32, want float64"):
+        norms.block_square_sums(x, 4, np.empty(2, "float32"))
+    norms.block_square_sums(x, 4, sums := np.empty(2))
+    assert sums.tolist() == [4, 1]
