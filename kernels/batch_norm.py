@@ -2,8 +2,8 @@
 
 The ladder, x (n, c, l) of b bytes a number:
 
-- formula: whole arrays, an operation at a time: moments move 8nclb bytes, forward 6nclb and
-  backward 22nclb.
+- formula: whole arrays, an operation at a time: moments move 6nclb bytes, forward 6nclb and
+  backward 20nclb.
 - loop: a plane at a time, which is the l numbers of one channel of one sample. Moments read x once,
   nclb bytes: the numbers of a plane are in the cache when its mean is known, and planes are merged
   by their means (Chan, Golub & LeVeque 1983). Forward moves 2nclb bytes, and backward 5nclb,

@@ -3,7 +3,7 @@
 The ladder, x (n, c, l) of b bytes a number:
 
 - formula: layer norm (its fast version if there is one), and then whole arrays: forward moves
-  6nclb bytes beside those of layer norm, backward 12nclb.
+  4nclb bytes beside those of layer norm, backward 11nclb.
 - loop: a group at a time, which stays in the cache: 2nclb bytes forward, 3nclb backward.
 
 On a GPU the formula runs, with layer norm's tile program. Every version keeps 1/deviation and the

@@ -1,7 +1,7 @@
 """RMS norm (Zhang & Sennrich 2019) over the last axis: x / sqrt(mean(x²) + eps) · w.
 
 The ladder and its memory traffic are layer_norm's, without a mean and a bias: the formula moves
-10nhb bytes forward and 19nhb backward, the loop and the tile program 2nhb and 3nhb.
+7nhb bytes forward and 19nhb backward, the loop and the tile program 2nhb and 3nhb.
 
 Every version keeps 1/root of the mean square of each row for backward.
 """

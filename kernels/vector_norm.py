@@ -2,7 +2,7 @@
 
 The ladder for p = 2, n numbers of b bytes in all:
 
-- formula: all arrays copied into one of float64, and its squares: it moves (3b + 40)n bytes.
+- formula: all arrays copied into one of float64, and its squares: it moves (5b + 32)n bytes.
 - loop: an array after the other is read once, nb bytes. Its numbers are converted to float64 in
   registers (the square of a float32 number is exact there), the squares of a block are added, and
   the sums of the blocks of all arrays are added exactly.
