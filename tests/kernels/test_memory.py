@@ -16,6 +16,7 @@ from minidist.kernels import (
     ctc,
     descent,
     embedding,
+    group_norm,
     gru_cell,
     layer_norm,
     linear,
@@ -58,10 +59,13 @@ class Case(NamedTuple):
 def of_batch_norm():
     x, g, w = normal(32, 64, 2048), normal(32, 64, 2048), normal(64)
     moments = batch_norm.moments(x)
-    yield "moments", Case(lambda: batch_norm.moments(x), 2 * ROW_ELEMENTS)
-    yield "forward", Case(lambda: batch_norm.forward(x, *moments, w, w), 2 * ROW_ELEMENTS)
+    yield "moments", Case(lambda: batch_norm.moments(x), 0)
+    yield "forward", Case(lambda: batch_norm.forward(x, *moments, w, w), 0)
     back = lambda: batch_norm.backward(g, x, *moments, w, True)
-    yield "backward", Case(back, 4 * ROW_ELEMENTS)
+    yield "backward", Case(back, 0)
+    _, stats = group_norm.forward(x, w, w, 8, 0.1)
+    yield "groups", Case(lambda: group_norm.forward(x, w, w, 8, 0.1), 0)
+    yield "groups back", Case(lambda: group_norm.backward(g, x, w, 8, stats), 0)
 
 
 def of_descent():
@@ -125,10 +129,10 @@ def of_rows():
     _, stats = layer_norm.forward(x, w, w, 0.1)
     yield "layer norm", Case(lambda: layer_norm.forward(x, w, w, 0.1), 0)
     back = lambda: layer_norm.backward(g, x, w, stats)
-    yield "layer norm back", Case(back, 3 * ROW_ELEMENTS, False)
+    yield "layer norm back", Case(back, 0)
     _, scale = rms_norm.forward(x, w, 0.1)
     yield "rms norm", Case(lambda: rms_norm.forward(x, w, 0.1), 0)
-    yield "rms norm back", Case(lambda: rms_norm.backward(g, x, w, scale), 2 * ROW_ELEMENTS, False)
+    yield "rms norm back", Case(lambda: rms_norm.backward(g, x, w, scale), 0)
 
 
 # Convolution and pooling
