@@ -20,6 +20,7 @@ from typing import Any
 from . import arrays as xp
 from .descent import decayed, rows
 from .dispatch import formula
+from .half_precision import as_dtype
 from .launch import triton_kernel
 from .loops import F, Out, helper, loop
 
@@ -49,7 +50,7 @@ def step_(
         step += 1
     if isinstance(lr, xp.ndarray):
         lr = lr.astype(xp.float64)
-    g = g.astype(p.dtype)  # squares of 16 bits would overflow
+    g = as_dtype(g, p.dtype)  # squares of 16 bits would overflow
     if decoupled:
         p *= 1 - lr * weight_decay
     else:

@@ -16,10 +16,11 @@ Lion          23nb    5nb
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from . import arrays as xp
 from .dispatch import formula
+from .half_precision import as_dtype
 from .loops import F, Out, helper, loop
 
 PIECE = 1 << 16  # elements of a gradient of 16 bits that are converted at a time
@@ -146,25 +147,27 @@ def lion(
         m[i] = beta2 * m[i] + rest2 * g[i]
 
 
-def rows(p: Array, g: Array, *memory: Array | None) -> Iterator[list[Array]]:
+def rows(p: Array, g: Array, *memory: Array | None) -> Iterable[list[Array]]:
     """The arrays as a loop takes them, each one row; p stands in for a memory of None.
 
     A gradient of another dtype than p comes converted, in pieces: there is no copy of all of it.
     """
-    flat = [_row(a) for a in (p, g, *(p if m is None else m for m in memory))]
-    if g.dtype == p.dtype:
-        yield flat
-        return
-    for start in range(0, p.size, PIECE):
-        piece = [a[start : start + PIECE] for a in flat]
-        piece[1] = piece[1].astype(p.dtype)
-        yield piece
+    flat = [_row(p if a is None else a) for a in (p, g, *memory)]
+    return [flat] if g.dtype == p.dtype else _pieces(flat)
 
 
 def _row(array: Array) -> Array:
+    if array.ndim == 1:
+        return array
     # reshape of anything else would be a copy: what is written to it would be lost
     assert array.flags.c_contiguous, f"want C-contiguous memory, not strides {array.strides}"
     return array.reshape(-1)
+
+
+def _pieces(flat: list[Array]) -> Iterator[list[Array]]:
+    for start in range(0, len(flat[0]), PIECE):
+        p, g, *memory = (a[start : start + PIECE] for a in flat)
+        yield [p, as_dtype(g, p.dtype), *memory]
 
 
 @sgd_.version("numba")
