@@ -1,4 +1,4 @@
-"""What a process pays before its first loop: no Numba for the import, no tables for a cached one."""
+"""What a process pays before its first loop: no import of Numba, no compiler for a cached loop."""
 
 import subprocess
 import sys
