@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from minidist.kernels import adamw, descent, newton_schulz
 from minidist.kernels import vector_norm as norms
 from minidist.kernels.dispatch import using
-from support.cases import LAYOUTS, SEEDS, laid_out, numbers, tiny_tiles
+from support.cases import LAYOUTS, SEEDS, laid_out, numbers
 
 BOUNDS = {"float32": 3e-6, "float64": 1e-14}
 DTYPES = pytest.mark.parametrize("dtype", BOUNDS)
