@@ -12,6 +12,7 @@ from ..errors import MismatchError
 from .waiting import Process
 
 PART = 1 << 30  # bytes: a longer message goes in several parts, because MPI 3 counts in 32 bits
+EAGER = 1 << 13  # bytes: MPI copies a shorter message when it is sent, and its sender does not wait
 
 
 def hand_to_mpi(post: Callable[..., Any], buffer: xp.ndarray, peer: int, tag: int = 0) -> Any:
@@ -83,7 +84,8 @@ class MpiRequest(Request):
 
     def _complete(self, status: Any) -> None:
         peers: Sequence[int] = (self.comm.ranks[self.peer],)
-        self.process.wait_until(lambda: self._test(status), self.call, peers)
+        long = self.array.nbytes > EAGER
+        self.process.wait_until(lambda: self._test(status), self.call, peers, long)
         if not self.comm.inside:
             self.process.note_end()
 
@@ -127,6 +129,8 @@ class MpiReceive(MpiRequest):
     def _finish(self, status: Any) -> None:
         from mpi4py import MPI
 
+        if self.array.nbytes > EAGER:
+            self.process.ring(self.comm.ranks[self.peer])  # the sender may wait for this receive
         got = status.Get_count(MPI.BYTE) + getattr(self.request, "before", 0)
         if got != self.array.nbytes:
             raise self._mismatch(f"{got} bytes")
