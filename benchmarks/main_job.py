@@ -149,7 +149,8 @@ def job(way, count, steps):
             processes = [subprocess.Popen(command, env=env)]
         else:
             processes = [subprocess.Popen([MPIRUN, "-n", str(count), *command], env=env)]
-        if any([process.wait() for process in processes]):
+        codes = [process.wait() for process in processes]
+        if any(codes):
             raise SystemExit(f"{NAMES[way].format(count)}: the job failed")
         files = sorted(Path(folder).glob("*.json"), key=lambda file: int(file.stem))
         return [json.loads(file.read_text()) for file in files]
