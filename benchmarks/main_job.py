@@ -33,7 +33,10 @@ PAIRS = (  # ours and theirs: the way, and the number of ranks or threads
     (("minidist", 2), ("ddp", 2)),
     (("minidist", 4), ("ddp", 4)),
 )
-NAMES = {"minidist": "minidist, {} ranks", "threads": "PyTorch, {} threads", "ddp": "DDP, {} ranks"}
+NAMES = {
+    "minidist": "minidist, ranks: {}", "threads": "PyTorch, threads: {}", "ddp": "DDP, ranks: {}",
+    "profile": "minidist, ranks: {}",
+}  # fmt: skip
 
 
 def corpus_of(config):
@@ -100,7 +103,7 @@ def theirs(rank, size):
 
 
 def measured(step, steps):
-    """Seconds of each step but the first, its loss, and the processor's time of all those steps."""
+    """Seconds of each step after the warm-up, every loss, and the processor's seconds a step."""
     seconds, losses = [], []
     for number in range(WARM + steps):
         if number == WARM:
@@ -119,9 +122,8 @@ def work(way, steps):
 
         comm = mpi_world()
         trainer, step = ours(comm)
-        return comm.rank, (profiled if way == "profile" else measured)(
-            *((trainer,) if way == "profile" else ()), step, steps
-        )
+        found = measured(step, steps) if way == "minidist" else profiled(trainer, step, steps)
+        return comm.rank, found
     import torch
     import torch.distributed as dist
 
@@ -228,18 +230,18 @@ def profiled(trainer, step, steps):
     return {part: [1e3 * s / steps for s in spent] for part, spent in clock.spent.items()}
 
 
-def show_profile(steps):
-    print("\nshares of a step, mean of the ranks: milliseconds by the clock (of the processor)")
-    counts = sorted({count for (_, count), _ in PAIRS})
-    found = {count: job("profile", count, steps) for count in counts}
-    print(f"{'':24}" + "".join(f"{f'{count} ranks':>26}" for count in counts))
-    for part in (*PARTS, "step"):
-        line = f"{part:24}"
-        for ranks in found.values():
-            sums = [np.sum([r[part] if part in r else np.sum([*r.values()], 0)], 0) for r in ranks]
-            mine, whole = np.mean(sums, 0), np.mean([np.sum([*r.values()], 0) for r in ranks], 0)
-            line += f"{mine[0]:10.2f} {f'({mine[1]:.2f})':>9}{mine[0] / whole[0]:6.0%}"
-        print(line)
+def show_profile(counts, steps):
+    print("milliseconds a step by the clock (of the processor), and the share; mean of the ranks")
+    print(f"{'ranks':20}" + "".join(f"{count:25}" for count in counts))
+    found = [job("profile", count, steps) for count in counts]
+    # (counts, parts, 2): means over the ranks; below them the sum of all parts
+    times = np.array([np.mean([[r[p] for p in PARTS] for r in ranks], 0) for ranks in found])
+    times = np.concatenate([times, times.sum(1, keepdims=True)], 1)
+    for i, part in enumerate((*PARTS, "step")):
+        columns = (
+            f"{t[i, 0]:9.2f} {f'({t[i, 1]:.2f})':>9}{t[i, 0] / t[-1, 0]:6.0%}" for t in times
+        )
+        print(f"{part:20}" + "".join(columns))
 
 
 # What it says
@@ -260,7 +262,7 @@ def main():
     parser.add_argument("--steps", type=int, default=40, help="in a measurement")
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--profile", action="store_true", help="print where our step's time goes")
-    parser.add_argument("--worker", choices=[*NAMES, "profile"], help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=NAMES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -271,14 +273,12 @@ def main():
 
     c = TrainConfig()
     size, tokens = c.shape, c.batch * c.seq
-    print(
-        f"{c.model} L{size['layers']} h{size['hidden']} a{size['heads']} s{c.seq} b{c.batch}, "
-        f"{c.data}; {os.cpu_count()} cores, {args.steps} steps x {args.rounds} rounds in turns, "
-        "of each the best"
-    )
+    name = f"{c.model} L{size['layers']} h{size['hidden']} a{size['heads']} s{c.seq} b{c.batch}"
+    print(f"{name}, {c.data}; {os.cpu_count()} cores, {args.steps} steps")
     if args.profile:
-        show_profile(args.steps)
+        show_profile(args.ranks, args.steps)
         return
+    print(f"best of {args.rounds} rounds in turns; processor: milliseconds a step, all ranks")
     pairs = [pair for pair in PAIRS if pair[0][1] in args.ranks]
     sides = list(dict.fromkeys(side for pair in pairs for side in pair))
     best, cpu = {}, {}
@@ -292,14 +292,16 @@ def main():
             spent = sum(r["cpu"] for r in ranks)
             cpu[side] = min(spent, cpu.get(side, spent))
         check_alike(losses)
-    print(f"{'':40}{'tokens/s':>20}{'processor, ms a step':>26}{'tokens/s':>11}")
-    print(f"{'':40}{'ours':>10}{'PyTorch':>10}{'ours':>15}{'PyTorch':>11}{'ratio':>11}")
+    print(f"{'':42}{'tokens/s':>20}{'processor':>18}{'tokens/s':>10}")
+    print(f"{'':42}{'ours':>10}{'PyTorch':>10}{'ours':>9}{'PyTorch':>9}{'ratio':>10}")
     for pair in pairs:
         names = " / ".join(NAMES[way].format(count) for way, count in pair)
         rates = [tokens / best[side] for side in pair]
         times = [1e3 * cpu[side] for side in pair]
-        print(f"{names:40}{rates[0]:10,.0f}{rates[1]:10,.0f}{times[0]:15.1f}{times[1]:11.1f}"
-              f"{rates[0] / rates[1]:11.2f}")  # fmt: skip
+        print(
+            f"{names:42}{rates[0]:10,.0f}{rates[1]:10,.0f}{times[0]:9.1f}{times[1]:9.1f}"
+            f"{rates[0] / rates[1]:10.2f}"
+        )
 
 
 if __name__ == "__main__":
