@@ -63,8 +63,8 @@ class Drawn(nn.Module):
 
 
 def norms(b, s):
-    """Of two layer norms' statistics: four numbers a row each."""
-    return 2 * 4 * HALF * b * s
+    """Of two layer norms' statistics: two numbers a row each."""
+    return 2 * 2 * HALF * b * s
 
 
 def by_operation(model, b, s, h):
