@@ -31,6 +31,7 @@ import hashlib
 import importlib.util
 import types
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ Out: Any = None  # such an array, written
 Int: Any = None  # an array of int64, read
 Bits: Any = None  # an array of bool, read
 OutBits: Any = None  # an array of bool, written
+Half: Any = None  # an array of 16-bit words, read: the bits of float16 or bfloat16 numbers
+OutHalf: Any = None  # an array of 16-bit words, written
 
 
 def real(n: int) -> float:
@@ -109,7 +112,7 @@ class Instruction(Helper):
 
             bits = numba_types.int32 if dtype.itemsize == 4 else numba_types.int64
             real = numba_types.float32 if dtype.itemsize == 4 else numba_types.float64
-            types_of = {"F": real, "Bits": bits}
+            types_of = {"F": real, "Bits": bits, "Half": numba_types.uint16}
             *words, result = (types_of[w] for w in self.function.__annotations__.values())
 
             def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -118,10 +121,13 @@ class Instruction(Helper):
             def one(typing, a):
                 return result(*words), emit
 
+            def two(typing, a, b):
+                return result(*words), emit
+
             def three(typing, a, b, c):
                 return result(*words), emit
 
-            self._built[dtype] = intrinsic({1: one, 3: three}[len(words)])
+            self._built[dtype] = intrinsic((one, two, three)[len(words) - 1])
         return self._built[dtype]
 
 
@@ -178,6 +184,19 @@ class Loop(Helper):
         return run
 
 
+_announce: ContextVar[Callable[[str], None]] = ContextVar("announce", default=lambda name: None)
+
+
+@contextlib.contextmanager
+def announced(note: Callable[[str], None]) -> Iterator[None]:
+    """Inside, note(name) is called before a loop is compiled that is not in the cache."""
+    token = _announce.set(note)
+    try:
+        yield
+    finally:
+        _announce.reset(token)
+
+
 LOOPS: list[Loop] = []  # all there are, in the order in which their files are loaded
 
 
@@ -229,6 +248,7 @@ def _signature(function: Callable[..., Any], dtype: numpy.dtype) -> tuple[Any, .
     real = from_dtype(dtype)
     kinds: dict[str, Any] = {"F": real, "Out": real, "Int": numba_types.int64}
     kinds |= dict.fromkeys(("Bits", "OutBits"), numba_types.bool_)
+    kinds |= dict.fromkeys(("Half", "OutHalf"), numba_types.uint16)
     numbers = {"float": real, "int": numba_types.int64, "bool": numba_types.bool_}
 
     def type_of(word: str) -> Any:
@@ -242,14 +262,26 @@ def _signature(function: Callable[..., Any], dtype: numpy.dtype) -> tuple[Any, .
     return tuple(type_of(str(word)) for word in function.__annotations__.values())
 
 
+def cache_folder() -> str | None:
+    """Where machine code is kept; None if no folder can be written."""
+    from numba.core.caching import FunctionCache
+
+    try:
+        return FunctionCache(cache_folder).cache_path
+    except RuntimeError:
+        return None
+
+
 @contextlib.contextmanager
 def _cached(run: Any, source: Loop) -> Iterator[None]:
     """Inside, run.compile reads its machine code from the cache or adds it."""
     from numba.core.caching import FunctionCache, IndexDataCacheFile
+    from numba.core.runtime import rtsys
 
     try:
         cache = FunctionCache(run.py_func)
     except RuntimeError:  # no folder can be written: compile without a cache
+        _announce.get()(source.__name__)
         yield
         return
     text = repr(list(source.text())).encode()
@@ -259,13 +291,22 @@ def _cached(run: Any, source: Loop) -> Iterator[None]:
         source_stamp=hashlib.sha256(text).hexdigest(),  # in place of this one file's date
     )
     lock = _Lock(Path(cache.cache_path) / f"{cache._impl.filename_base}.lock")
-    load, cached = cache.load_overload, vars(cache)
+    cached = vars(cache)
+
+    def load(*key: Any) -> Any:
+        # Numba's own load_overload first fills its tables of types and functions, which takes
+        # 0.3 s. Only a compilation needs them; machine code needs the run-time library.
+        rtsys.initialize(key[1])
+        with cache._guard_against_spurious_io_errors():
+            return cache._load_overload(*key)
 
     def load_or_wait(*key: Any) -> Any:
         found = load(*key)
         if found is None:
             lock.acquire()  # another process may be compiling it
             found = load(*key)
+        if found is None:
+            _announce.get()(source.__name__)
         return found
 
     cached["load_overload"], run._cache = load_or_wait, cache
@@ -285,7 +326,7 @@ class _Lock:
         try:
             import fcntl
 
-            self._file = open(self.path, "w")
+            self._file = open(self.path, "w")  # noqa: SIM115
             fcntl.flock(self._file, fcntl.LOCK_EX)
         except (ImportError, OSError):  # a file system without locks: compile at the same time
             self.release()
