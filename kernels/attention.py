@@ -74,9 +74,7 @@ def backward(
     """
     p = xp.exp(_scores(q, k, causal, scale, mask) - xp.where(xp.isneginf(lse), 0, lse)[..., None])
     g, q, wide_k, wide_v = wide(g), wide(q), _repeated(k, q), _repeated(v, q)
-    ds = p * (
-        _dropped(g @ wide_v.swapaxes(-1, -2), drop) - (g * wide(out)).sum(-1, keepdims=True)
-    )
+    ds = p * (_dropped(g @ wide_v.swapaxes(-1, -2), drop) - (g * wide(out)).sum(-1, keepdims=True))
     dq[...] = ds @ wide_k * scale
     dk[...] = _of_groups(ds.swapaxes(-1, -2) @ q * scale, k)
     dv[...] = _of_groups(_dropped(p, drop).swapaxes(-1, -2) @ g, v)
