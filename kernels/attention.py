@@ -2,15 +2,15 @@
 
 The ladder, for each head s queries, t keys and d numbers in each:
 
-- formula: whole arrays, an operation at a time. The scores (s, t) are in memory, and go there and
-  back eight times forward, twelve times backward: about 20·s·t numbers beside 4·(s + t)·d.
-- loop: flash attention (Dao 2022). A tile, a block of queries by a block of keys of some heads,
-  stays in the cache: BLAS multiplies, and a loop does all that happens to a score in one visit.
-  Forward goes along the keys with a running maximum and sum (Milakov & Gimelshein 2018): what
-  earlier keys gave is scaled down when a larger score turns up. It leaves the output and the
+- formula: whole arrays, an operation at a time. The scores (s, t) are in memory: forward moves
+  about 12·s·t numbers, backward 16·s·t, beside 2·(s + t)·d and 4·(s + t)·d of the arrays.
+- loop: flash attention (Dao et al. 2022). A tile, a block of queries by a block of keys of some
+  heads, stays in the cache: BLAS multiplies, and a loop does all that happens to a score in one
+  visit. Forward goes along the keys with a running maximum and sum (Milakov & Gimelshein 2018): if
+  a larger score turns up, what the earlier keys gave is scaled down. It leaves the output and the
   log-sum-exp of each query, from which backward makes any tile of probabilities again. So memory
-  is O(s), for seven products instead of six. A causal tile after its queries is not touched. q and
-  g are read once, k and v once for each block of queries.
+  is O(s), for seven products instead of six. Causal tiles after their queries are not touched.
+  q, g and out are read once, k and v once for each block of queries.
 - tile program: the same with tiles in registers (flash_triton.py, flash_backward.py).
 
 A mask is added to the scores: -inf hides a key, and a query that sees nothing gives zeros. Dropout
@@ -36,6 +36,7 @@ Drop = tuple[Array, float] | None  # which probabilities are kept (b, a, s, t), 
 ELEMENTS = 1 << 16  # scores of a tile: two tiles and the rows beside them fit a cache of 1 MiB
 FEWEST, MOST = 64, 256  # queries of a block: few skip more of the masked half, many suit BLAS
 KEYS = 512  # of a block
+NO_DROP = xp.empty((0, 0, 0, 0), xp.bool_), 1.0
 STEP = 32  # scores that a loop takes at once: a row of whole steps has no slow rest
 
 
@@ -153,13 +154,14 @@ def softmax_tile(
                 row, factors = x[n, h, i], scale
                 seen = seen_of(ahead, i, c)
                 end = whole_steps(seen, c)
-                if mask.size or scale < 0.0:
+                if mask.size or scale <= 0.0:  # the largest product is not the largest score
                     for j in range(seen):
                         row[j] *= scale
                         if mask.size:
                             row[j] += mask[n, h, i, j]
                     factors = 1.0
-                row[seen:end] = -math.inf
+                for j in range(seen, end):
+                    row[j] = -math.inf
                 before, high = top[n, h, i], row_max(row[:end]) * factors
                 high = before if high <= before else high  # NaN stays
                 base = 0.0 if high == -math.inf else high
@@ -172,7 +174,8 @@ def softmax_tile(
                 if keep.size:
                     for j in range(seen):
                         row[j] *= factor if keep[n, h, i, j] else 0.0
-                row[end:] = 0.0
+                for j in range(end, c):
+                    row[j] = 0.0
 
 
 @loop
@@ -223,7 +226,8 @@ def slopes_tile(
                         du[j] *= scale
                 else:
                     row_slopes(u[:end], du[:end], scale, base, mean[n, h, i])
-                u[seen:], du[seen:] = 0.0, 0.0
+                for j in range(seen, c):
+                    u[j], du[j] = 0.0, 0.0
 
 
 @loop
@@ -311,10 +315,10 @@ def _cut(x: Array, at: tuple, rows: slice, keys: slice) -> Array:
 def _forward_loop(q, k, v, out, causal, scale, mask=None, drop=None):
     (s, t), like = (q.shape[2], k.shape[2]), {"shape": q.shape[:3], "order": "C"}
     top, total = xp.full_like(q, -xp.inf, **like), xp.zeros_like(q, **like)
-    if not q.size * k.size:
+    if not s * t:
         out[...] = 0
         return top
-    (mask,), (keep, factor) = _or_none(q, mask), drop or (NONE, 1.0)
+    (mask,), (keep, factor) = _or_none(q, mask), drop or NO_DROP
     cuts, room = tiles(s, t, causal), Room(q)
     for of, members in heads(q, k, cuts):
         kt, vs = k[of].swapaxes(-1, -2), v[of]
@@ -339,9 +343,6 @@ def _forward_loop(q, k, v, out, causal, scale, mask=None, drop=None):
         return xp.add(top, xp.log(total, out=total), out=total)
 
 
-NONE = xp.empty((0, 0, 0, 0), xp.bool_)
-
-
 @backward.version("numba")
 def _backward_loop(
     g, q, k, v, out, lse, dq, dk, dv, causal, scale, mask=None, dmask=None, drop=None
@@ -349,11 +350,10 @@ def _backward_loop(
     s, t = q.shape[2], k.shape[2]
     seen = min(s, t) if causal else t * (s > 0)
     dk[:, :, seen:], dv[:, :, seen:] = 0, 0  # keys that no query sees
-    if not q.size * k.size:
+    if not s * t:
         dq[...] = 0
         return
-    mean, (mask, dmask) = _means(g, out), _or_none(q, mask, dmask)
-    keep, factor = drop or (NONE, 1.0)
+    mean, (mask, dmask), (keep, factor) = _means(g, out), _or_none(q, mask, dmask), drop or NO_DROP
     cuts, room = tiles(s, t, causal), Room(q)
     often = len(cuts) > 1
     for of, members in heads(q, k, cuts):
@@ -387,7 +387,7 @@ def _means(g, out):
     if packed:
         g, out = g.swapaxes(1, 2), out.swapaxes(1, 2)
     found = xp.empty_like(g, shape=g.shape[:3], order="C")
-    g, out = (xp.ascontiguousarray(x).reshape(found.size, -1) for x in (g, out))
+    g, out = (xp.ascontiguousarray(x).reshape(found.size, g.shape[3]) for x in (g, out))
     row_dots(g, out, found.reshape(-1))
     return found.swapaxes(1, 2) if packed else found
 

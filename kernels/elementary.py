@@ -157,7 +157,7 @@ def row_dot(x, y):
 
 @Instruction
 def power_of_rounded(builder, t: F) -> F:
-    """2ⁿ of an integer -127 < n < 128, given as n + ROUND: n is in its lowest bits. 0 if n = -127."""
+    """2ⁿ of an integer -127 < n < 128, given as n + ROUND: n is in its lowest bits. 0 for -127."""
     i = builder.bitcast(t, _int32())
     i = builder.add(builder.shl(i, i.type(23)), i.type(127 << 23))
     return builder.bitcast(i, t.type)
