@@ -58,7 +58,7 @@ def forward(
     e = xp.exp(scores - xp.where(xp.isneginf(top), 0, top))
     total = e.sum(-1, keepdims=True)
     total[total == 0] = 1  # top is -inf there
-    out[...] = _dropped(e / total, drop) @ _repeated(v, q)
+    out[...] = xp.matmul(_dropped(e / total, drop), _repeated(v, q))
     return (top + xp.log(total))[..., 0]
 
 
@@ -75,16 +75,17 @@ def backward(
     """
     p = xp.exp(_scores(q, k, causal, scale, mask) - xp.where(xp.isneginf(lse), 0, lse)[..., None])
     g, q, wide_k, wide_v = wide(g), wide(q), _repeated(k, q), _repeated(v, q)
-    ds = p * (_dropped(g @ wide_v.swapaxes(-1, -2), drop) - (g * wide(out)).sum(-1, keepdims=True))
-    dq[...] = ds @ wide_k * scale
-    dk[...] = _of_groups(ds.swapaxes(-1, -2) @ q * scale, k)
-    dv[...] = _of_groups(_dropped(p, drop).swapaxes(-1, -2) @ g, v)
+    dp = _dropped(xp.matmul(g, wide_v.swapaxes(-1, -2)), drop)
+    ds = p * (dp - (g * wide(out)).sum(-1, keepdims=True))
+    dq[...] = xp.matmul(ds, wide_k) * scale
+    dk[...] = _of_groups(xp.matmul(ds.swapaxes(-1, -2), q) * scale, k)
+    dv[...] = _of_groups(xp.matmul(_dropped(p, drop).swapaxes(-1, -2), g), v)
     if dmask is not None:
         dmask[...] = ds
 
 
 def _scores(q, k, causal, scale, mask):
-    scores = wide(q) @ _repeated(k, q).swapaxes(-1, -2) * scale
+    scores = xp.matmul(wide(q), _repeated(k, q).swapaxes(-1, -2)) * scale
     if causal:
         scores = xp.where(xp.tril(xp.ones_like(scores, xp.bool_)), scores, -xp.inf)
     return scores if mask is None else scores + wide(mask)

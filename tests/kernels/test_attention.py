@@ -60,7 +60,7 @@ def difference(found, wanted) -> float:
 @given(b=st.integers(0, 2), few=st.integers(1, 2), group=st.integers(1, 3), s=st.integers(0, 9),
        t=st.integers(0, 9), d=st.integers(1, 3), e=st.integers(1, 3), causal=st.booleans(),
        masked=st.booleans(), size=st.sampled_from([1, 3, 64]), factor=st.sampled_from([1, 100]),
-       scale=st.sampled_from([0.5, -0.7]), elements=st.sampled_from([1, 12, 1 << 14]),
+       scale=st.sampled_from([0.5, -0.7, 0.0]), elements=st.sampled_from([1, 12, 1 << 14]),
        dropped=st.booleans(), layout=st.sampled_from(LAYOUTS), seed=SEEDS)  # fmt: skip
 @settings(max_examples=100)
 def test_loop_is_formula(dtype, b, few, group, s, t, d, e, causal, masked, size, factor, scale,
@@ -129,6 +129,11 @@ def test_nan_stays_in_its_row(causal, bad):
         np.testing.assert_array_equal(a[:, 0], b[:, 0])
         np.testing.assert_array_equal(a[:, 1, others], b[:, 1, others])
         assert np.isnan(a[:, 1, 20]).all() and np.isnan(w[:, 1, 20]).all()
+
+
+def test_heads_of_no_width_see_all_keys_alike():
+    case = *inputs(1, 2, 1, 5, 6, 0, 3), False, 1.0
+    assert difference(both_ways(*case), formulas(*case)) < BOUNDS["float64"]
 
 
 def test_every_version_takes_what_another_saved():
