@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, mutually_broadcastable_shapes
-from minidist.kernels import attention, descent, linear, tiles
+from minidist.kernels import attention, linear, tiles
 
 SEEDS = st.integers(0, 2**32 - 1)
 LAYOUTS = ("C", "F", "step", "reversed")
@@ -71,6 +71,5 @@ def tiny_tiles(elements: int, queries: int = 64, rows: int = 256) -> Iterator[No
         patch.setattr(attention, "ELEMENTS", elements)
         for name in ("FEWEST", "MOST", "KEYS"):
             patch.setattr(attention, name, queries)
-        patch.setattr(descent, "ELEMENTS", elements)
         patch.setattr(linear, "ROWS", rows)
         yield
