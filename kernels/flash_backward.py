@@ -12,7 +12,7 @@ from typing import Any
 
 from . import arrays as xp
 from . import flash_plan as plan
-from .flash_tiles import LOG2E
+from .flash_plan import LOG2E
 from .flash_triton import edged, head_of, put, tile
 from .launch import triton_kernel
 

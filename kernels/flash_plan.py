@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from . import arrays as xp
 from .launch import next_power_of_2, pointer
 from .matmul_plan import has_tma, widens
 
+LOG2E = math.log2(math.e)
 SERVED = ("float32", "float16", "bfloat16")
 WIDEST = 256  # head
 

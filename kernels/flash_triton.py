@@ -16,7 +16,7 @@ from typing import Any
 
 from . import arrays as xp
 from . import flash_plan as plan
-from .flash_tiles import LOG2E
+from .flash_plan import LOG2E
 from .launch import triton_kernel
 
 tl: Any = None  # Triton's language, once a kernel is launched

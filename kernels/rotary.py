@@ -5,23 +5,23 @@ Two layouts of the pairs are in use: interleaved (0, 1), (2, 3), …, as in the 
 as a complex number does, and turning it is one complex product. A rotation's adjoint is its
 inverse: backward turns back, by the conjugate.
 
-The ladder: naive, pair after pair by cosine and sine, each a walk through memory with strides; in
-NumPy, interleaved pairs in one pass, halves in four over tiles that stay in cache; in Triton, one
-pass, in which several heads are turned by one load of their angles. Memory traffic: x is read
-and y written once; the table of angles, half as many complex numbers as x has features, is read
-once for GROUP heads that share it.
+The ladder, x of n numbers of b bytes, the table of angles half as many complex numbers as x has
+features:
+
+- formula: whole arrays, an operation at a time: some 9nb bytes, half of them in strides.
+- loop: one visit of each pair: x is read and y written, 2nb bytes. The angles of a row serve one
+  head after another; they stay in the cache if they fit.
+- tile program: the same bytes; GROUP heads are turned by one load of their angles.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from typing import Any
 
 from . import arrays as xp
-from .dispatch import dispatched
+from .dispatch import formula
 from .launch import contiguous, next_power_of_2, triton_kernel
-from .tiles import ELEMENTS
+from .loops import F, Out, loop
 
 tl: Any = None  # Triton's language, once a kernel is launched
 
@@ -35,86 +35,82 @@ def angles(positions: xp.ndarray, d: int, base: float) -> xp.ndarray:
         return positions[..., None] * base ** (-xp.arange(0, d, 2) / d)
 
 
-@dispatched
+# The formula
+
+
+@formula
 def rotate(x: xp.ndarray, turn: xp.ndarray, interleaved: bool) -> xp.ndarray:
     """x (..., s, d), turn = exp(i · angles) that broadcasts to (..., s, d/2) -> (..., s, d).
 
-    turn is complex64, but complex128 for x in float64. Temporary memory: for halves, a tile of
-    ELEMENTS and twice the table; for float16, x and y in float32 too.
+    turn is complex64, but complex128 for x in float64.
     """
-    if x.dtype == xp.float16:
-        return rotate.versions["numba"](x.astype(xp.float32), turn, interleaved).astype(x.dtype)
     y = xp.empty_like(x, order="C")
-    if interleaved:
-        x = x if x.strides[-1] == x.itemsize else xp.ascontiguousarray(x)
-        xp.multiply(x.view(turn.dtype), turn, out=y.view(turn.dtype))
-    else:
-        cos, sin = (xp.broadcast_to(table, x.shape) for table in _wide(turn))
-        for tile in _tiles(x.shape):
-            _rotate_halves(x[tile], cos[tile], sin[tile], y[tile])
+    (a, b), (left, right) = _pairs(x, interleaved), _pairs(y, interleaved)
+    left[...] = a * turn.real - b * turn.imag
+    right[...] = a * turn.imag + b * turn.real
     return y
 
 
-@dispatched
+@formula
 def backward(g: xp.ndarray, turn: xp.ndarray, interleaved: bool) -> xp.ndarray:
     """The rotation back: g (..., s, d) -> (..., s, d)."""
-    return rotate.versions["numba"](g, turn.conj(), interleaved)
+    return rotate.formula(g, turn.conj(), interleaved)
 
 
-def naive(x: xp.ndarray, angles: xp.ndarray, interleaved: bool) -> xp.ndarray:
-    """The formula, pair by pair: x (..., s, d), angles (..., s, d/2)."""
-    return _by_pairs(x, xp.cos(angles), xp.sin(angles), interleaved)
+def _pairs(x, interleaved):
+    """The first and the second number of each pair: two views (..., s, d/2)."""
+    half = x.shape[-1] // 2
+    return (x[..., ::2], x[..., 1::2]) if interleaved else (x[..., :half], x[..., half:])
 
 
-@rotate.version("naive")
-def _rotate_naive(x, turn, interleaved):
-    return _by_pairs(x, turn.real, turn.imag, interleaved)
+# The loop
 
 
-@backward.version("naive")
-def _backward_naive(g, turn, interleaved):
-    return _by_pairs(g, turn.real, -turn.imag, interleaved)
+@loop
+def turned_rows(
+    x: F[:, :, :, :, ::1], cos: F[:, :, ::1], sin: F[:, :, ::1], back: float, interleaved: bool,
+    y: Out[:, :, :, :, ::1],
+):  # fmt: skip
+    # x and y (lead, outer, repeats, inner, d), cos and sin (outer, inner, d/2); back: -1 turns back
+    lead, outer, repeats, inner, d = x.shape
+    half = d // 2
+    for m in range(lead):
+        for o in range(outer):
+            for r in range(repeats):
+                for i in range(inner):
+                    p, q, c, s = x[m, o, r, i], y[m, o, r, i], cos[o, i], sin[o, i]
+                    if interleaved:
+                        for j in range(half):
+                            a, b = p[2 * j], p[2 * j + 1]
+                            q[2 * j] = a * c[j] - b * s[j] * back
+                            q[2 * j + 1] = a * s[j] * back + b * c[j]
+                    else:
+                        for j in range(half):
+                            a, b = p[j], p[half + j]
+                            q[j] = a * c[j] - b * s[j] * back
+                            q[half + j] = a * s[j] * back + b * c[j]
 
 
-def _by_pairs(x, cos, sin, interleaved):
-    half, y = x.shape[-1] // 2, xp.empty_like(x)
-    for i in range(half):
-        j, k = (2 * i, 2 * i + 1) if interleaved else (i, half + i)
-        y[..., j] = x[..., j] * cos[..., i] - x[..., k] * sin[..., i]
-        y[..., k] = x[..., j] * sin[..., i] + x[..., k] * cos[..., i]
+@rotate.version("numba")
+def _rotate_loop(x, turn, interleaved, back=1.0):
+    """Temporary memory: cosines and sines apart, as large as the table."""
+    x = xp.ascontiguousarray(x)
+    y = xp.empty_like(x)
+    if x.size:
+        x, turn, sizes, _ = _laid_out(x, turn)
+        table = sizes[1], sizes[3], -1
+        cos, sin = (xp.ascontiguousarray(part).reshape(table) for part in (turn.real, turn.imag))
+        x, into = x.reshape(*sizes, -1), y.reshape(*sizes, -1)
+        turned_rows(x, cos, sin, back, interleaved, into)
     return y
 
 
-def _tiles(shape: tuple[int, ...]) -> Iterator[tuple]:
-    """Indices of pieces of about ELEMENTS elements: runs along one axis, single along those left
-    of it; rows stay whole."""
-    width = math.prod(shape[1:])
-    if len(shape) == 1 or shape[0] * width <= ELEMENTS:
-        yield ()
-    elif width <= ELEMENTS:
-        step = ELEMENTS // width
-        yield from ((slice(i, i + step),) for i in range(0, shape[0], step))
-    else:
-        yield from ((i, *rest) for i in range(shape[0]) for rest in _tiles(shape[1:]))
+@backward.version("numba")
+def _backward_loop(g, turn, interleaved):
+    return _rotate_loop(g, turn, interleaved, -1.0)
 
 
-def _wide(turn: xp.ndarray) -> tuple[xp.ndarray, xp.ndarray]:
-    """(cos, cos) and (-sin, sin), as wide as x: what is as long as x is fast to multiply by."""
-    cos, sin = turn.real, turn.imag
-    return xp.concatenate((cos, cos), -1), xp.concatenate((-sin, sin), -1)
-
-
-def _rotate_halves(x, cos, sin, y):
-    """x · (cos, cos) + (x's halves exchanged) · (-sin, sin)."""
-    half = x.shape[-1] // 2
-    exchanged = xp.empty_like(y)
-    exchanged[..., :half], exchanged[..., half:] = x[..., half:], x[..., :half]
-    exchanged *= sin
-    xp.multiply(x, cos, out=y)
-    y += exchanged
-
-
-# The same on a GPU: some rows of the table a program, and several heads that are turned by them
+# The tile program: some rows of the table, and several heads that are turned by them
 
 
 @triton_kernel

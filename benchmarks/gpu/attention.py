@@ -52,13 +52,13 @@ def flash_attention(tiny: bool) -> Iterator[Case]:
 
 def _attend(causal: bool, scale: float):
     """[out, log-sum-exp, the cotangents of q, k, v and of the mask if there is one]."""
-    from minidist.kernels import flash
+    from minidist.kernels import attention
 
     def attend(q, k, v, g, mask=None):
-        out, dq, dk, dv = (flash.xp.empty_like(x) for x in (g, q, k, v))
-        dmask = None if mask is None else flash.xp.empty_like(mask)
-        lse = flash.forward(q, k, v, out, causal, scale, mask)
-        flash.backward(g, q, k, v, out, lse, dq, dk, dv, causal, scale, mask, dmask)
+        out, dq, dk, dv = (attention.xp.empty_like(x) for x in (g, q, k, v))
+        dmask = None if mask is None else attention.xp.empty_like(mask)
+        lse = attention.forward(q, k, v, out, causal, scale, mask)
+        attention.backward(g, q, k, v, out, lse, dq, dk, dv, causal, scale, mask, dmask)
         return [out, lse, dq, dk, dv, *([] if mask is None else [dmask])]
 
     return attend

@@ -41,19 +41,19 @@ def attention(b: int, heads: int, s: int, d: int, causal: bool, back: bool) -> S
 
 
 def ours(bench: Bench, q, k, v, g, causal: bool, back: bool):
-    from minidist.kernels import flash
+    from minidist.kernels import attention
 
     q, k, v, g = map(bench.array, (q, k, v, g))
-    out, scale = flash.xp.empty_like(q), q.shape[-1] ** -0.5
-    lse = flash.forward(q, k, v, out, causal, scale)
-    grads = [flash.xp.empty_like(x) for x in (q, k, v)]
+    out, scale = attention.xp.empty_like(q), q.shape[-1] ** -0.5
+    lse = attention.forward(q, k, v, out, causal, scale)
+    grads = [attention.xp.empty_like(x) for x in (q, k, v)]
 
     def forward():
-        flash.forward(q, k, v, out, causal, scale)
+        attention.forward(q, k, v, out, causal, scale)
         return [out]
 
     def backward():
-        flash.backward(g, q, k, v, out, lse, *grads, causal, scale)
+        attention.backward(g, q, k, v, out, lse, *grads, causal, scale)
         return grads
 
     return backward if back else forward

@@ -1,5 +1,7 @@
 """Kernels that are products: their floor is flops, at the rate of a GEMM."""
 
+import functools
+
 import numpy as np
 import torch
 from kernel_cases.case import Case, H, N, V, numbers, pytorch
@@ -7,7 +9,6 @@ from measure import RNG
 from minidist.kernels import (
     attention,
     conv,
-    flash,
     gru_cell,
     linear,
     linear_cross_entropy,
@@ -51,22 +52,20 @@ def linear_loss():
     return Case(f"{N}x{H} -> {V}", ours, pytorch(theirs, g, x, w), flops=3 * 2 * N * H * V)
 
 
-def attend(kernel, s):
+def attend(s, causal):
     heads, d = max(2, 2048 // s), 64
     q, k, v, g = (numbers(1, heads, s, d) for _ in range(4))
-    attention.KEPT = 1 << 62  # the plain kernel at any length
 
     def ours():
         out, *slopes = (np.empty_like(q) for _ in range(4))
-        saved = kernel.forward(q, k, v, out, True, d**-0.5)
-        kernel.backward(g, q, k, v, out, saved, *slopes, True, d**-0.5)
+        lse = attention.forward(q, k, v, out, causal, d**-0.5)
+        attention.backward(g, q, k, v, out, lse, *slopes, causal, d**-0.5)
         return out, *slopes
 
     def theirs(q, k, v):
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
 
-    products = 7 if kernel is flash else 6  # flash makes the scores again
-    flops = products * 2 * heads * s * s * d / 2
+    flops = 7 * 2 * heads * s * s * d / (1 + causal)  # the scores are made twice
     return Case(f"{heads} heads s{s} d{d}", ours, pytorch(theirs, g, q, k, v), flops=flops)
 
 
@@ -128,12 +127,11 @@ CASES = {
     "matmul (forward)": product,
     "linear, with bias": linear_layer,
     "linear cross-entropy": linear_loss,
-    "attention s256, causal": lambda: attend(attention, 256),
-    "flash attention s256": lambda: attend(flash, 256),
-    "attention s1024, causal": lambda: attend(attention, 1024),
-    "flash attention s1024": lambda: attend(flash, 1024),
-    "attention s4096, causal": lambda: attend(attention, 4096),
-    "flash attention s4096": lambda: attend(flash, 4096),
+    **{
+        f"attention s{s}{', causal' if causal else ''}": functools.partial(attend, s, causal)
+        for s in (256, 512, 1024, 2048, 4096)
+        for causal in (True, False)
+    },
     "LSTM step": lstm_step,
     "GRU step": gru_step,
     "conv 3x3": convolution,

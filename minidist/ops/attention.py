@@ -32,14 +32,14 @@ def _attention(q, k, v, mask, causal, scale, drop, need_mask):
     out, lead = xp.empty((*q.shape[:-1], v.shape[-1]), q.dtype), q.shape[:-2]
     q4, k4, v4 = map(_four, (q, k, v))
     bias = _bias(mask, q, lead, q.shape[-2], k.shape[-2])
-    saved = kernel.forward(q4, k4, v4, _four(out), causal, scale, bias, drop)
+    lse = kernel.forward(q4, k4, v4, _four(out), causal, scale, bias, drop)
 
     def vjp(g):
         dq, dk, dv = (xp.empty(x.shape, x.dtype) for x in (q, k, v))
         dmask = xp.empty((*q.shape[:-1], k.shape[-2]), q.dtype) if need_mask else None
-        into = *map(_four, (dq, dk, dv)), causal, scale, drop
-        masks = None if dmask is None else _four(dmask), bias
-        kernel.backward(_four(g), q4, k4, v4, _four(out), saved, *into, *masks)
+        into = *map(_four, (dq, dk, dv)), causal, scale
+        masks = bias, None if dmask is None else _four(dmask), drop
+        kernel.backward(_four(g), q4, k4, v4, _four(out), lse, *into, *masks)
         return [dq, dk, dv, None if dmask is None else unbroadcast(dmask, mask.shape)]
 
     return out, Joint(vjp)
@@ -125,13 +125,13 @@ def _packed(qkv, mask, heads, causal, drop, need_mask):
     q, k, v = split(xp.ascontiguousarray(qkv))
     y = xp.empty((b, s, heads * d), qkv.dtype)
     bias = _bias(mask, q, (b, heads), s, s)
-    saved = kernel.forward(q, k, v, merge(y), causal, scale, bias, drop)
+    lse = kernel.forward(q, k, v, merge(y), causal, scale, bias, drop)
 
     def vjp(g):
         dqkv = xp.empty((b, s, width), qkv.dtype)
         dmask = xp.empty((b, heads, s, s), q.dtype) if need_mask else None
-        into = *split(dqkv), causal, scale, drop, dmask, bias
-        kernel.backward(merge(xp.ascontiguousarray(g)), q, k, v, merge(y), saved, *into)
+        into = *split(dqkv), causal, scale, bias, dmask, drop
+        kernel.backward(merge(xp.ascontiguousarray(g)), q, k, v, merge(y), lse, *into)
         return [dqkv, None if dmask is None else unbroadcast(dmask, mask.shape)]
 
     return y, Joint(vjp)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..kernels.attention import KEPT
 from ..models.gpt import GPTConfig, Shares
 
 
@@ -26,9 +25,9 @@ def activation_bytes(
 ) -> int:
     """Bytes kept for b rows of s tokens, at e bytes a number (`has`: this rank's part).
 
-    For e = 2 and a whole layer this is 32·s·b·h and the attention's core.
+    For e = 2 and a whole layer this is 32·s·b·h and 2·a·s·b, a number for each query of a head.
 
-    Norms keep their input and four numbers a row; linear layers what they multiply, but for the
+    Norms keep their input and two numbers a row; linear layers what they multiply, but for the
     projection after attention, whose input attention keeps; GELU its slope. Under sequence
     parallelism a column layer keeps this rank's tokens only, and a dropped mask is of numbers.
     `part`: the layers of a pipeline's stage, with the embedding at the first and the loss at the
@@ -38,10 +37,9 @@ def activation_bytes(
     first, last = part[0] == 0, part[-1] == c.layers - 1
     layers, wide = len(part), has.heads * (c.hidden // c.heads)
     rows, mine = b * s, b * has.tokens
-    norms = (2 * layers + last) * mine * (c.hidden + 4)
+    norms = (2 * layers + last) * mine * (c.hidden + 2)
     products = layers * (2 * mine * c.hidden + rows * has.units) + last * mine * c.hidden
-    core = has.heads * rows * (s if s * s <= KEPT else 1)
-    attention = layers * (4 * rows * wide + core)
+    attention = layers * (4 * rows * wide + has.heads * rows)
     gelu = layers * rows * has.units
     numbers = norms + products + attention + gelu
     masks = (2 * layers + first) * _mask(mine * c.hidden, e, has) if c.dropout else 0

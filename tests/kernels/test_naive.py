@@ -24,7 +24,6 @@ from minidist.models.gpt import GPT, GPTConfig
 
 # Kernels (module, or module.function) that have one text, and why
 ONE_TEXT = {
-    "attention": "chooses between flash's versions and whole arrays of probabilities",
     "batch_norm.backward": "backward_affine, then backward_input or forward",
     "contract": "a choice of axes around linear.multiply",
     "conv.backward_bias": "one sum",
@@ -33,8 +32,8 @@ ONE_TEXT = {
     "cross_entropy.soft_backward_target": "whole arrays, no tiles",
     "ctc": "the recursion itself, whole arrays; by enumeration it takes exponential time",
     "embedding.forward": "one look-up",
-    "flash_backward": "a part of flash's Triton version",
-    "flash_triton": "a part of flash's Triton version",
+    "flash_backward": "a part of attention's Triton version",
+    "flash_triton": "a part of attention's Triton version",
     "gelu.backward": "one product",
     "linear.multiply": "one product",
     "newton_schulz": "the iteration itself, whole arrays; its naive function is what it comes near",
@@ -45,8 +44,8 @@ ONE_TEXT = {
 }
 # What is no kernel
 TOOLS = {
-    "arrays", "blas", "capture", "compiling", "dispatch", "elementary", "flash_plan", "flash_tiles",
-    "half_precision", "launch", "loops", "matmul_plan", "matmul_tiles", "matmul_tma", "tiles",
+    "arrays", "blas", "capture", "compiling", "dispatch", "elementary", "flash_plan", "half_precision",
+    "launch", "loops", "matmul_plan", "matmul_tiles", "matmul_tma", "tiles",
     "windows",
 }  # fmt: skip
 
@@ -230,7 +229,7 @@ def rnn(kind):
 
 
 MODELS = {"GPT": gpt, "CNN": cnn, "LSTM": lambda: rnn("LSTM"), "GRU": lambda: rnn("GRU")}
-PARTS = {"GPT": "flash.backward", "CNN": "conv.backward_weight", "LSTM": "lstm_cell.backward",
+PARTS = {"GPT": "attention.backward", "CNN": "conv.backward_weight", "LSTM": "lstm_cell.backward",
          "GRU": "gru_cell.backward"}  # fmt: skip
 
 

@@ -1,10 +1,10 @@
-"""Layer norm, cross-entropy, embedding, linear and attention: tiled ≡ naive ≡ float64."""
+"""Layer norm, cross-entropy, embedding and linear: tiled ≡ naive ≡ float64."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minidist.kernels import attention, cross_entropy, embedding, layer_norm, linear, softmax
+from minidist.kernels import cross_entropy, embedding, layer_norm, linear, softmax
 from support.cases import LAYOUTS, SEEDS, laid_out, numbers, tiny_tiles
 
 BOUNDS = {"float32": 5e-6, "float64": 1e-13}
@@ -236,54 +236,6 @@ def test_the_gradient_of_a_bias_of_nan_and_of_many_rows():
     assert abs(float(g[:, 0].cumsum(dtype="float32")[-1]) / exact - 1) > 1e-5
     g[70_000, 1] = np.nan
     np.testing.assert_array_equal(np.isnan(linear.backward_bias(g)), [False, True, False])
-
-
-# Attention
-
-
-@DTYPES
-@pytest.mark.parametrize("queries", [1, 3, 4, 64])
-@given(b=st.integers(0, 2), heads=st.integers(1, 3), s=st.integers(0, 9), t=SIZES,
-       d=st.integers(1, 3), causal=st.booleans(), elements=st.sampled_from([1, 9, 1 << 14]),
-       layout=st.sampled_from(LAYOUTS), seed=SEEDS)  # fmt: skip
-@settings(max_examples=20)
-def test_attention(dtype, queries, b, heads, s, t, d, causal, elements, layout, seed):
-    q, k, v = (numbers((b, heads, n, d), seed + i, dtype) for i, n in enumerate((s, t, t)))
-    q, k, v = (laid_out(a, layout) for a in (q, k, v))
-    out = laid_out(np.full((b, heads, s, d), np.nan, dtype), layout)
-    with tiny_tiles(elements, queries):
-        attention.forward(q, k, v, out, causal, 0.5)
-    assert close(out, attention.naive(q, k, v, causal, 0.5), dtype)
-    wide = (a.astype("float64") for a in (q, k, v))
-    assert close(out, attention.naive(*wide, causal, 0.5), dtype)
-
-
-def run(queries: int, causal: bool, s: int, t: int) -> list[np.ndarray]:
-    """Output and three gradients, computed in blocks of some number of queries."""
-    q, k, v, g = (numbers((2, 3, n, 4), i) for i, n in enumerate((s, t, t, s)))
-    out, *grads = (np.full(a.shape, np.nan) for a in (q, q, k, v))
-    with tiny_tiles(16, queries):
-        p = attention.forward(q, k, v, out, causal, 0.5)
-        attention.backward(g, q, k, v, out, p, *grads, causal, 0.5)
-    return [out, *grads]
-
-
-@pytest.mark.parametrize("s, t", [(1, 1), (9, 9), (9, 5), (5, 9), (64, 64), (65, 65)])
-def test_attention_in_blocks_is_attention_in_one(s, t):
-    for causal in (False, True):
-        whole = run(1000, causal, s, t)
-        for queries in (1, 3, 4, 63, 64):
-            for a, b in zip(run(queries, causal, s, t), whole):
-                assert close(a, b, "float64")
-
-
-def test_attention_of_extremes():
-    q = np.full((1, 1, 5, 2), 1e2, np.float32)
-    k = q * np.array([1.0, -1.0, 1.0, 1.0, 1.0], np.float32)[:, None]  # scores of ±2e4
-    v, out = numbers((1, 1, 5, 2), 0, "float32"), np.empty_like(q)
-    attention.forward(q, k, v, out, False, 1.0)
-    kept = v[:, :, [0, 2, 3, 4]].mean(2)
-    np.testing.assert_allclose(out[0, 0], np.repeat(kept[0], 5, 0), rtol=1e-5, atol=1e-6)
 
 
 def test_float16_rows_far_apart_keep_their_digits():

@@ -30,8 +30,8 @@ def test_gradients(interleaved, data, lead, s, half):
 def test_is_the_formula(interleaved, dtype, bound, s, half, seed):
     x = numbers((2, s, 2 * half), seed, dtype)
     y = F.rotary_embedding(md.Tensor(x), interleaved=interleaved).data
-    angles = kernel.angles(np.arange(s), 2 * half, 10000.0)
-    np.testing.assert_allclose(y, kernel.naive(x, angles, interleaved), atol=bound)
+    turn = np.exp(1j * kernel.angles(np.arange(s), 2 * half, 10000.0))
+    np.testing.assert_allclose(y, kernel.rotate.formula(x, turn, interleaved), atol=bound)
     assert y.dtype == dtype
 
 

@@ -1,17 +1,20 @@
 """Attention by its formula in float64, and how far a kernel's results are from it."""
 
 import numpy as np
-from minidist.kernels import flash
+from minidist.kernels import attention
 from minidist.kernels.half_precision import wide
 
 
-def formulas(q, k, v, g, causal, scale, mask=None):
-    """[out, lse, dq, dk, dv, dmask], the last of a mask alone."""
+def formulas(q, k, v, g, causal, scale, mask=None, drop=None):
+    """[out, lse, dq, dk, dv, dmask], the last of a mask alone; drop is (kept, factor) or None."""
     q, k, v, g = (wide(x).astype("float64") for x in (q, k, v, g))
     mask = None if mask is None else wide(mask).astype("float64")
-    out, lse = flash.naive(q, k, v, causal, scale, mask)
-    *grads, ds = flash.naive_backward(g, q, k, v, out, lse, causal, scale, mask)
-    return [out, lse, *grads, *([] if mask is None else [ds])]
+    out, dq, dk, dv = (np.empty_like(x) for x in (g, q, k, v))
+    ds = None if mask is None else np.empty_like(mask)
+    lse = attention.forward.formula(q, k, v, out, causal, scale, mask, drop)
+    into = dq, dk, dv, causal, scale, mask, ds, drop
+    attention.backward.formula(g, q, k, v, out, lse, *into)
+    return [out, lse, dq, dk, dv, *([] if mask is None else [ds])]
 
 
 def difference(found, wanted, size=np.abs) -> float:

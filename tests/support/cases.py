@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, mutually_broadcastable_shapes
-from minidist.kernels import attention, flash, flash_tiles, linear, tiles
+from minidist.kernels import attention, linear, tiles
 
 SEEDS = st.integers(0, 2**32 - 1)
 LAYOUTS = ("C", "F", "step", "reversed")
@@ -69,10 +69,7 @@ def tiny_tiles(elements: int, queries: int = 64, rows: int = 256) -> Iterator[No
         patch.setitem(tiles.flat_tiles.__kwdefaults__, "elements", elements)
         patch.setattr(tiles.row_tiles, "__defaults__", (elements,))
         patch.setattr(attention, "ELEMENTS", elements)
-        patch.setattr(attention, "QUERIES", queries)
-        patch.setattr(flash_tiles, "ELEMENTS", elements)
-        for name in ("FEWEST", "MOST"):
-            patch.setattr(flash_tiles, name, queries)
-        patch.setattr(flash, "ALONG", queries)
+        for name in ("FEWEST", "MOST", "KEYS"):
+            patch.setattr(attention, name, queries)
         patch.setattr(linear, "ROWS", rows)
         yield

@@ -3,13 +3,13 @@
 import numpy as np
 from minidist.kernels import (  # fmt: skip
     adamw,
+    attention,
     batch_norm,
     conv,
     cross_entropy,
     descent,
     dropout,
     embedding,
-    flash,
     gelu,
     group_norm,
     gru_cell,
@@ -210,9 +210,10 @@ def of_attention(draw):
     k, v = draw.normal(2, b, heads, s, d)
     mask, causal = draw.either(draw.normal(b, 2 * heads, s, s)), draw.flip()
     out, dq, dk, dv = (np.zeros_like(x) for x in (q, q, k, v))
-    lse = flash.forward(q, k, v, out, causal, 0.3, mask)
+    drop = draw.either((draw.normal(b, 2 * heads, s, s) < 1, 1.2))
+    lse = attention.forward(q, k, v, out, causal, 0.3, mask, drop)
     dmask = None if mask is None else np.zeros_like(mask)
-    flash.backward(g, q, k, v, out, lse, dq, dk, dv, causal, 0.3, mask, dmask)
+    attention.backward(g, q, k, v, out, lse, dq, dk, dv, causal, 0.3, mask, dmask, drop)
     seen = np.tril(np.ones((s, s))) if causal else 1  # elsewhere dmask may stay as it was
     yield from (out, lse, dq, dk, dv, np.zeros(1) if dmask is None else dmask * seen)
 
