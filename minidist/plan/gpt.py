@@ -28,7 +28,7 @@ def activation_bytes(
 
     For e = 2 and a whole layer this is 32·s·b·h and the attention's core.
 
-    Norms keep their input and four numbers a row; linear layers what they multiply, but for the
+    Norms keep their input and two numbers a row; linear layers what they multiply, but for the
     projection after attention, whose input attention keeps; GELU its slope. Under sequence
     parallelism a column layer keeps this rank's tokens only, and a dropped mask is of numbers.
     `part`: the layers of a pipeline's stage, with the embedding at the first and the loss at the
@@ -38,7 +38,7 @@ def activation_bytes(
     first, last = part[0] == 0, part[-1] == c.layers - 1
     layers, wide = len(part), has.heads * (c.hidden // c.heads)
     rows, mine = b * s, b * has.tokens
-    norms = (2 * layers + last) * mine * (c.hidden + 4)
+    norms = (2 * layers + last) * mine * (c.hidden + 2)
     products = layers * (2 * mine * c.hidden + rows * has.units) + last * mine * c.hidden
     core = has.heads * rows * (s if s * s <= KEPT else 1)
     attention = layers * (4 * rows * wide + core)
@@ -58,6 +58,5 @@ def _embedding(rows: int, has: Shares) -> int:
 
 
 def _loss(rows: int, e: int, has: Shares) -> int:
-    """Exponentials and a sum a row, and targets."""
-    numbers = e * rows * has.words + e * rows
-    return numbers + (8 * rows if has.ways == 1 else (8 + 8 + 1 + 1) * rows + has.words)
+    """Logits, two numbers a row, and targets; a part of the vocabulary also which rows count."""
+    return e * rows * (has.words + 2) + (8 if has.ways == 1 else 8 + 1) * rows
