@@ -37,6 +37,7 @@ DTYPES = pytest.mark.parametrize("dtype", loops.FLOATS, ids=str)
 MIXED = {
     "half_precision.from_float16": "the words are widened to float32 in either case",
     "half_precision.to_float16": "the words are rounded from float32 in either case",
+    "vector_norm.block_square_sums": "squares of float32 are added up in float64: none overflows",
 }
 
 
