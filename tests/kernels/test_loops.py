@@ -35,6 +35,8 @@ DTYPES = pytest.mark.parametrize("dtype", loops.FLOATS, ids=str)
 
 # Loops that compute in another dtype than F on purpose, and why
 MIXED = {
+    "half_precision.add_bfloat16": "words of 16 bits are added in float32 in either case",
+    "half_precision.add_float16": "words of 16 bits are added in float32 in either case",
     "half_precision.from_float16": "the words are widened to float32 in either case",
     "half_precision.to_float16": "the words are rounded from float32 in either case",
     "vector_norm.block_square_sums": "squares of float32 are added up in float64: none overflows",
