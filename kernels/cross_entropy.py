@@ -1,148 +1,289 @@
-"""Softmax cross-entropy fused with the gradient of its logits, a tile of rows at a time.
+"""Softmax cross-entropy, fused with the gradient of its logits.
 
-The ladder: naive, each operation streams (n, V) arrays through memory. In NumPy, forward keeps the
-exponentials and their sums, so backward is one pass, needs no second exponential, and the logits
-themselves may be freed. In Triton a second exponential costs less than writing the first: forward
-reads the logits once, a block at a time with the maximum and the sum so far (Milakov & Gimelshein
-2018), and keeps these two numbers a row; backward reads the logits again and writes their
-cotangent, 3 n V elements in all. `gradient_` does both where the logits are needed no more.
+The ladder, n rows of V logits of b bytes:
+
+- formula: whole arrays, an operation at a time. Forward moves 6nVb bytes (maximum, x - max, exp,
+  sum), backward 13nVb, because the one-hot targets are an array of their own.
+- loop: a row at a time, which stays in the cache between its passes. Forward reads the logits, nVb
+  bytes, and writes none: it keeps the maximum and 1 / sum of the exponentials of each row.
+  Backward reads the logits again and writes their cotangent, 2nVb bytes. A second exponential
+  costs less than to write the first one and to read it again.
+- tile program: a block of a row in registers, and the same bytes. Forward finds the maximum and the
+  sum together (Milakov & Gimelshein 2018).
+
+`gradient_` does both where the logits are needed no more, in 2nVb bytes. `part_forward` and
+`part_backward` are for a rank that has some of the classes only.
 """
 
 from __future__ import annotations
 
+import math
+from math import inf
 from typing import Any
 
 from . import arrays as xp
-from .dispatch import dispatched
-from .half_precision import wide
+from .dispatch import formula
+from .elementary import exp, row_max, row_sum
+from .half_precision import as_dtype, wide
 from .launch import contiguous, next_power_of_2, triton_kernel
-from .tiles import row_tiles, spreading
+from .loops import F, Int, Out, helper, loop
 
 tl: Any = None  # Triton's language, once a kernel is launched
 
 BLOCK = 4096  # logits a program at a time: 16 a thread of 8 warps, two loads of 16 bytes of float16
 
-LEAST = 1e-30  # a smaller exponential may have lost digits, or all of them: in float16 far sooner
 
-NEAR = 16.0  # rows whose maxima lie this close may share one shift: e¹⁶ costs no digits
-SMALL = 20.0  # a first row's maximum of at most this size: worth trying without a shift
-RANGE = 1e-10, 1e10  # sums in which no digit is lost, though summands below 1e-38 are 0
+# The formula
 
 
-def shift(x: xp.ndarray, out: xp.ndarray) -> None:
-    """out = x minus a maximum, so that exp(out) cannot overflow; x (n, v) is one tile.
+@formula
+def forward(logits: xp.ndarray, target: xp.ndarray) -> tuple[xp.ndarray, xp.ndarray]:
+    """logits (n, V), target (n,) in [0, V) -> losses (n,), and for backward sums (n, 2).
 
-    A number for the whole tile where its rows are alike, for a number a row costs twice as much
-    (in float16, which ends at e⁻¹⁷, a number a row all the same).
+    Those are the maximum of each row and 1 / Σ exp(x - maximum). The loss of a row is
+    log Σ exp(x) - x[target].
     """
-    top = x.max(1, keepdims=True, initial=-xp.inf)
-    highest = top.max(initial=-xp.inf)
-    near = x.itemsize > 2 and xp.isfinite(highest) and top.min(initial=xp.inf) >= highest - NEAR
-    xp.subtract(x, highest if near else top, out=out)
+    x = wide(logits)
+    top = xp.highest(x, 1)
+    total = xp.exp(x - top[:, None]).sum(1)
+    loss = xp.log(total) + (top - xp.take_along_axis(x, target[:, None], 1)[:, 0])
+    return as_dtype(loss, logits.dtype), xp.stack([top, 1 / total], 1)
 
 
-def exponentials(x: xp.ndarray, out: xp.ndarray) -> xp.ndarray:
-    """out = exp(x - a number a row), x (n, v) one tile; returns the sums of its rows (n,).
-
-    Two passes where that number may be 0, which the sums tell: four with the maxima taken off.
-    """
-    if x.itemsize > 2 and abs(x[0].max(initial=-xp.inf)) <= SMALL:
-        with xp.errstate(over="ignore", invalid="ignore"):
-            sums = _sums(xp.exp(x, out=out))
-        if RANGE[0] <= sums.min() and sums.max() <= RANGE[1]:
-            return sums
-    shift(x, out)
-    return _sums(xp.exp(out, out=out))
-
-
-def _sums(x: xp.ndarray) -> xp.ndarray:
-    return xp.matmul(x, xp.ones_like(x, shape=x.shape[1]))
-
-
-def naive(logits: xp.ndarray, target: xp.ndarray) -> xp.ndarray:
-    """The formula: log-sum-exp minus the target's logit."""
-    top = logits.max(1, keepdims=True)
-    lse = xp.log(xp.exp(logits - top).sum(1)) + top[:, 0]
-    return lse - logits[xp.arange(len(target)), target]
-
-
-@dispatched
-def forward(logits: xp.ndarray, target: xp.ndarray) -> tuple[xp.ndarray, xp.ndarray, xp.ndarray]:
-    """logits (n, V), target (n,) in [0, V) -> losses (n,); exponentials (n, V), their sums (n,).
-
-    The loss is log(sum / the target's exponential), whatever was taken off all logits of a row.
-    Temporary memory: a few numbers a row, and the rows whose exponentials lost their digits.
-    """
-    n, v = logits.shape
-    e, total = xp.empty_like(logits), xp.empty_like(logits, shape=n)
-    for rows in row_tiles(n, v):
-        total[rows] = exponentials(logits[rows], e[rows])
-    picked = e[xp.arange(n), target].astype(float)  # the ratio may lie outside float32
-    lost = ~(picked >= max(LEAST, float(xp.finfo(logits.dtype).tiny)))
-    picked[lost] = 1
-    loss = xp.log(total / picked).astype(logits.dtype)
-    if lost.any():
-        loss[lost] = naive(logits[lost], target[lost])
-    return loss, e, total
-
-
-@dispatched
-def backward(g: xp.ndarray, e: xp.ndarray, total: xp.ndarray, target: xp.ndarray) -> xp.ndarray:
+@formula
+def backward(g: xp.ndarray, logits: xp.ndarray, sums: xp.ndarray, target: xp.ndarray) -> xp.ndarray:
     """Cotangent of the logits: (softmax - one_hot(target)) · g, with g (n,); 0 where g is 0.
 
-    Temporary memory: a few numbers a row.
+    0 · softmax would be NaN in a row that is ignored and holds inf or NaN.
     """
-    dlogits = xp.empty_like(e)
-    with spreading(e.shape[1]):
-        for rows in row_tiles(*e.shape):
-            xp.multiply(e[rows], (g[rows] / total[rows])[:, None], out=dlogits[rows])
-    zero_ignored(dlogits, g)
-    dlogits[xp.arange(len(target)), target] -= g
-    return dlogits
+    x, each = wide(logits), wide(g)[:, None]
+    d = xp.exp(x - sums[:, :1]) * sums[:, 1:]
+    d -= one_hot(target, xp.ones_like(d, shape=len(d)), d.shape[1])
+    return as_dtype(xp.where(each == 0, 0, d * each), logits.dtype)
 
 
-def zero_ignored(dlogits: xp.ndarray, g: xp.ndarray) -> None:
-    """Zero the rows whose cotangent g (n,) is 0: 0 · softmax is NaN if the row holds inf or NaN."""
-    if xp.on_gpu(g) or not g.all():
-        dlogits[g == 0] = 0
-
-
-@dispatched
+@formula
 def gradient_(logits: xp.ndarray, target: xp.ndarray) -> xp.ndarray:
     """Losses (n,); logits (n, V), contiguous, become softmax - one_hot(target).
 
-    Temporary memory is two tiles of ROW_ELEMENTS, or rows, besides a few numbers a row; for 16
-    bits, whose exponentials lose too much, it is three in float32.
+    Temporary memory of the loop: none.
     """
-    losses = xp.empty_like(wide(logits[:0]), shape=len(logits))
-    for rows in row_tiles(*logits.shape):
-        x = logits[rows]
-        losses[rows], e, total = forward.versions["numba"](wide(x), target[rows])
-        with spreading(x.shape[1]):
-            p = xp.multiply(e, (1 / total)[:, None], out=x if x.dtype == e.dtype else e)
-        if p is not x:
-            x[...] = p
-        x[xp.arange(len(x)), target[rows]] -= 1
+    x = wide(logits)
+    loss, sums = forward.formula(x, target)
+    logits[...] = backward.formula(xp.ones_like(loss), x, sums, target)
+    return loss
+
+
+@formula
+def soft_forward(logits: xp.ndarray, q: xp.ndarray) -> tuple[xp.ndarray, xp.ndarray]:
+    """Against weights q (n, V) of all classes: losses Σ q · -log softmax (n,), and sums (n, 2)."""
+    top = xp.highest(logits, 1, True)
+    total = xp.exp(logits - top).sum(1, keepdims=True)
+    loss = (q * (xp.log(total) - (logits - top))).sum(1)
+    return loss, xp.concatenate([top, 1 / total], 1)
+
+
+@formula
+def soft_backward(g: xp.ndarray, logits: xp.ndarray, q: xp.ndarray, sums: xp.ndarray) -> xp.ndarray:
+    """Cotangent of the logits: (softmax · Σ q - q) · g, with g (n,); 0 where g is 0."""
+    d = xp.exp(logits - sums[:, :1]) * (sums[:, 1:] * q.sum(1, keepdims=True)) - q
+    return xp.where(g[:, None] == 0, 0, d * g[:, None])
+
+
+def soft_backward_target(g: xp.ndarray, logits: xp.ndarray, sums: xp.ndarray) -> xp.ndarray:
+    """Cotangent of q: -log softmax · g.
+
+    The sums are not added up to log-sum-exp: beside a large maximum the logarithm has no digits.
+    """
+    return -(xp.log(sums[:, 1:]) + (logits - sums[:, :1])) * g[:, None]
+
+
+@formula
+def part_forward(
+    logits: xp.ndarray, target: xp.ndarray, columns: int
+) -> tuple[xp.ndarray, xp.ndarray]:
+    """Of some classes (n, v), the first `columns` of which count; target (n,), -1 for others.
+
+    The sums (n, 2) of these columns, as forward's, and (n, 2): the target's logit or 0, and Σ x.
+    """
+    x = logits[:, :columns]
+    top = xp.highest(x, 1)
+    e = xp.exp(x - xp.where(top == -xp.inf, 0, top)[:, None])  # -inf less -inf would be NaN
+    picked = xp.where(target < 0, 0, x[xp.arange(len(x)), target] if columns else 0)
+    with xp.errstate(divide="ignore"):  # nothing but -inf
+        sums = xp.stack([top, 1 / e.sum(1)], 1)
+    return sums, xp.stack([picked, x.sum(1)], 1)
+
+
+@formula
+def part_backward(
+    g: xp.ndarray, logits: xp.ndarray, sums: xp.ndarray, target: xp.ndarray, columns: int,
+    share: float, rest: float,
+) -> xp.ndarray:  # fmt: skip
+    """As backward, with the sums of all classes: (softmax - share - rest · one_hot) · g."""
+    d = xp.zeros_like(logits)
+    d[:, :columns] = xp.exp(logits[:, :columns] - sums[:, :1]) * sums[:, 1:] - share
+    local = target >= 0
+    d[local, target[local]] -= rest
+    return xp.where(g[:, None] == 0, 0, d * g[:, None])
+
+
+# The loop
+
+
+@helper(sums=True)
+def exp_sum(x, top):
+    """Σ exp(x - top)."""
+    total = 0.0
+    for j in range(len(x)):
+        total += exp(x[j] - top)
+    return total
+
+
+@loop
+def loss_rows(
+    x: F[:, ::1], target: Int[::1], columns: int, loss: Out[::1], sums: Out[:, ::1],
+    part: Out[:, ::1],
+):  # fmt: skip
+    # x (n, v), of which the first columns count; part (n, 2), or (0, 2) if x has all classes
+    for i in range(len(x)):
+        row = x[i, :columns]
+        top = row_max(row)
+        total = exp_sum(row, 0.0 if top == -inf else top)  # -inf less -inf would be NaN
+        picked = x[i, target[i]] if target[i] >= 0 else 0.0
+        loss[i] = math.log(total) + (top - picked)  # a small difference of large numbers
+        sums[i, 0], sums[i, 1] = top, 1.0 / total
+        if len(part) > 0:
+            part[i, 0], part[i, 1] = picked, row_sum(row)
+
+
+@loop
+def loss_slope_rows(
+    g: F[::1], x: F[:, ::1], sums: F[:, ::1], target: Int[::1], columns: int,
+    share: float, rest: float, dx: Out[:, ::1],
+):  # fmt: skip
+    n, v = x.shape
+    for i in range(n):
+        slope, top, scale = g[i], sums[i, 0], sums[i, 1]
+        if slope == 0.0:  # the exponentials may be NaN
+            dx[i] = 0.0
+            continue
+        for j in range(columns):
+            dx[i, j] = (exp(x[i, j] - top) * scale - share) * slope
+        for j in range(columns, v):
+            dx[i, j] = 0.0
+        if target[i] >= 0:
+            dx[i, target[i]] -= rest * slope
+
+
+@loop
+def gradient_rows(x: Out[:, ::1], target: Int[::1], loss: Out[::1]):
+    n, v = x.shape
+    for i in range(n):
+        top, picked = row_max(x[i]), x[i, target[i]]
+        for j in range(v):
+            x[i, j] = exp(x[i, j] - top)
+        total = row_sum(x[i])
+        loss[i] = math.log(total) + (top - picked)
+        scale = 1.0 / total
+        for j in range(v):
+            x[i, j] *= scale
+        x[i, target[i]] -= 1.0
+
+
+@helper()
+def minus_log(x, top, log_total):
+    """-log softmax. Outside of the sum below, which may be added up in another order."""
+    return log_total - (x - top)
+
+
+@helper(sums=True)
+def soft_sum(x, q, top, log_total):
+    """Σ q · -log softmax."""
+    total = 0.0
+    for j in range(len(x)):
+        total += q[j] * minus_log(x[j], top, log_total)
+    return total
+
+
+@loop
+def soft_rows(x: F[:, ::1], q: F[:, ::1], loss: Out[::1], sums: Out[:, ::1]):
+    for i in range(len(x)):
+        top = row_max(x[i])
+        total = exp_sum(x[i], top)
+        loss[i] = soft_sum(x[i], q[i], top, math.log(total))
+        sums[i, 0], sums[i, 1] = top, 1.0 / total
+
+
+@loop
+def soft_slope_rows(
+    g: F[::1], x: F[:, ::1], q: F[:, ::1], sums: F[:, ::1], dx: Out[:, ::1]
+):  # fmt: skip
+    n, v = x.shape
+    for i in range(n):
+        slope, top, scale = g[i], sums[i, 0], sums[i, 1] * row_sum(q[i])
+        if slope == 0.0:
+            dx[i] = 0.0
+            continue
+        for j in range(v):
+            dx[i, j] = (exp(x[i, j] - top) * scale - q[i, j]) * slope
+
+
+@forward.version("numba")
+def _forward_loop(logits, target):
+    n, v = logits.shape
+    losses, *out = (xp.empty_like(logits, order="C", shape=s) for s in (n, (n, 2), (0, 2)))
+    loss_rows(logits, _classes(target), v, losses, *out)
+    return losses, out[0]
+
+
+@backward.version("numba")
+def _backward_loop(g, logits, sums, target):
+    return _part_backward_loop(g, logits, sums, target, logits.shape[1], 0.0, 1.0)
+
+
+@gradient_.version("numba")
+def _gradient_loop(logits, target):
+    losses = xp.empty_like(logits, order="C", shape=len(logits))
+    gradient_rows(logits, _classes(target), losses)
     return losses
 
 
-@forward.version("naive")
-def _forward_naive(logits, target):
-    e = xp.exp(logits - logits.max(1, keepdims=True))
-    return naive(logits, target), e, e.sum(1)
+@soft_forward.version("numba")
+def _soft_forward_loop(logits, q):
+    n = len(logits)
+    losses, sums = (xp.empty_like(logits, order="C", shape=s) for s in (n, (n, 2)))
+    soft_rows(logits, q, losses, sums)
+    return losses, sums
 
 
-@backward.version("naive")
-def _backward_naive(g, e, total, target):
-    d = (e / total[:, None] - one_hot(target, xp.ones_like(g), e.shape[1])) * g[:, None]
-    return xp.where(g[:, None] == 0, 0, d)
+@soft_backward.version("numba")
+def _soft_backward_loop(g, logits, q, sums):
+    g, dlogits = xp.ascontiguousarray(g), xp.empty_like(logits, order="C")
+    soft_slope_rows(g, logits, q, sums, dlogits)
+    return dlogits
 
 
-@gradient_.version("naive")
-def _gradient_naive(logits, target):
-    losses, e, total = _forward_naive(logits, target)
-    logits[...] = _backward_naive(xp.ones_like(losses), e, total, target)
-    return losses
+@part_forward.version("numba")
+def _part_forward_loop(logits, target, columns):
+    n = len(logits)
+    loss, *out = (xp.empty_like(logits, order="C", shape=s) for s in (n, (n, 2), (n, 2)))
+    loss_rows(logits, _classes(target), columns, loss, *out)
+    return tuple(out)
+
+
+@part_backward.version("numba")
+def _part_backward_loop(g, logits, sums, target, columns, share, rest):
+    g, dlogits = xp.ascontiguousarray(g), xp.empty_like(logits, order="C")
+    loss_slope_rows(g, logits, sums, _classes(target), columns, share, rest, dlogits)
+    return dlogits
+
+
+def _classes(target):
+    return xp.ascontiguousarray(target, xp.int64)
+
+
+# Targets
 
 
 def check(
@@ -161,7 +302,7 @@ def check(
     target = target.reshape(-1)
     keep = target != ignore_index
     target = xp.where(keep, target, 0) if xp.on_gpu(keep) or not keep.all() else target
-    if not xp.on_gpu(keep) and keep.any() and xp.outside(target, count):
+    if xp.outside(target, count) and keep.any():
         raise IndexError(
             f"{name}: targets from {target.min()} to {target.max()} for {count} classes"
         )
@@ -178,53 +319,15 @@ def one_hot(target: xp.ndarray, values: xp.ndarray, classes: int) -> xp.ndarray:
 
 def smoothed(target: xp.ndarray, keep: xp.ndarray, weight: xp.ndarray, part: float) -> xp.ndarray:
     """One-hot targets times the weight (C,); the share `part` is spread over all classes."""
-    q = one_hot(target, xp.full_like(weight, 1 - part, shape=len(target)), len(weight))
-    q += part / len(weight)
+    q = xp.full_like(weight, part / len(weight), shape=(len(target), len(weight)))
+    with xp.beside(weight):
+        q[xp.arange(len(target)), target] += 1 - part
     q *= weight
     q[~keep] = 0
     return q
 
 
-def soft_naive(logits: xp.ndarray, q: xp.ndarray) -> xp.ndarray:
-    """Against weights q (n, V) of all classes: Σ q · -log softmax."""
-    e = xp.exp(logits - logits.max(1, keepdims=True))
-    return -(q * xp.log(e / e.sum(1, keepdims=True))).sum(1)
-
-
-def soft_forward(logits: xp.ndarray, q: xp.ndarray) -> tuple[xp.ndarray, xp.ndarray]:
-    """logits and q (n, V) -> losses (n,), and for backward (n, 2): maxima, Σ exp(x - maximum).
-
-    The two are not added up to log-sum-exp: beside a large maximum the logarithm loses its digits.
-    """
-    n, v = logits.shape
-    loss, sums = xp.empty_like(logits, shape=n), xp.empty_like(logits, shape=(n, 2))
-    for rows in row_tiles(n, v):
-        top = sums[rows, :1] = xp.highest(logits[rows], 1, True)
-        t = logits[rows] - top
-        total = sums[rows, 1:] = xp.exp(t).sum(1, keepdims=True)
-        loss[rows] = xp.einsum("nv,nv->n", q[rows], xp.subtract(xp.log(total), t, out=t))
-    return loss, sums
-
-
-def soft_backward(g: xp.ndarray, logits: xp.ndarray, q: xp.ndarray, sums: xp.ndarray) -> xp.ndarray:
-    """Cotangent of the logits: (softmax · Σ q - q) · g, with g (n,)."""
-    dlogits = xp.empty_like(logits)
-    for rows in row_tiles(*logits.shape):
-        dt = xp.subtract(logits[rows], sums[rows, :1], out=dlogits[rows])
-        xp.exp(dt, out=dt)
-        dt *= q[rows].sum(1, keepdims=True) / sums[rows, 1:]
-        dt -= q[rows]
-        dt *= g[rows, None]
-    zero_ignored(dlogits, g)
-    return dlogits
-
-
-def soft_backward_target(g: xp.ndarray, logits: xp.ndarray, sums: xp.ndarray) -> xp.ndarray:
-    """Cotangent of q: -log softmax · g."""
-    return (xp.log(sums[:, 1:]) - (logits - sums[:, :1])) * g[:, None]
-
-
-# The same on a GPU: some rows a program, or one if it is wide
+# The tile program: some rows a program, or one if it is wide
 
 
 @triton_kernel
@@ -309,13 +412,13 @@ def _forward_triton(logits, target):
     losses, sums = xp.empty_like(x, shape=len(x)), xp.empty_like(x, kind, shape=(len(x), 2))
     down, _, constants = cut(x)
     _loss_kernel[(down,)](x, target, losses, sums, *x.shape, IN_PLACE=False, **constants)
-    return losses, x, sums
+    return losses, sums
 
 
 @backward.version("triton")
-def _backward_triton(g, x, sums, target):
+def _backward_triton(g, logits, sums, target):
+    g, x, target = contiguous(g), contiguous(logits), contiguous(target)
     dx, (down, across, constants) = xp.empty_like(x), cut(x)
-    g, target = contiguous(g), contiguous(target)
     _slope_kernel[(down, across)](g, x, sums, target, dx, *x.shape, **constants)
     return dx
 

@@ -8,9 +8,9 @@ under any cotangents of the losses; the weight's gradient is a sum over rows, so
 which cotangents to `expect` up to one factor (1 for all by default; 0 for rows left out), and for
 any others backward makes it anew: two products more.
 
-The ladder: naive, all logits at once; in chunks, the same text on two machines, whose products and
-whose losses are NumPy's or Triton's. Memory traffic of a chunk beside its products': its logits
-read twice and written once.
+The ladder, beside the products: the formula has all logits at once, in memory. In chunks, one text
+for the CPU and for the GPU, the logits of a chunk are read twice and written twice; the products
+are those of BLAS or of Triton, and the losses are cross_entropy's loop or tile program.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from . import arrays as xp
 from . import cross_entropy
-from .dispatch import dispatched
+from .dispatch import formula
 from .half_precision import cast, is_half, wide
 from .matmul import matmul
 
@@ -35,20 +35,44 @@ class Saved(NamedTuple):
     expect: xp.ndarray | None  # (n,)
 
 
-def naive(hidden: xp.ndarray, weight: xp.ndarray, target: xp.ndarray) -> xp.ndarray:
-    """The formula: all logits, then their losses."""
-    return cross_entropy.naive(hidden @ weight.T, target)
+# The formula
 
 
-@dispatched
+@formula
 def forward(
     hidden: xp.ndarray, weight: xp.ndarray, target: xp.ndarray, expect: xp.ndarray | None = None
 ) -> tuple[xp.ndarray, Saved]:
     """hidden (n, h), weight (V, h), target (n,) in [0, V) -> losses (n,), and for backward.
 
-    Temporary memory, of which `chunk_rows` gives r: logits (r, V), products as large, and a chunk's
-    hidden states; V · h more in float32 if the weight has 16 bits.
+    Temporary memory of the chunks, of which `chunk_rows` gives r rows: logits (r, V), products as
+    large, and a chunk's hidden states; V · h more in float32 if the weight has 16 bits.
     """
+    logits = wide(hidden) @ wide(weight).T  # (n, V)
+    losses = cross_entropy.gradient_.formula(logits, target)
+    dhidden = _rounded(logits @ wide(weight), hidden)
+    dweight = logits.T @ wide(_scaled(hidden, expect))
+    return losses, Saved(dhidden, _rounded(dweight, weight), expect)
+
+
+@formula
+def backward(
+    g: xp.ndarray, saved: Saved, hidden: xp.ndarray, weight: xp.ndarray, target: xp.ndarray
+) -> tuple[xp.ndarray, xp.ndarray]:
+    """g (n,) -> the cotangents of hidden (n, h) and of weight (V, h).
+
+    g () is the cotangent of the sum of the losses, each times what was expected of it.
+    """
+    if not g.ndim:
+        g = xp.broadcast_to(g, len(hidden)) if saved.expect is None else g * saved.expect
+    return _scaled(saved.dhidden, g), forward.formula(hidden, weight, target, g)[1].dweight
+
+
+# Chunks, whose products and losses are the versions of other kernels
+
+
+@forward.version("triton")
+@forward.version("numba", dtypes=None)
+def _forward_in_chunks(hidden, weight, target, expect=None):
     losses = xp.empty_like(wide(hidden[:0]), shape=len(hidden))
     dhidden, total = xp.empty_like(hidden, order="C"), _zeros(weight)
     for rows, logits in _chunks(hidden, weight):
@@ -58,14 +82,9 @@ def forward(
     return losses, Saved(dhidden, _rounded(total, weight), expect)
 
 
-@dispatched
-def backward(
-    g: xp.ndarray, saved: Saved, hidden: xp.ndarray, weight: xp.ndarray, target: xp.ndarray
-) -> tuple[xp.ndarray, xp.ndarray]:
-    """g (n,) -> the cotangents of hidden (n, h) and of weight (V, h).
-
-    g () is the cotangent of the sum of the losses, each times what was expected of it.
-    """
+@backward.version("triton")
+@backward.version("numba", dtypes=None)
+def _backward_in_chunks(g, saved, hidden, weight, target):
     if not g.ndim:
         rows = xp.broadcast_to(g, len(hidden)) if saved.expect is None else saved.expect * g
         return _scaled(saved.dhidden, rows), _rounded(wide(saved.dweight) * wide(g), weight)
@@ -77,30 +96,6 @@ def backward(
         cross_entropy.gradient_(logits, target[rows])
         _add(total, logits, _scaled(hidden[rows], g[rows]))
     return dhidden, _rounded(total, weight)
-
-
-forward.version("triton")(
-    forward.versions["numba"]
-)  # the products and the losses in it are Triton's then
-backward.version("triton")(backward.versions["numba"])
-
-
-@forward.version("naive")
-def _forward_naive(hidden, weight, target, expect=None):
-    losses = naive(hidden, weight, target)
-    return losses, Saved(xp.zeros_like(hidden), xp.zeros_like(weight), expect)
-
-
-@backward.version("naive")
-def _backward_naive(g, saved, hidden, weight, target):
-    if not g.ndim:
-        g = g * (xp.ones_like(hidden[:, 0]) if saved.expect is None else saved.expect)
-    logits = hidden @ weight.T
-    e = xp.exp(logits - logits.max(1, keepdims=True))
-    d = e / e.sum(1, keepdims=True)
-    d[xp.arange(len(target)), target] -= 1
-    d *= g[:, None]
-    return d @ weight, d.T @ hidden
 
 
 def chunk_rows(n: int, h: int, v: int) -> int:

@@ -92,12 +92,15 @@ class Helper:
         """All that the machine code follows from: this function and those it calls."""
         code = self.function.__code__
         yield code.co_code, code.co_consts, code.co_names, self.sums, self.function.__annotations__
+        yield getattr(self.double, "__name__", None)
         for name in code.co_names:
             value = self.function.__globals__.get(name)
             if isinstance(value, Helper) and value is not self:
                 yield from value.text()
-            elif isinstance(value, int | float):
+            elif isinstance(value, int | float | tuple):
                 yield name, value
+            elif isinstance(value, types.FunctionType):
+                yield name, value.__code__.co_code, value.__code__.co_consts
 
     def __call__(self, *args: Any) -> Any:
         raise TypeError(f"{self.function.__name__} is for loops: call it in a function with @loop")
@@ -144,7 +147,10 @@ class Loop(Helper):
         LOOPS.append(self)
 
     def __call__(self, *args: Any) -> None:
-        dtype = args[self._at].dtype
+        try:
+            dtype = args[self._at].dtype
+        except IndexError:
+            raise self._of_count(args) from None
         run = self._compiled.get(dtype)
         if run is None:
             run = self.compile(dtype)
@@ -157,7 +163,7 @@ class Loop(Helper):
         """The arguments, with copies of read arrays that have gaps. Refuses what else is amiss."""
         words = self.function.__annotations__.items()
         if len(args) != len(words):
-            raise TypeError(f"loop {self.__name__}: {len(args)} arguments, want {len(words)}")
+            raise self._of_count(args)
         fitted = []
         for (name, word), value in zip(words, args):
             if "[" in word:
@@ -174,12 +180,16 @@ class Loop(Helper):
             fitted.append(value)
         return fitted
 
+    def _of_count(self, args: tuple) -> TypeError:
+        wanted = ", ".join(self.function.__annotations__)
+        return TypeError(f"loop {self.__name__}: {len(args)} arguments, want {wanted}")
+
     def compile(self, dtype: numpy.dtype) -> Any:
         """The machine code for F = dtype: from the cache, or compiled now."""
         if dtype not in FLOATS:
             raise TypeError(f"loop {self.__name__}: want float32 or float64, not {dtype}")
         run = _jit(_typed(self.function, dtype), self.sums)
-        with _cached(run, self):
+        with _cached(run, self, dtype):
             run.compile(_signature(self.function, dtype))
         run.disable_compile()
         self._compiled[dtype] = run
@@ -231,6 +241,8 @@ def _typed(function: Callable[..., Any], dtype: numpy.dtype) -> Callable[..., An
             return value.built(dtype)
         if value is real:
             return number
+        if type(value) is tuple:  # of numbers, as in a, b = 0.0, 1.0
+            return tuple(map(typed, value))
         return number(value) if type(value) is float else value
 
     code = function.__code__
@@ -276,7 +288,7 @@ def cache_folder() -> str | None:
 
 
 @contextlib.contextmanager
-def _cached(run: Any, source: Loop) -> Iterator[None]:
+def _cached(run: Any, source: Loop, dtype: numpy.dtype) -> Iterator[None]:
     """Inside, run.compile reads its machine code from the cache or adds it."""
     from numba.core.caching import FunctionCache, IndexDataCacheFile
     from numba.core.runtime import rtsys
@@ -287,14 +299,14 @@ def _cached(run: Any, source: Loop) -> Iterator[None]:
         _announce.get()(source.__name__)
         yield
         return
-    text = repr(list(source.text())).encode()
-    cache._cache_file = IndexDataCacheFile(
-        cache_path=cache.cache_path,
-        filename_base=cache._impl.filename_base,
-        source_stamp=hashlib.sha256(text).hexdigest(),  # in place of this one file's date
-    )
-    lock = _Lock(Path(cache.cache_path) / f"{cache._impl.filename_base}.lock")
-    cached = vars(cache)
+    # Files of their own for each text, dtype and processor. Numba's name has a number, and it
+    # writes which number is whose before the code itself: whoever reads in between, or after a
+    # crash, would run the code of the text before.
+    text, base = _stamp(*source.text()), cache._impl.filename_base
+    name = f"{base}-{text}-{_stamp(dtype, run.targetctx.codegen().magic_tuple())}"
+    cache._cache_file = IndexDataCacheFile(cache.cache_path, name, source_stamp=text)
+    lock = _Lock(Path(cache.cache_path) / f"{base}.lock")
+    cached, save = vars(cache), cache.save_overload
 
     def load(*key: Any) -> Any:
         # Numba's own load_overload first fills its tables of types and functions, which takes
@@ -312,11 +324,29 @@ def _cached(run: Any, source: Loop) -> Iterator[None]:
             _announce.get()(source.__name__)
         return found
 
-    cached["load_overload"], run._cache = load_or_wait, cache
+    def save_or_not(*compiled: Any) -> None:
+        with contextlib.suppress(OSError):  # a full disk: the next process compiles it again
+            for old in Path(cache.cache_path).glob(f"{base}-*"):
+                if not old.name.startswith(f"{base}-{text}"):
+                    old.unlink(missing_ok=True)
+            save(*compiled)
+
+    cached["load_overload"], cached["save_overload"] = load_or_wait, save_or_not
+    run._cache = cache
     try:
         yield
     finally:
         lock.release()
+
+
+@functools.cache
+def _own_text() -> bytes:
+    return Path(__file__).read_bytes()
+
+
+def _stamp(*values: Any) -> str:
+    """A name for what the machine code follows from; this file is a part of it."""
+    return hashlib.sha256(_own_text() + repr(values).encode()).hexdigest()[:16]
 
 
 class _Lock:

@@ -88,8 +88,8 @@ def losses():
     classes = torch.tensor(t)
 
     def ours():
-        loss, *saved = cross_entropy.forward(x, t)
-        return loss, cross_entropy.backward(g, *saved, t)
+        loss, sums = cross_entropy.forward(x, t)
+        return loss, cross_entropy.backward(g, x, sums, t)
 
     def theirs(x):
         return F.cross_entropy(x, classes, reduction="none")

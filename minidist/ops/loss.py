@@ -7,7 +7,7 @@ from ..amp.autocast import is_autocast_enabled
 from ..autograd.tape import Joint
 from ..kernels import arrays as xp
 from ..kernels import cross_entropy as kernel
-from ..kernels import ctc, pointwise
+from ..kernels import ctc, huber, pointwise
 from ..kernels import linear_cross_entropy as fused
 from ..kernels.half_precision import wide
 from ..kernels.pointwise import tiled
@@ -37,11 +37,9 @@ def _reduced(losses, reduction, total=None):
 # Losses of single elements
 
 
-@elementwise(autocast="fp32")
-def _huber(d, delta):
-    size, slope = xp.abs(d), xp.clip(d, -delta, delta)
-    y = xp.where(size < delta, 0.5 * d * d, delta * (size - 0.5 * delta))
-    return y, lambda g: g * slope
+@differentiable(autocast="fp32")
+def _huber(d, *, delta, scale):
+    return huber.forward(d, delta, scale), lambda g: huber.backward(g, d, delta, scale)
 
 
 def _difference(x, target):
@@ -72,15 +70,7 @@ def huber_loss(input, target, reduction="mean", delta=1.0):
         raise RuntimeError(f"huber_loss: delta {delta}: want more than 0")
     difference = _difference(input, target)
     want_floating("huber_loss", difference)
-    return _reduced(_huber(difference, delta), reduction)
-
-
-@elementwise(autocast="fp32")
-def _smooth_l1(d, beta):
-    size = xp.abs(d)
-    near = xp.minimum(size, beta)
-    slope = near / beta  # d²/(2·beta) as a product that does not overflow
-    return slope * (size - near / 2), lambda g: g * slope * xp.sign(d)
+    return _reduced(_huber(difference, delta=delta, scale=1.0), reduction)
 
 
 @composite(autocast="fp32")
@@ -93,7 +83,7 @@ def smooth_l1_loss(input, target, *, reduction="mean", beta=1.0):
         raise RuntimeError(f"smooth_l1_loss: beta {beta}: want 0 or more")
     d = _difference(input, target)
     want_floating("smooth_l1_loss", d)
-    return _reduced(_smooth_l1(d, beta) if beta else abs(d), reduction)
+    return _reduced(_huber(d, delta=beta, scale=beta) if beta else abs(d), reduction)
 
 
 @elementwise(autocast="fp32")
@@ -161,8 +151,9 @@ def kl_div(input, target, *, reduction="mean", log_target=False):
 
 @differentiable(autocast="fp32", native_on_gpu=True)
 def _cross_entropy(logits, target):
-    losses, e, total = kernel.forward(xp.ascontiguousarray(logits), target)
-    return losses, lambda g: kernel.backward(g, e, total, target)
+    logits = xp.ascontiguousarray(logits)
+    losses, sums = kernel.forward(logits, target)
+    return losses, lambda g: kernel.backward(g, logits, sums, target)
 
 
 @differentiable(autocast="fp32")
@@ -301,11 +292,11 @@ def _of_probabilities(x, target, weight, reduction, smoothing):
 @differentiable(autocast="fp32")
 def _ctc(log_probs, spelled, blank, zero_infinity):
     labels, lengths, sizes = (xp.at_home_of(log_probs, a) for a in spelled)
-    losses, p, alpha = ctc.forward(log_probs, labels, lengths, sizes, blank)
+    losses, alpha = ctc.forward(log_probs, labels, lengths, sizes, blank)
     if zero_infinity:
         losses[xp.isinf(losses)] = 0
-    saved, classes = (losses, p, alpha, labels, lengths, sizes, blank), log_probs.shape[2]
-    return losses.copy(), lambda g: ctc.backward(g, *saved, classes)
+    saved = losses, log_probs, alpha, labels, lengths, sizes, blank
+    return losses.copy(), lambda g: ctc.backward(g, *saved)
 
 
 def ctc_loss(

@@ -56,6 +56,5 @@ def _embedding(rows: int, has: Shares) -> int:
 
 
 def _loss(rows: int, e: int, has: Shares) -> int:
-    """Exponentials and a sum a row, and targets."""
-    numbers = e * rows * has.words + e * rows
-    return numbers + (8 * rows if has.ways == 1 else (8 + 8 + 1 + 1) * rows + has.words)
+    """Logits, two numbers a row, and targets; a part of the vocabulary also which rows count."""
+    return e * rows * (has.words + 2) + (8 if has.ways == 1 else 8 + 1) * rows

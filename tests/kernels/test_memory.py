@@ -18,6 +18,7 @@ from minidist.kernels import (
     embedding,
     group_norm,
     gru_cell,
+    huber,
     layer_norm,
     linear,
     lstm_cell,
@@ -87,9 +88,23 @@ def of_adamw():
 
 def of_cross_entropy():
     logits, target, g = normal(2048, 4096), RNG.integers(0, 4096, 2048), normal(2048)
-    yield "forward", Case(lambda: cross_entropy.forward(logits, target), 20 * len(g))
-    saved = cross_entropy.forward(logits, target)[1:]
-    yield "backward", Case(lambda: cross_entropy.backward(g, *saved, target), 4 * len(g))
+    yield "forward", Case(lambda: cross_entropy.forward(logits, target), 0)
+    _, sums = cross_entropy.forward(logits, target)
+    yield "backward", Case(lambda: cross_entropy.backward(g, logits, sums, target), 0)
+    yield "in place", Case(lambda: cross_entropy.gradient_(logits, target), 0)
+    q = normal(2048, 4096)
+    yield "soft", Case(lambda: cross_entropy.soft_forward(logits, q), 0)
+    yield "soft back", Case(lambda: cross_entropy.soft_backward(g, logits, q, sums), 0)
+    part = np.where(target < 4000, target, -1)
+    yield "part", Case(lambda: cross_entropy.part_forward(logits, part, 4000), 0)
+    back = lambda: cross_entropy.part_backward(g, logits, sums, part, 4000, 0.1, 0.9)
+    yield "part back", Case(back, 0)
+
+
+def of_huber():
+    g, d = normal(2, 1 << 20)
+    yield "forward", Case(lambda: huber.forward(d, 0.7, 1.0), 0)
+    yield "backward", Case(lambda: huber.backward(g, d, 0.7, 1.0), 0)
 
 
 def of_pointwise():
@@ -225,12 +240,11 @@ def of_ctc():
     t, n, classes, s = 64, 32, 40, 20
     logs, labels = normal(t, n, classes), RNG.integers(1, classes, (n, s))
     lengths, sizes = np.full(n, t), np.full(n, s)
-    losses, p, alpha = ctc.forward(logs, labels, lengths, sizes, 0)
+    losses, alpha = ctc.forward(logs, labels, lengths, sizes, 0)
     states = n * (2 * s + 1)
-    forward = lambda: ctc.forward(logs, labels, lengths, sizes, 0)
-    yield "forward", Case(forward, 12 * states, False)
-    back = lambda: ctc.backward(losses, losses, p, alpha, labels, lengths, sizes, 0, classes)
-    yield "backward", Case(back, 4 * p.size + 12 * states, False)
+    yield "forward", Case(lambda: ctc.forward(logs, labels, lengths, sizes, 0), 4 * states)
+    back = lambda: ctc.backward(losses, losses, logs, alpha, labels, lengths, sizes, 0)
+    yield "backward", Case(back, 4 * states)
 
 
 def of_embedding():
@@ -240,7 +254,7 @@ def of_embedding():
 
 
 FAMILIES = {
-    "adamw": of_adamw, "cross_entropy": of_cross_entropy,
+    "adamw": of_adamw, "cross_entropy": of_cross_entropy, "huber": of_huber,
     "batch_norm": of_batch_norm, "descent": of_descent, "pointwise": of_pointwise, "rows": of_rows,
     "cells": of_cells, "conv": of_conv, "winograd": of_winograd, "pool": of_pool,
     "products": of_products, "erf": of_erf, "ctc": of_ctc, "embedding": of_embedding,

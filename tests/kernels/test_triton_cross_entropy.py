@@ -1,4 +1,4 @@
-"""Cross-entropy in Triton ≡ in NumPy ≡ the formula in float64, both ways; bytes moved; memory."""
+"""Cross-entropy's tile program ≡ its loop ≡ the formula in float64, both ways; bytes moved."""
 
 import numpy as np
 import pytest
@@ -7,9 +7,7 @@ from hypothesis import strategies as st
 from minidist.kernels import cross_entropy
 from minidist.kernels.dispatch import using
 from minidist.kernels.half_precision import wide
-from minidist.kernels.tiles import ROW_ELEMENTS
-from support.cases import LAYOUTS, SEEDS, laid_out, tiny_tiles
-from support.peak import peak
+from support.cases import LAYOUTS, SEEDS, laid_out
 from support.tritons import poisoned, traffic
 
 DTYPES = pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
@@ -27,8 +25,8 @@ def inputs(shape, dtype="float32", seed=0, layout="C"):
 def run(version, g, logits, target):
     """Losses, dlogits, and both from `gradient_` (with g 1)."""
     with using(version), poisoned():
-        losses, *saved = cross_entropy.forward(logits, target)
-        dlogits, inside = cross_entropy.backward(g, *saved, target), logits.copy("C")
+        losses, sums = cross_entropy.forward(logits, target)
+        dlogits, inside = cross_entropy.backward(g, logits, sums, target), logits.copy("C")
         return losses, dlogits, cross_entropy.gradient_(inside, target), inside
 
 
@@ -44,23 +42,10 @@ def differences(version, g, logits, target):
     return np.array([e.max(initial=0) for e in errors])
 
 
-def inside_of(logits, target):
-    """What `gradient_` makes of logits."""
-    logits = logits.copy("C")
-    cross_entropy.gradient_(logits, target)
-    return logits
-
-
 def check(g, logits, target):
     name = logits.dtype.name
     assert (differences("triton", g, logits, target) <= BOUND[name]).all()
-    if name == "float16":  # NumPy's exponentials in 16 bits are too coarse for such logits
-        with using("numba"):
-            assert np.allclose(
-                inside_of(logits, target), inside_of(logits.astype(float), target), atol=1e-3
-            )
-    else:
-        assert (differences("numba", g, logits, target) <= BOUND[name]).all()
+    assert (differences("numba", g, logits, target) <= BOUND[name]).all()
 
 
 @pytest.fixture(autouse=True)
@@ -70,12 +55,10 @@ def small_blocks(monkeypatch):
 
 
 @DTYPES
-@given(shape=st.sampled_from(SHAPES), layout=st.sampled_from(LAYOUTS), seed=SEEDS,
-       tile=st.integers(1, 99))  # fmt: skip
+@given(shape=st.sampled_from(SHAPES), layout=st.sampled_from(LAYOUTS), seed=SEEDS)
 @settings(max_examples=10)
-def test_triton_is_numpy_is_the_formula(dtype, shape, layout, seed, tile):
-    with tiny_tiles(tile):
-        check(*inputs(shape, dtype, seed, layout))
+def test_triton_is_the_loop_is_the_formula(dtype, shape, layout, seed):
+    check(*inputs(shape, dtype, seed, layout))
 
 
 @pytest.mark.parametrize("version", ["numba", "triton"])
@@ -106,11 +89,11 @@ def test_bytes_moved(dtype, shape):
     g, logits, target = inputs(shape, dtype)
     blocks, sums = -(-shape[1] // 128), 2 * shape[0] * (8 if dtype == "float64" else 4)
     with using("triton"), traffic() as count:
-        losses, *saved = cross_entropy.forward(logits, target)
+        losses, saved = cross_entropy.forward(logits, target)
     forward = {"load": logits.nbytes + target.nbytes, "store": losses.nbytes + sums}
     assert dict(count) == (forward if logits.size else {})
     with using("triton"), traffic() as count:
-        cross_entropy.backward(g, *saved, target)
+        cross_entropy.backward(g, logits, saved, target)
     read = logits.nbytes + blocks * (target.nbytes + g.nbytes + sums)
     assert dict(count) == ({"load": read, "store": logits.nbytes} if logits.size else {})
 
@@ -122,13 +105,6 @@ def test_bytes_moved_in_place(dtype):
         losses = cross_entropy.gradient_(logits, target)
     read = 2 * logits.nbytes + target.nbytes
     assert dict(count) == {"load": read, "store": logits.nbytes + losses.nbytes}
-
-
-@DTYPES
-def test_temporary_memory_in_place(dtype):
-    _, logits, target = inputs((64, 1 << 14), dtype)
-    tiles = 3 * 4 if dtype == "float16" else 2 * logits.itemsize
-    assert peak(lambda: cross_entropy.gradient_(logits, target)) < 1.1 * tiles * ROW_ELEMENTS
 
 
 # The controls: what the assertions above must refuse

@@ -7,12 +7,14 @@ from minidist.kernels import (  # fmt: skip
     batch_norm,
     conv,
     cross_entropy,
+    ctc,
     descent,
     dropout,
     embedding,
     gelu,
     group_norm,
     gru_cell,
+    huber,
     layer_norm,
     linear,
     linear_cross_entropy,
@@ -122,13 +124,37 @@ def of_group_norm(draw):
 def of_losses(draw):
     n, h, v = draw.size(1), draw.size(1), draw.size(1)
     logits, target, g = draw.normal(n, v), draw.labels(v, n), draw.normal(n)
-    loss, *saved = cross_entropy.forward(logits, target)
-    yield from (loss, cross_entropy.backward(g, *saved, target))
+    loss, sums = cross_entropy.forward(logits, target)
+    yield from (loss, sums, cross_entropy.backward(g, logits, sums, target))
+    q = draw.normal(n, v)
+    loss, sums = cross_entropy.soft_forward(logits, q)
+    yield from (loss, sums, cross_entropy.soft_backward(g, logits, q, sums))
+    columns = draw.size(1, v)
+    part = draw.labels(columns + 1, n) - 1
+    yield from cross_entropy.part_forward(logits, part, columns)
+    yield cross_entropy.part_backward(g, logits, sums, part, columns, 0.1, 0.9)
     yield cross_entropy.gradient_(logits, target)
     yield logits
     hidden, weight = draw.normal(n, h), draw.normal(v, h)
     loss, saved = linear_cross_entropy.forward(hidden, weight, target)
     yield from (loss, *linear_cross_entropy.backward(g, saved, hidden, weight, target))
+
+
+def of_huber(draw):
+    g, d = draw.normal(2, 3, draw.size(1)) * 2
+    for scale in (1.0, 0.7):
+        yield from (huber.forward(d, 0.7, scale), huber.backward(g, d, 0.7, scale))
+
+
+def of_ctc(draw):
+    """Samples and labels of all lengths, each long enough for a path."""
+    n, s, classes = draw.size(1), draw.size(), draw.size(2)
+    labels, sizes = 1 + draw.labels(classes - 1, n, s), draw.labels(s + 1, n)
+    lengths = 2 * sizes + draw.labels(3, n)
+    logs = draw.normal(int(lengths.max()) + draw.size(), n, classes) - 2
+    losses, alpha = ctc.forward(logs, labels, lengths, sizes, 0)
+    yield from (losses, alpha)
+    yield ctc.backward(draw.normal(n), losses, logs, alpha, labels, lengths, sizes, 0)
 
 
 def of_embedding(draw):

@@ -1,8 +1,9 @@
 """Vocabulary-parallel cross-entropy: each rank has the logits of some classes, and none has all.
 
-How it works: the loss of a row is log Σ exp(x) - x[target]. Each rank computes its part of the
-row's maximum, of the sum of exponentials and of the target's logit, and three all-reduces of one or
-two numbers a row complete them. Backward needs no message: softmax minus one-hot is local.
+How it works: the loss of a row is log Σ exp(x) - x[target]. Each rank computes its own maximum of a
+row, its sum of exp(x - its maximum) and the target's logit if it has it. Three all-reduces of one
+or two numbers a row complete them: a sum is first multiplied by exp(its maximum - the row's).
+Backward needs no message: softmax minus one-hot is local.
 
 Shapes: n rows, C classes, t ranks.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from ...comm import all_reduce
 from ...kernels import arrays as xp
+from ...kernels import cross_entropy as kernel
 from ...nn import functional as F
 from ...ops.op import differentiable
 from ...ops.reduce import sum_over
@@ -20,25 +22,22 @@ from ..layout import Shard
 
 @differentiable(autocast="fp32")
 def _losses(logits, target, comm, first, classes, smoothing, keep):
-    columns = first + xp.arange(logits.shape[1])  # (C/t,)
-    real = columns < classes  # columns from `classes` on are padding
-    x = xp.where(real, logits, -xp.inf)  # (n, C/t)
-    top = all_reduce(comm, xp.highest(x, 1), "max")  # (n,)
-    e = xp.exp(x - top[:, None])  # (n, C/t)
-    total = all_reduce(comm, e.sum(1))  # (n,)
-    is_local = (target >= first) & (target < first + logits.shape[1])  # (n,)
-    rows, at = xp.arange(len(target)), xp.where(is_local, target - first, 0)
-    partial = xp.stack([xp.where(is_local, logits[rows, at] if logits.shape[1] else 0, 0),
-                        xp.where(real, logits, 0).sum(1)])  # fmt: skip
-    picked, summed = all_reduce(comm, partial)  # (2, n): target's logit, and Σ x for smoothing
-    wanted = (1 - smoothing) * picked + smoothing / classes * summed
-    losses = xp.where(keep, xp.log(total) + top - wanted, 0)  # an ignored row may be NaN
+    logits, here = xp.ascontiguousarray(logits), target - first  # (n, C/t), (n,)
+    columns = min(max(classes - first, 0), logits.shape[1])  # from there on they are padding
+    here = xp.where((here >= 0) & (here < columns), here, -1)  # (n,): -1 is another rank's
+    sums, part = kernel.part_forward(logits, here, columns)  # (n, 2) each, of these columns
+    top = all_reduce(comm, xp.ascontiguousarray(sums[:, 0]), "max")  # (n,)
+    total = all_reduce(comm, xp.exp(sums[:, 0] - top) / sums[:, 1])  # (n,)
+    part = all_reduce(comm, xp.ascontiguousarray(part.T))  # (2, n)
+    picked, summed = part  # the target's logit, and Σ x for smoothing
+    rest, share = 1 - smoothing, smoothing / classes
+    wanted = rest * picked + share * summed if smoothing else picked  # Σ x may be infinite
+    losses = xp.where(keep, xp.log(total) + (top - wanted), 0)  # an ignored row may be NaN
+    sums = xp.stack([top, 1 / total], 1)  # (n, 2)
 
     def vjp(g):
-        d = e / total[:, None]
-        d -= smoothing / classes * real  # in place: a float times bools would be float64
-        d[rows, at] -= (1 - smoothing) * is_local.astype(d.dtype)
-        return xp.where(keep[:, None], d * g[:, None], 0)
+        g = xp.where(keep, g, 0)
+        return kernel.part_backward(g, logits, sums, here, columns, share, rest)
 
     return losses, vjp
 
