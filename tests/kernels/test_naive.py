@@ -26,12 +26,10 @@ from minidist.models.gpt import GPT, GPTConfig
 ONE_TEXT = {
     "attention": "chooses between flash's versions and whole arrays of probabilities",
     "contract": "a choice of axes around linear.multiply",
-    "conv.backward_bias": "one sum",
     "cross_entropy.soft_forward": "whole arrays, no tiles",
     "cross_entropy.soft_backward": "whole arrays, no tiles",
     "cross_entropy.soft_backward_target": "whole arrays, no tiles",
     "ctc": "the recursion itself, whole arrays; by enumeration it takes exponential time",
-    "embedding.forward": "one look-up",
     "flash_backward": "a part of flash's Triton version",
     "flash_triton": "a part of flash's Triton version",
     "gelu.backward": "one product",
@@ -41,7 +39,7 @@ ONE_TEXT = {
     "norm_triton": "a part of the norms' Triton versions",
     "product": "NumPy's product in pieces, a part of other kernels",
     "recurrent": "its steps' products and lstm_cell or gru_cell",
-    "winograd": "a part of conv's NumPy version",
+    "winograd": "a part of conv's loop",
 }
 # What is no kernel
 TOOLS = {
