@@ -1,12 +1,16 @@
 """y = x Wᵀ + b: for many rows in blocks, so that the bias is added while the block is in cache."""
 
+from __future__ import annotations
+
 from . import arrays as xp
-from .dispatch import dispatched
+from .dispatch import dispatched, formula
 from .half_precision import is_half
+from .loops import F, Out, loop
 from .matmul import column_sums, matmul
 from .product import MULTIPLICATIONS, product, turned
 
 ROWS = 256
+SUMMED = 64  # rows that the bias's gradient adds up before they join the total
 FEW = 64  # rows up to which the output's units serve a GEMM better as its rows
 
 
@@ -44,10 +48,32 @@ def backward_weight(g: xp.ndarray, x: xp.ndarray) -> xp.ndarray:
     return product(turned(g), x) if _few(g, x) else xp.matmul(g.T, x)
 
 
-@dispatched
+@formula
 def backward_bias(g: xp.ndarray) -> xp.ndarray:
     """(n, out) -> (out,)."""
     return g.sum(0)
+
+
+@loop
+def sums_of_columns(g: F[:, ::1], part: Out[::1], total: Out[::1]):
+    # part (out,): the sum of up to SUMMED rows, so that the rounding error grows with
+    # n / SUMMED + SUMMED; that of NumPy's sum grows with n
+    n, units = g.shape
+    total[:] = 0.0
+    for start in range(0, n, SUMMED):
+        part[:] = 0.0
+        for i in range(start, min(start + SUMMED, n)):
+            for j in range(units):
+                part[j] += g[i, j]
+        for j in range(units):
+            total[j] += part[j]
+
+
+@backward_bias.version("numba")
+def _backward_bias_loop(g):
+    part, total = (xp.empty_like(g, shape=g.shape[1]) for _ in range(2))
+    sums_of_columns(g, part, total)
+    return total
 
 
 @dispatched
