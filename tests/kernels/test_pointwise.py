@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minidist.kernels import adamw, gelu, tiles
+from minidist.kernels import gelu, tiles
 from minidist.kernels.erf import erf
 from support.cases import LAYOUTS, SEEDS, laid_out, numbers, tiny_tiles
 
@@ -115,34 +115,6 @@ def test_gelu_keeps_0_dimensions_and_has_no_nan_far_out(form):
         dx = gelu.backward(np.ones_like(x), saved)
     np.testing.assert_array_equal(np.abs(y), [x[0], 0, x[2], 0, 0])
     np.testing.assert_array_equal(dx, [1, 0, 1, 0, 0.5])
-
-
-# AdamW
-
-HYPER = {"lr": 0.01, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.1}
-
-
-@DTYPES
-@given(n=st.integers(0, 40), tile=st.integers(1, 20), step=st.integers(1, 50), seed=SEEDS)
-@settings(max_examples=30)
-def test_adamw_is_naive_is_float64(dtype, n, tile, step, seed):
-    p, g, m, v = (numbers((n, 2), seed + i, dtype) for i in range(4))
-    v = np.abs(v)
-    naive = adamw.naive(p, g, m, v, step=step, **HYPER)
-    wide = adamw.naive(*(x.astype("float64") for x in (p, g, m, v)), step=step, **HYPER)
-    before = g.tobytes()
-    with tiny_tiles(tile):
-        adamw.step_(p, g, m, v, step=step, **HYPER)
-    assert g.tobytes() == before
-    for got, one, two in zip((p, m, v), naive, wide):
-        assert got.dtype == dtype
-        assert off(got, one) < BOUNDS[dtype] and off(got, two) < BOUNDS[dtype]
-
-
-def test_adamw_refuses_memory_that_it_could_not_write_to():
-    x = np.ones((4, 4))
-    with pytest.raises(AssertionError, match="C-contiguous"):
-        adamw.step_(x.T[::2], x[:2], x[:2], x[:2], step=1, **HYPER)
 
 
 # Tiles
