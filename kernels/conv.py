@@ -1,27 +1,51 @@
-"""Convolution as matrix products over columns of patches (Chellapilla et al. 2006), tile by tile.
+"""Convolution as products of matrices (Chellapilla et al. 2006), of any stride, padding, dilation
+and number of groups.
 
-All patches of an input together (im2col) would take kh·kw times its memory. Here a few images, or
-a few rows of one, are unrolled into one buffer that stays in cache between the copy and the
-product. Every function takes any stride, padding, dilation and number of groups.
+The ladder, x (n, c, h, w) of b bytes a number, a kernel kh x kw, o output channels:
+
+- formula: for each place in the kernel a product of its weights (o, c) with what all windows see
+  there. It moves kh·kw times the bytes of x and of 2 y, because every product is added to y.
+- loop: the patches of a few images, or of a few rows of one, are unrolled into columns
+  (c·kh·kw, pixels), and one product (BLAS) has their results. Columns and results stay in the
+  cache, so x is read and y is written once: nb (c·h·w + o·ho·wo) bytes. The columns of all images
+  together (im2col) would be kh·kw times x.
+- loop, 3 x 3 kernels of many channels: sums of patches are multiplied in place of patches, with 4
+  multiplications in place of 9 (winograd.py).
+
+On a GPU the formula runs.
 """
 
+from __future__ import annotations
+
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 
-from numpy.lib.stride_tricks import sliding_window_view
-
 from . import arrays as xp
 from . import winograd
-from .dispatch import dispatched
-from .product import lines, on_lines, product, turned
-from .windows import Windows
+from .dispatch import formula
+from .elementary import row_sum
+from .loops import F, Out, loop
+from .product import product
+from .windows import Windows, split
 
 COLUMNS = 1 << 19  # elements of a tile of columns: 2 MiB in float32
-DEPTH = 128  # rows of columns from which it pays to turn g round for the weight's product
 
 
-def naive(x, weight, bias, win: Windows, groups=1, count=None):
-    """The formula: a place in the kernel has weights (o, c), times what all windows see there."""
+# The formula
+
+
+@formula
+def forward(
+    x: xp.ndarray, weight: xp.ndarray, bias: xp.ndarray | None, win: Windows, groups: int = 1,
+    count: tuple | None = None,
+) -> xp.ndarray:  # fmt: skip
+    """x (n, c, h, w), weight (o, c/groups, kh, kw), bias (o,) -> (n, o, ho, wo).
+
+    (ho, wo) is `count`, or as many windows as there are. Temporary memory of the loop: columns for
+    COLUMNS elements (or one output row), and a product for their o / (c · kh · kw / groups) as many
+    results; by Winograd's way 16 sums for winograd.TILES tiles of each input and output channel.
+    """
     count = count or win.grid(x.shape[2:])
     y = xp.zeros_like(x, shape=(len(x), groups, len(weight) // groups, count[0] * count[1]))
     x, weight = _whole(x, win), weight.reshape(groups, len(weight) // groups, *weight.shape[1:])
@@ -31,7 +55,14 @@ def naive(x, weight, bias, win: Windows, groups=1, count=None):
     return y if bias is None else y + bias[:, None, None]
 
 
-def _naive_weight(g, x, shape, win, groups=1):
+@formula
+def backward_weight(
+    g: xp.ndarray, x: xp.ndarray, shape: tuple, win: Windows, groups: int = 1
+) -> xp.ndarray:
+    """g (n, o, ho, wo), x (n, c, h, w) -> the weight's cotangent, of `shape`.
+
+    Temporary memory: as forward's.
+    """
     dw, x, count = xp.zeros_like(x, shape=shape), _whole(x, win), g.shape[2:]
     parts, g = dw.reshape(groups, shape[0] // groups, *shape[1:]), _in_groups(g, groups)
     for place, at in win.taps(count):
@@ -39,13 +70,26 @@ def _naive_weight(g, x, shape, win, groups=1):
     return dw
 
 
-def _naive_input(g, weight, size, win, groups=1):
+@formula
+def backward_input(
+    g: xp.ndarray, weight: xp.ndarray, size: tuple, win: Windows, groups: int = 1
+) -> xp.ndarray:
+    """g (n, o, ho, wo) -> the input's cotangent (n, c, *size).
+
+    Temporary memory: as forward's of g.
+    """
     (n, o), count, c = g.shape[:2], g.shape[2:], weight.shape[1] * groups
     dx, g = _whole(xp.zeros_like(g, shape=(n, c, *size)), win), _in_groups(g, groups)
     weight = weight.reshape(groups, o // groups, *weight.shape[1:]).swapaxes(1, 2)
     for place, at in win.taps(count):
         dx[at] += xp.matmul(weight[(..., *place)], g).reshape(n, c, *count)
     return win.inside(dx, size)
+
+
+@formula
+def backward_bias(g: xp.ndarray) -> xp.ndarray:
+    """(n, o, ho, wo) -> (o,)."""
+    return g.sum((0, 2, 3))
 
 
 def _whole(x, win):
@@ -58,103 +102,165 @@ def _in_groups(x, groups):
     return x.reshape(n, groups, c // groups, h * w)
 
 
-def _tiles(n: int, depth: int, size: tuple) -> Iterator[tuple[slice, list[slice]]]:
-    """(images, [output rows, …]): whole images if several fit, else rows of one, evenly cut."""
+# The loops
+
+
+@loop
+def unroll(
+    x: F[:, :, :, ::1], image: int, row: int, kh: int, kw: int, dh: int, dw: int, top: int,
+    left: int, line: Out[::1], parts: Out[:, :, :, ::1], columns: Out[:, :, :, ::1],
+):  # fmt: skip
+    # parts (sh, sw, …) is for `split`; columns (c · kh · kw, images, rows, wo)
+    sh, sw = parts.shape[:2]
+    _, images, rows, wo = columns.shape
+    for ch in range(x.shape[1]):
+        for im in range(images):
+            split(x[image + im, ch], row * sh - top, left, 0.0, line, parts)
+            for i in range(kh):
+                for j in range(kw):
+                    seen, down = parts[i * dh % sh, j * dw % sw], i * dh // sh
+                    for r in range(rows):
+                        source = seen[down + r, j * dw // sw :]
+                        into = columns[(ch * kh + i) * kw + j, im, r]
+                        for p in range(wo):
+                            into[p] = source[p]
+
+
+@loop
+def roll_back(
+    columns: F[:, :, :, ::1], image: int, row: int, kh: int, kw: int, sh: int, sw: int, dh: int,
+    dw: int, top: int, left: int, dx: Out[:, :, :, ::1],
+):  # fmt: skip
+    # columns (c · kh · kw, images, rows, wo): each number is added to where its patch had it
+    c, h, w = dx.shape[1:]
+    _, images, rows, wo = columns.shape
+    for place in range(c * kh * kw):
+        ch, i, j = place // (kh * kw), place // kw % kh, place % kw
+        first = min(wo, max(0, -((j * dw - left) // sw)))  # of the windows that see the plane here
+        last = max(first, min(wo, (w - 1 - j * dw + left) // sw + 1))
+        for im in range(images):
+            for r in range(rows):
+                y = (row + r) * sh + i * dh - top
+                if 0 <= y < h and first < last:
+                    into = dx[image + im, ch, y, j * dw - left + first * sw :]
+                    seen = columns[place, im, r, first:last]
+                    if sw == 1:  # apart, for the sake of vector instructions
+                        for q in range(len(seen)):
+                            into[q] += seen[q]
+                    else:
+                        for q in range(len(seen)):
+                            into[q * sw] += seen[q]
+
+
+@loop
+def to_planes(part: F[:, :, ::1], bias: F[::1], image: int, start: int, y: Out[:, :, ::1]):
+    # part (o, images, pixels) -> y (n, o, ho · wo), from `image` and pixel `start` on
+    o, images, pixels = part.shape
+    for k in range(o):
+        shift = bias[k]
+        for im in range(images):
+            source, into = part[k, im], y[image + im, k, start:]
+            for p in range(pixels):
+                into[p] = source[p] + shift
+
+
+@loop
+def from_planes(g: F[:, :, ::1], image: int, start: int, part: Out[:, :, ::1]):
+    o, images, pixels = part.shape
+    for k in range(o):
+        for im in range(images):
+            source, into = g[image + im, k, start:], part[k, im]
+            for p in range(pixels):
+                into[p] = source[p]
+
+
+@loop
+def channel_sums(g: F[:, :, ::1], sums: Out[:, ::1]):
+    # g (n, o, pixels) -> sums (n, o)
+    n, o = g.shape[:2]
+    for i in range(n):
+        for k in range(o):
+            sums[i, k] = row_sum(g[i, k])
+
+
+# Around the loops
+
+Tile = tuple[int, int, int, int]  # first image, images, first output row, rows
+
+
+def _tiles(n: int, depth: int, size: tuple) -> Iterator[Tile]:
+    """Whole images if several fit, else rows of one, evenly cut."""
     h, image = size[0], max(1, depth * size[0] * size[1])
     images, cuts = max(1, COLUMNS // image), min(h, -(-image // COLUMNS))
     edges = [h * i // cuts for i in range(cuts + 1)]
-    rows = [slice(*pair) for pair in pairwise(edges)]
     for first in range(0, n, images):
-        yield slice(first, min(first + images, n)), rows
+        for start, stop in pairwise(edges):
+            yield first, min(images, n - first), start, stop - start
+
+
+class Buffer:
+    """Memory for the arrays of one tile after the other."""
+
+    def __init__(self, like: xp.ndarray):
+        self.whole = xp.empty_like(like, order="C", shape=0)
+
+    def __call__(self, *shape: int) -> xp.ndarray:
+        n = math.prod(shape)
+        if self.whole.size < n:
+            self.whole = xp.empty_like(self.whole, shape=n)
+        return self.whole[:n].reshape(shape)
 
 
 def _columns(x: xp.ndarray, win: Windows, count: tuple) -> Iterator[tuple]:
-    """(images, rows, columns (c, kh, kw, images, rows, wo)) a tile, in one buffer used again."""
-    (kh, kw), (sh, sw), (dh, dw) = win.kernel, win.stride, win.dilation
-    n, c, size = *x.shape[:2], x.shape[2:]
-    tiles = list(_tiles(n, c * kh * kw, count))
-    padded = win.padded(tiles[0][0].stop if n else 0, c, size, x.dtype)
-    patches = sliding_window_view(padded, win.reach(), (2, 3))[..., ::dh, ::dw]
-    patches = patches[:, :, ::sh, ::sw].transpose(1, 4, 5, 0, 2, 3)[..., : count[0], : count[1]]
-    inside, buffer = win.inside(padded, size), xp.empty((0, 0), x.dtype)
-    for images, cuts in tiles:
-        length = images.stop - images.start
-        inside[:length] = x[images]
-        for rows in cuts:
-            part = patches[:, :, :, :length, rows]
-            pixels = part[0, 0, 0].size
-            if buffer.shape[1] < pixels:
-                buffer = on_lines(x, c * kh * kw, lines(pixels))
-            columns = buffer[:, :pixels].reshape(part.shape)
-            columns[...] = part
-            yield images, rows, columns
+    """(tile, columns (c · kh · kw, images, rows, wo)), all in one buffer."""
+    (kh, kw), (sh, sw), ((top, _), (left, _)), (dh, dw) = win
+    (n, c), wo, columns, parts = x.shape[:2], count[1], Buffer(x), Buffer(x)
+    pitch, more = wo + (kw - 1) * dw // sw, (kh - 1) * dh // sh  # of the parts that `split` fills
+    line = xp.empty_like(x, order="C", shape=sw * pitch)
+    for tile in _tiles(n, c * kh * kw, count):
+        _, images, row, rows = tile
+        seen, room = columns(c * kh * kw, images, rows, wo), parts(sh, sw, rows + more, pitch)
+        unroll(x, tile[0], row, kh, kw, dh, dw, top, left, line, room, seen)
+        yield tile, seen
 
 
-@dispatched
-def forward(
-    x: xp.ndarray, weight: xp.ndarray, bias: xp.ndarray | None, win: Windows, groups: int = 1,
-    count: tuple | None = None,
-) -> xp.ndarray:  # fmt: skip
-    """x (n, c, h, w), weight (o, c/groups, kh, kw), bias (o,) -> (n, o, ho, wo).
-
-    (ho, wo) is `count`, or as many windows as there are. Temporary memory: columns for COLUMNS
-    elements (or one output row), a product for their o / (c · kh · kw / groups) as many results,
-    and the images that they are of, padded; by Winograd's way, four times winograd.COLUMNS, the
-    sums that they are of, and as many results.
-    """
-    o, width, count = len(weight), weight[0].size, count or win.grid(x.shape[2:])
-    if winograd.suits(win, weight.shape[1], count, x.dtype):
+@forward.version("numba")
+def _forward_loop(x, weight, bias, win, groups=1, count=None):
+    (o, c), count = weight.shape[:2], count or win.grid(x.shape[2:])
+    x, bias = xp.ascontiguousarray(x), xp.zeros(o, x.dtype) if bias is None else bias
+    if winograd.suits(win, (c, o // groups), count):
         return winograd.forward(x, weight, bias, win, groups, count)
-    matrix, shift = xp.array(weight, order="C"), 0 if bias is None else bias
-    matrix = matrix.reshape(groups, o // groups, width)
-    y = xp.empty((len(x), o, *count), x.dtype)
-    for images, rows, columns in _columns(x, win, y.shape[2:]):
-        pixels = columns[0, 0, 0]
-        part = product(matrix, columns.reshape(groups, width, pixels.size), lined=True)
-        part = part.reshape(o, *pixels.shape).swapaxes(0, 1)
-        xp.add(part, xp.reshape(shift, (-1, 1, 1)), out=y[images, :, rows])
+    matrix = xp.ascontiguousarray(weight).reshape(groups, o // groups, weight[0].size)
+    y, results, wo = xp.empty_like(x, shape=(len(x), o, *count)), Buffer(x), count[1]
+    planes = y.reshape(len(x), o, count[0] * wo)
+    for (image, images, row, rows), seen in _columns(x, win, count):
+        part = results(groups, o // groups, images * rows * wo)
+        product(matrix, seen.reshape(groups, -1, part.shape[2]), part)
+        to_planes(part.reshape(o, images, rows * wo), bias, image, row * wo, planes)
     return y
 
 
-def _rows(g: xp.ndarray, images: slice, rows: slice, groups: int) -> xp.ndarray:
-    """One tile of g (n, o, ho, wo) as matrices (groups, o/groups, pixels)."""
-    gt = g[images, :, rows].swapaxes(0, 1)
-    return gt.reshape(groups, len(gt) // groups, gt[0].size)
-
-
-@dispatched
-def backward_weight(
-    g: xp.ndarray, x: xp.ndarray, shape: tuple, win: Windows, groups: int = 1
-) -> xp.ndarray:
-    """g (n, o, ho, wo), x (n, c, h, w) -> the weight's cotangent, of `shape`.
-
-    Temporary memory: as forward's, with g's part twice in place of results.
-    """
-    if winograd.suits(win, shape[1], g.shape[2:], x.dtype):
+@backward_weight.version("numba")
+def _backward_weight_loop(g, x, shape, win, groups=1):
+    g, x, count, o = xp.ascontiguousarray(g), xp.ascontiguousarray(x), g.shape[2:], shape[0]
+    if winograd.suits(win, (shape[1], o // groups), count):
         return winograd.backward_weight(g, x, shape, win, groups)
-    o, width = shape[0], shape[1] * shape[2] * shape[3]
-    dw = xp.zeros((groups, width, o // groups), x.dtype)
-    for images, rows, columns in _columns(x, win, g.shape[2:]):
-        if width < DEPTH:
-            each = columns.reshape(groups, width, columns.shape[3], -1).transpose(2, 0, 1, 3)
-            gt = g[images, :, rows].reshape(len(each), groups, o // groups, -1)
-            dw += xp.matmul(each, gt.swapaxes(2, 3)).sum(0)
-        else:
-            gt = turned(_rows(g, images, rows, groups))
-            dw += product(columns.reshape(groups, width, gt.shape[1]), gt, lined=True)
-    return dw.swapaxes(1, 2).reshape(shape)
+    planes, results, wo = g.reshape(len(g), o, count[0] * count[1]), Buffer(x), count[1]
+    dw = xp.zeros((groups, o // groups, math.prod(shape[1:])), x.dtype)
+    for (image, images, row, rows), seen in _columns(x, win, count):
+        part = results(o, images, rows * wo)
+        from_planes(planes, image, row * wo, part)
+        part = part.reshape(groups, o // groups, -1)
+        dw += xp.matmul(part, seen.reshape(groups, dw.shape[2], -1).swapaxes(1, 2))
+    return dw.reshape(shape)
 
 
-@dispatched
-def backward_input(
-    g: xp.ndarray, weight: xp.ndarray, size: tuple, win: Windows, groups: int = 1
-) -> xp.ndarray:
-    """g (n, o, ho, wo) -> the input's cotangent (n, c, *size).
+@backward_input.version("numba")
+def _backward_input_loop(g, weight, size, win, groups=1):
+    """With stride 1 it is itself a convolution, of g with the kernel turned round.
 
-    With stride 1 it is itself a convolution, of g with the kernel turned round; in general
-    every patch's cotangent is added back where the patch came from (col2im). That is also faster
-    for an input of few channels, whose patches are smaller than g's. Temporary memory: as forward's
-    of g; by patches, twice COLUMNS, a part of g and the images, padded.
+    In general, every patch's cotangent is added back where the patch came from (col2im). That is
+    also faster for an input of few channels, whose patches are smaller than g's.
     """
     before = [reach - 1 - pad[0] for reach, pad in zip(win.reach(), win.padding)]
     after = [
@@ -163,10 +269,10 @@ def backward_input(
     narrow = 4 * weight.shape[1] * groups <= len(weight)
     sparse = size[0] * size[1] > 2 * g.shape[2] * g.shape[3]  # it would mostly multiply zeros
     if win.stride != (1, 1) or min(before + after) < 0 or narrow or sparse:
-        return _scatter(g, weight, size, win, groups)
+        return _by_patches(g, weight, size, win, groups)
     (top, left), (bottom, right) = before, after
     win = win._replace(padding=((top, bottom), (left, right)))
-    return forward(g, _turned_round(weight, groups), None, win, groups)
+    return _forward_loop(g, _turned_round(weight, groups), None, win, groups)
 
 
 def _turned_round(weight: xp.ndarray, groups: int) -> xp.ndarray:
@@ -176,32 +282,24 @@ def _turned_round(weight: xp.ndarray, groups: int) -> xp.ndarray:
     return split.swapaxes(1, 2).reshape(groups * c, o // groups, *kernel)
 
 
-def _scatter(
-    g: xp.ndarray, weight: xp.ndarray, size: tuple, win: Windows, groups: int
-) -> xp.ndarray:
-    (kh, kw), (sh, sw), (dh, dw), wo = win.kernel, win.stride, win.dilation, g.shape[3]
-    n, c = len(g), weight.shape[1] * groups
-    matrix = weight.reshape(groups, len(weight) // groups, weight[0].size).swapaxes(1, 2)
-    matrix = xp.array(matrix, order="C")
-    dx = xp.empty((n, c, *size), g.dtype)
-    for images, cuts in _tiles(n, c * kh * kw, g.shape[2:]):
-        padded = win.padded(images.stop - images.start, c, size, g.dtype)
-        for rows in cuts:
-            columns = product(matrix, _rows(g, images, rows, groups))
-            columns = columns.reshape(c, kh, kw, len(padded), rows.stop - rows.start, wo)
-            for i, j in xp.ndindex(kh, kw):
-                down = slice(i * dh + sh * rows.start, i * dh + sh * (rows.stop - 1) + 1, sh)
-                across = slice(j * dw, j * dw + sw * (wo - 1) + 1, sw)
-                padded[:, :, down, across] += columns[:, i, j].swapaxes(0, 1)
-        dx[images] = win.inside(padded, size)
+def _by_patches(g, weight, size, win, groups):
+    g, count, wo = xp.ascontiguousarray(g), g.shape[2:], g.shape[3]
+    o, c, width, ((top, _), (left, _)) = len(weight), weight.shape[1], weight[0].size, win.padding
+    matrix = weight.reshape(groups, o // groups, width).swapaxes(1, 2)
+    planes, columns, results = g.reshape(len(g), o, count[0] * wo), Buffer(g), Buffer(g)
+    dx, by = xp.zeros((len(g), c * groups, *size), g.dtype), (*win.kernel, *win.stride)
+    for image, images, row, rows in _tiles(len(g), groups * width, count):
+        part = results(o, images, rows * wo)
+        from_planes(planes, image, row * wo, part)
+        seen = columns(groups, width, images * rows * wo)
+        xp.matmul(matrix, part.reshape(groups, o // groups, -1), out=seen)
+        seen = seen.reshape(groups * width, images, rows, wo)
+        roll_back(seen, image, row, *by, *win.dilation, top, left, dx)
     return dx
 
 
-forward.version("naive")(naive)
-backward_weight.version("naive")(_naive_weight)
-backward_input.version("naive")(_naive_input)
-
-
-def backward_bias(g: xp.ndarray) -> xp.ndarray:
-    """(n, o, ho, wo) -> (o,)."""
-    return g.sum((0, 2, 3))
+@backward_bias.version("numba")
+def _backward_bias_loop(g):
+    sums = xp.empty(g.shape[:2], g.dtype)
+    channel_sums(g.reshape(*g.shape[:2], g.shape[2] * g.shape[3]), sums)
+    return sums.sum(0)

@@ -1,15 +1,17 @@
 """Rows of a table by index, and the sum of cotangents back into the table.
 
-np.add.at adds row after row through a slow general path. A row that is picked once is a plain
-assignment. Those picked more often are sorted by index, so that equal ones are neighbours: each
-round adds every second one of a run to the one before it, so log2(most repeats) rounds of
-whole-array additions do, in the order of a tree. In Triton a program sums the run of one row of the
-table, a block of its columns; no atomic additions, so it is the same at every run. Memory traffic:
-g is read once, the table written once, beside the sorted order and where its runs start.
+The ladder, g (n, h) of b bytes a number, a table of as many rows as there are indices:
 
-While a CUDA graph is captured it goes without the sort, which the library may refuse there: a
-program for each row of g looks whether its index comes up before, and if it does not, adds all
-rows of that index. That reads the n indices n times, from cache, and is as deterministic.
+- formula: np.add.at, which adds row after row through a slow general path: every sum in the table
+  is read and written again, 3nhb bytes beside the zeros of the table.
+- loop: the rows of g are put in order by their index (a counting sort), then each row of the table
+  is the sum of its run, or zeros: g is read once and the table written once.
+- tile program: a program sums the run of one row of the table, a block of its columns; the same
+  bytes. No atomic additions, so it is the same at every run.
+
+While a CUDA graph is captured the tile program goes without the sort, which the library may refuse
+there: a program for each row of g looks whether its index comes up before, and if it does not, adds
+all rows of that index. That reads the n indices n times, from cache, and is as deterministic.
 """
 
 from __future__ import annotations
@@ -19,88 +21,105 @@ from typing import Any
 
 from . import arrays as xp
 from .capture import capturing
-from .dispatch import dispatched
+from .dispatch import formula
 from .launch import contiguous, next_power_of_2, triton_kernel
+from .loops import F, Int, Out, OutInt, loop
 
 tl: Any = None  # Triton's language, once a kernel is launched
 
-WIDE, MANY = 16, 1 << 15  # numbers a row, and in all, from which runs are faster than np.add.at
+ROWS = 64  # rows of a run that are added up before they join its total: the rounding error then
+# grows with n / ROWS + ROWS, not with n
 RUN, BLOCK = 8, 256  # rows of g, and columns, that a program loads together: 16 a thread of 4 warps
 SEEN = 1024  # indices that a program looks at together: 8 a thread
 
 
-def naive_backward(g: xp.ndarray, index: xp.ndarray, rows: int) -> xp.ndarray:
-    """g (n, h), index (n,) -> (rows, h), one row at a time."""
-    table = xp.zeros_like(g, shape=(rows, g.shape[1]))
+# The formula
+
+
+@formula
+def forward(table: xp.ndarray, index: xp.ndarray) -> xp.ndarray:
+    """table (rows, h), index (...) from 0 to rows - 1 -> (..., h)."""
+    return table[index]
+
+
+@formula
+def backward(g: xp.ndarray, index: xp.ndarray, rows: int) -> xp.ndarray:
+    """g (n, h), index (n,) -> (rows, h). Temporary memory of the loop: an integer a row of each."""
+    table = xp.zeros_like(g, order="C", shape=(rows, g.shape[1]))
     xp.add.at(table, index, g)
     return table
 
 
-def forward(table: xp.ndarray, index: xp.ndarray) -> xp.ndarray:
-    """table (rows, h), index (...) from 0 to rows - 1 -> (..., h)."""
+# The loop
+
+
+@loop
+def pick_rows(table: F[:, ::1], index: Int[::1], y: Out[:, ::1]):
+    for i in range(len(index)):
+        source, into = table[index[i]], y[i]
+        for j in range(len(into)):
+            into[j] = source[j]
+
+
+@loop
+def sum_runs(
+    g: F[:, ::1], index: Int[::1], ends: OutInt[::1], order: OutInt[::1], part: Out[::1],
+    table: Out[:, ::1],
+):  # fmt: skip
+    # ends (rows + 1): order[ends[i - 1] : ends[i]] lists the rows of g that belong to table[i]
+    rows, h = table.shape
+    ends[:] = 0
+    for i in range(len(index)):
+        ends[index[i] + 1] += 1
+    for i in range(rows):
+        ends[i + 1] += ends[i]
+    for i in range(len(index)):  # ends[k] is the next free place of run k, at last its end
+        order[ends[index[i]]] = i
+        ends[index[i]] += 1
+    start = 0
+    for k in range(rows):
+        total, end = table[k], ends[k]
+        if start == end:
+            total[:] = 0.0
+        else:
+            first = g[order[start]]
+            for j in range(h):
+                total[j] = first[j]
+        for block in range(start + 1, end, ROWS):
+            last = min(block + ROWS, end)
+            if last - block == 1:
+                row = g[order[block]]
+                for j in range(h):
+                    total[j] += row[j]
+            else:
+                part[:] = 0.0
+                for place in range(block, last):
+                    row = g[order[place]]
+                    for j in range(h):
+                        part[j] += row[j]
+                for j in range(h):
+                    total[j] += part[j]
+        start = end
+
+
+@forward.version("numba")
+def _forward_loop(table, index):
     if not table.flags.c_contiguous:
-        return table[index]
-    return table.take(index.astype(xp.intp, copy=False), axis=0)  # faster than table[index]
+        return forward.formula(table, index)
+    y = xp.empty_like(table, shape=(*index.shape, table.shape[1]))
+    pick_rows(table, index.astype(xp.int64, copy=False).reshape(-1), y.reshape(-1, table.shape[1]))
+    return y
 
 
-@dispatched
-def backward(g: xp.ndarray, index: xp.ndarray, rows: int) -> xp.ndarray:
-    """g (n, h), index (n,) -> (rows, h).
-
-    Temporary memory: rows of g that share an index, one and a half times; six integers a row.
-    """
-    table = xp.zeros((rows, g.shape[1]), g.dtype)
-    table[index] = g  # where an index repeats one of them stays, until their sum replaces it
-    small = index.astype(xp.min_scalar_type(max(rows - 1, 0)))  # 16 bits: sorted by their digits
-    order = xp.argsort(small, kind="stable")
-    place = _place_in_run(small[order])
-    if place.any():
-        again = (place > 0) | xp.append(place[1:] > 0, False)
-        order, place = order[again], place[again]
-        table[index[order[place == 0]]] = _sums_of_runs(g, order, place)
+@backward.version("numba")
+def _backward_loop(g, index, rows):
+    (n, h), table = g.shape, xp.empty_like(g, order="C", shape=(rows, g.shape[1]))
+    index, part = index.astype(xp.int64, copy=False), xp.empty_like(g, order="C", shape=h)
+    sum_runs(g, index, xp.empty(rows + 1, xp.int64), xp.empty(n, xp.int64), part, table)
     return table
 
 
-def _place_in_run(index: xp.ndarray) -> xp.ndarray:
-    """0, 1, 2, … along each run of equal neighbours."""
-    place = xp.arange(len(index))
-    first = xp.ones(len(index), bool)
-    first[1:] = index[1:] != index[:-1]
-    return place - xp.maximum.accumulate(xp.where(first, place, 0))
-
-
-def _sums_of_runs(g: xp.ndarray, order: xp.ndarray, place: xp.ndarray) -> xp.ndarray:
-    """The sums of runs of rows of g; `order` lists the rows, `place` counts along each run."""
-    while place.any():
-        even, odd = xp.flatnonzero(place % 2 == 0), xp.flatnonzero(place % 2)
-        pairs = g.take(order[even], axis=0)
-        pairs[odd - 1 - xp.arange(len(odd))] += g.take(order[odd], axis=0)
-        g, order, place = pairs, xp.arange(len(pairs)), place[even] // 2
-    return g
-
-
-backward.version("naive")(naive_backward)
-
-
-def put_back(g: xp.ndarray, index: tuple, shape: tuple) -> xp.ndarray:
-    """The transpose of x[index] for x of a shape: elements picked twice get both cotangents."""
-    at = [
-        k for k, part in enumerate(index) if not (isinstance(part, slice) and part == slice(None))
-    ]
-    if len(at) == 1 and isinstance(index[at[0]], xp.ndarray):
-        lead, i, n = math.prod(shape[: at[0]]), index[at[0]], shape[at[0]]
-        width = math.prod(shape) // max(n, 1)
-        if xp.on_gpu(g) or (width >= WIDE and g.size >= MANY):
-            rest = width // max(lead, 1)
-            rows = g.reshape(lead, i.size, rest).swapaxes(0, 1).reshape(i.size, width)
-            table = backward(rows, i.reshape(-1) % max(n, 1), n)
-            return table.reshape(n, lead, rest).swapaxes(0, 1).reshape(shape)
-    whole = xp.zeros_like(g, order="C", shape=shape)
-    xp.add.at(whole, index, g)
-    return whole
-
-
-# The same on a GPU: a row of the table and a block of its columns a program
+# The tile program: a row of the table and a block of its columns
 
 
 @triton_kernel
@@ -183,3 +202,23 @@ def _backward_triton(g, index, rows):
         g, order, starts, table, h, DOUBLE=g.dtype == xp.float64, RUN=RUN, COLUMNS=columns
     )
     return table
+
+
+# Any index
+
+
+def put_back(g: xp.ndarray, index: tuple, shape: tuple) -> xp.ndarray:
+    """The transpose of x[index] for x of a shape: elements picked twice get both cotangents."""
+    at = [
+        k for k, part in enumerate(index) if not (isinstance(part, slice) and part == slice(None))
+    ]
+    if len(at) == 1 and isinstance(index[at[0]], xp.ndarray):
+        lead, i, n = math.prod(shape[: at[0]]), index[at[0]], shape[at[0]]
+        width = math.prod(shape) // max(n, 1)
+        rest = width // max(lead, 1)
+        rows = g.reshape(lead, i.size, rest).swapaxes(0, 1).reshape(i.size, width)
+        table = backward(rows, i.reshape(-1) % max(n, 1), n)
+        return table.reshape(n, lead, rest).swapaxes(0, 1).reshape(shape)
+    whole = xp.zeros_like(g, order="C", shape=shape)
+    xp.add.at(whole, index, g)
+    return whole

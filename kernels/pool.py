@@ -1,27 +1,73 @@
-"""Pooling: the largest by strided views of whole planes, the mean as a product with two matrices.
+"""Pooling: the largest number, or the mean, of each window of a plane.
 
-A mean over windows is linear, and separates into rows and columns: (down) x (across)ᵀ. In these
-products a NaN or an infinity is multiplied by 0 and spoils all windows of its row and column. If
-that happens, NumPy's kernel finds the windows that really contain one. (A GPU does not: it would
-have to wait for the answer.)
+The ladder, x (n, c, h, w) of b bytes a number, windows of k places:
+
+- formula: a place in all windows at a time, for the maximum; the mean is linear and separates into
+  rows and columns, so it is a product with two matrices, (down) x (across)ᵀ. The maximum moves 5
+  times the bytes of y for each place, forward and backward.
+- loop: a plane stays in the cache until all its windows are done. Forward reads x and writes y,
+  and a byte for each window: the number of the place that was the largest. Backward reads g and
+  these bytes and writes dx. The mean's loop skips what the matrices multiply by 0.
+
+In a product an infinity or a NaN is multiplied by 0 and spoils all windows of its row and column.
+If that happens, the formula finds the windows that really contain one. (On a GPU it does not: it
+would have to wait for the answer.) On a GPU the formulas run.
 """
 
+from __future__ import annotations
+
+import functools
+import math
+
+from numpy import uint8
+
 from . import arrays as xp
-from .dispatch import dispatched
-from .tiles import row_tiles, without
-from .windows import Windows, fit
+from .dispatch import formula
+from .loops import Bytes, F, Out, OutBytes, OutInt, helper, loop
+from .windows import Windows, fit, split
 
-MORE = 4  # times the usual tile: taps are many calls, so each must do more
+LOWEST = -math.inf
 
 
-def naive(x, win: Windows, size, reduce, fill):
-    """The formula, one output pixel at a time: x (p, h, w) -> (p, *size)."""
-    (sh, sw), (dh, dw), (rh, rw) = win.stride, win.dilation, win.reach()
-    whole, y = _padded(x, win, size, fill), xp.empty((len(x), *size), x.dtype)
-    for i, j in xp.ndindex(*size):
-        window = whole[:, i * sh : i * sh + rh : dh, j * sw : j * sw + rw : dw]
-        y[:, i, j] = reduce(window, (1, 2))
-    return y
+# The formula
+
+
+@formula
+def max_forward(x: xp.ndarray, win: Windows, size: tuple) -> tuple[xp.ndarray, xp.ndarray]:
+    """x (n, c, h, w) -> the largest (n, c, *size), and the number of its place (n · c, *size).
+
+    Of equal numbers it is the first; a NaN is larger than all others. Temporary memory of the
+    loop: a plane with its padding.
+    """
+    shape, x = x.shape, x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
+    whole, ((_, first), *taps) = _padded(x, win, size, _least(x.dtype)), _taps(win, size)
+    kind = xp.min_scalar_type(win.kernel[0] * win.kernel[1])
+    y, which = whole[first], xp.zeros_like(x, shape=(len(x), *size), dtype=kind)
+    for number, at in taps:
+        which = xp.where((whole[at] > y) | xp.isnan(whole[at]), kind.type(number), which)
+        y = xp.maximum(y, whole[at])
+    return y.reshape(*shape[:2], *size), which
+
+
+@formula
+def max_backward(g: xp.ndarray, which: xp.ndarray, shape: tuple, win: Windows) -> xp.ndarray:
+    """g (n, c, *size) -> the cotangent of x, of `shape`: each goes to what was largest."""
+    g, size = g.reshape(which.shape), which.shape[1:]
+    whole = _padded(xp.zeros_like(g, shape=(len(g), *shape[2:])), win, size, 0)
+    for number, at in _taps(win, size):
+        whole[at] += xp.where(which == number, g, 0)
+    return _inside(whole, win, (len(g), *shape[2:])).reshape(shape)
+
+
+@formula
+def mean(x: xp.ndarray, down: xp.ndarray, across: xp.ndarray) -> xp.ndarray:
+    """x (n, c, h, w), down (ho, h), across (wo, w) -> down x acrossᵀ (n, c, ho, wo).
+
+    The transposed matrices lead back: they take g to dx.
+    """
+    down, across = xp.at_home_of(x, down), xp.at_home_of(x, across)
+    y = _product(x, down, across)
+    return y if xp.on_gpu(y) or xp.isfinite(y).all() else _with_infinities(x, down, across)
 
 
 def _taps(win: Windows, size: tuple) -> list[tuple[int, tuple]]:
@@ -45,131 +91,9 @@ def _inside(whole: xp.ndarray, win: Windows, shape: tuple) -> xp.ndarray:
     return whole[:, top : top + shape[1], left : left + shape[2]]
 
 
-@dispatched
-def max_forward(x: xp.ndarray, win: Windows, size: tuple) -> tuple[xp.ndarray, xp.ndarray]:
-    """x (n, c, h, w) -> the largest (n, c, *size), and the number of its first place (planes).
-
-    Temporary memory: some planes, MORE tiles of ROW_ELEMENTS, with their padding, and what a place
-    in the window sees of them twice.
-    """
-    shape, x = x.shape, x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
-    y = xp.empty((len(x), *size), x.dtype)
-    which = xp.zeros(y.shape, xp.min_scalar_type(win.kernel[0] * win.kernel[1]))
-    taps = _taps(win, size)
-    for planes in row_tiles(len(x), x.shape[1] * x.shape[2] // MORE):
-        _largest(_padded(x[planes], win, size, _least(x.dtype)), taps, y[planes], which[planes])
-    return y.reshape(*shape[:2], *size), which
-
-
 def _least(dtype: xp.dtype) -> float:
     """The smallest number of a dtype, which pads the borders."""
     return int(xp.iinfo(dtype).min) if dtype.kind in "iu" else -xp.inf
-
-
-def _largest(whole, taps, y, which):
-    """The maxima of one tile of padded planes, and the tap that each came from."""
-    tap, newer = xp.empty_like(y), xp.empty(y.shape, xp.bool_)
-    y[...] = whole[taps[0][1]]
-    for number, at in taps[1:]:
-        tap[...] = whole[at]  # read twice: packed, both are faster
-        xp.greater(tap, y, out=newer)
-        last = xp.multiply(newer, which.dtype.type(number), dtype=which.dtype)
-        xp.maximum(which, last, out=which)  # the last of the newer ones
-        xp.maximum(y, tap, out=y)
-    if y.dtype.kind in "iu":
-        return
-    if xp.on_gpu(y) or xp.isnan(y.max(initial=-xp.inf)):  # a NaN is never greater: it takes over
-        for number, at in taps:
-            xp.copyto(which, number, where=xp.isnan(whole[at]))
-
-
-@dispatched
-def max_backward(g: xp.ndarray, which: xp.ndarray, shape: tuple, win: Windows) -> xp.ndarray:
-    """g (n, c, *size) -> the cotangent of x, of `shape`: each goes to what was largest.
-
-    Temporary memory: as forward's.
-    """
-    g, size, taps = g.reshape(which.shape), which.shape[1:], _taps(win, which.shape[1:])
-    apart = win.dilation == (1, 1) and all(s >= k for s, k in zip(win.stride, win.kernel))
-    covered = tuple(n * k for n, k in zip(size, win.kernel)) == tuple(shape[2:])
-    exact = apart and covered and win.stride == win.kernel and not xp.any(win.padding)
-    dx = (xp.empty if exact else xp.zeros)((len(g), *shape[2:]), g.dtype)
-    for planes in row_tiles(len(g), shape[2] * shape[3] // MORE):
-        whole = _handed_out(
-            g[planes], which[planes], _padded(dx[planes], win, size, 0), taps, apart
-        )
-        if whole.shape[1:] != dx.shape[1:]:
-            dx[planes] = _inside(whole, win, dx.shape)
-        del whole  # the next tile's takes its place
-    return dx.reshape(shape)
-
-
-def _handed_out(g, which, whole, taps, apart):
-    """Adds one tile of g to padded planes, there where it belongs."""
-    part = xp.empty_like(g)
-    for number, at in taps:
-        without(which != number, g, part)
-        if apart:
-            whole[at] = part
-        else:
-            whole[at] += part
-    return whole
-
-
-@max_forward.version("naive")
-def _max_naive(x, win, size):
-    shape, x = x.shape, x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
-    whole, ((_, first), *taps) = _padded(x, win, size, _least(x.dtype)), _taps(win, size)
-    y, which = whole[first], xp.zeros_like(x, shape=(len(x), *size), dtype=xp.int64)
-    for number, at in taps:
-        which = xp.where((whole[at] > y) | xp.isnan(whole[at]), number, which)
-        y = xp.maximum(y, whole[at])
-    return y.reshape(*shape[:2], *size), which
-
-
-@max_backward.version("naive")
-def _max_backward_naive(g, which, shape, win):
-    g, size = g.reshape(which.shape), which.shape[1:]
-    whole = _padded(xp.zeros_like(g, shape=(len(g), *shape[2:])), win, size, 0)
-    for number, at in _taps(win, size):
-        whole[at] += xp.where(which == number, g, 0)
-    return _inside(whole, win, (len(g), *shape[2:])).reshape(shape)
-
-
-def mean_matrix(n: int, starts: xp.ndarray, stops: xp.ndarray, sizes: xp.ndarray, dtype):
-    """(windows, n): row i has 1/sizes[i] from starts[i] to stops[i], and 0 elsewhere."""
-    place = xp.arange(n)
-    inside = (place >= starts[:, None]) & (place < stops[:, None])
-    return (inside / sizes[:, None]).astype(dtype)
-
-
-def sliding(n: int, axis: int, win: Windows, ceil_mode: bool, include_pad: bool, divisor, dtype):
-    """The matrix of sliding means over an axis of n; a last window may leave the padding."""
-    low, high = win.padding[axis]
-    count = fit(n, win.kernel[axis], win.stride[axis], (low, high), ceil_mode)
-    starts = xp.arange(count) * win.stride[axis] - low
-    stops = xp.minimum(starts + win.kernel[axis], n + high)
-    seen = xp.minimum(stops, n) - xp.maximum(starts, 0)
-    sizes = xp.full(len(starts), divisor) if divisor else stops - starts if include_pad else seen
-    return mean_matrix(n, starts, stops, sizes, dtype)
-
-
-def adaptive(n: int, count: int | None, dtype):
-    """The matrix of `count` (or n) means over windows that cover an axis of n evenly."""
-    count = n if count is None else count
-    i = xp.arange(count)
-    starts, stops = i * n // max(count, 1), -((i + 1) * -n // max(count, 1))
-    return mean_matrix(n, starts, stops, stops - starts, dtype)
-
-
-def mean(x: xp.ndarray, down: xp.ndarray, across: xp.ndarray) -> xp.ndarray:
-    """x (n, c, h, w), down (ho, h), across (wo, w) -> down x acrossᵀ (n, c, ho, wo).
-
-    Temporary memory: x acrossᵀ (n, c, h, wo).
-    """
-    down, across = xp.at_home_of(x, down), xp.at_home_of(x, across)
-    y = _product(x, down, across)
-    return y if xp.on_gpu(y) or xp.isfinite(y).all() else _with_infinities(x, down, across)
 
 
 def _with_infinities(x, down, across):
@@ -186,6 +110,236 @@ def _product(x, down, across):
     n, c, h, w = x.shape
     narrow = xp.matmul(x.reshape(n * c * h, w), across.T).reshape(n, c, h, len(across))
     return xp.matmul(down, narrow)
+
+
+# The loop
+
+
+@helper()
+def larger(seen, number, best, place):
+    """Where seen is larger, or NaN: best = seen, place = number."""
+    for c in range(len(best)):
+        value, top, old = seen[c], best[c], place[c]  # all read first: then it is vectorised
+        new = (value > top) | (value != value)
+        best[c] = value if new else top
+        place[c] = number if new else old
+
+
+@loop
+def max_windows(
+    x: F[:, :, ::1], kh: int, kw: int, dh: int, dw: int, top: int, left: int, line: Out[::1],
+    parts: Out[:, :, :, ::1], y: Out[:, :, ::1], which: OutBytes[:, :, ::1],
+):  # fmt: skip
+    # parts (sh, sw, …) is for `split`
+    (sh, sw), (planes, ho) = parts.shape[:2], y.shape[:2]
+    for k in range(planes):
+        split(x[k], -top, left, LOWEST, line, parts)
+        y[k], which[k] = LOWEST, 0
+        for i in range(kh):
+            for j in range(kw):
+                seen, number = parts[i * dh % sh, j * dw % sw], uint8(i * kw + j)
+                down, across = i * dh // sh, j * dw // sw
+                for r in range(ho):
+                    larger(seen[down + r, across:], number, y[k, r], which[k, r])
+
+
+@loop
+def max_of_fours(x: F[:, :, ::1], y: Out[:, :, ::1], which: OutBytes[:, :, ::1]):
+    # windows of 2 x 2 beside each other, the usual ones: read where they lie, 10 times as fast
+    planes, ho, wo = y.shape
+    for k in range(planes):
+        for r in range(ho):
+            above, below = x[k, 2 * r], x[k, 2 * r + 1]
+            largest, place = y[k, r], which[k, r]
+            for c in range(wo):
+                best, number = above[2 * c], uint8(0)
+                for_1, for_2, for_3 = above[2 * c + 1], below[2 * c], below[2 * c + 1]
+                new = (for_1 > best) | (for_1 != for_1)
+                best, number = for_1 if new else best, uint8(1) if new else number
+                new = (for_2 > best) | (for_2 != for_2)
+                best, number = for_2 if new else best, uint8(2) if new else number
+                new = (for_3 > best) | (for_3 != for_3)
+                best, number = for_3 if new else best, uint8(3) if new else number
+                largest[c], place[c] = best, number
+
+
+@loop
+def max_slope_windows(
+    g: F[:, :, ::1], which: Bytes[:, :, ::1], kw: int, sh: int, sw: int, dh: int, dw: int, top: int,
+    left: int, dx: Out[:, :, ::1],
+):  # fmt: skip
+    planes, ho, wo = g.shape
+    h, w = dx.shape[1:]
+    for k in range(planes):
+        dx[k] = 0.0
+        for r in range(ho):
+            for c in range(wo):
+                i, j = which[k, r, c] // kw, which[k, r, c] % kw
+                y, x = r * sh + i * dh - top, c * sw + j * dw - left
+                if 0 <= y < h and 0 <= x < w:
+                    dx[k, y, x] += g[k, r, c]
+
+
+@loop
+def max_slope_of_fours(g: F[:, :, ::1], which: Bytes[:, :, ::1], dx: Out[:, :, ::1]):
+    planes, ho, wo = g.shape
+    for k in range(planes):
+        for r in range(ho):
+            above, below = dx[k, 2 * r], dx[k, 2 * r + 1]
+            into, place = g[k, r], which[k, r]
+            for c in range(wo):
+                above[2 * c] = into[c] if place[c] == 0 else 0.0
+                above[2 * c + 1] = into[c] if place[c] == 1 else 0.0
+            for c in range(wo):
+                below[2 * c] = into[c] if place[c] == 2 else 0.0
+                below[2 * c + 1] = into[c] if place[c] == 3 else 0.0
+            above[2 * wo :], below[2 * wo :] = 0.0, 0.0  # beside the last window
+        dx[k, 2 * ho :] = 0.0
+
+
+@helper()
+def bands(matrix, starts, stops):
+    """Where each row has its first number that is not 0, and the one after its last."""
+    for i in range(len(matrix)):
+        starts[i], stops[i] = 0, 0
+        for j in range(matrix.shape[1]):
+            if matrix[i, j] != 0.0:
+                starts[i] = starts[i] if stops[i] > 0 else j
+                stops[i] = j + 1
+
+
+@loop
+def band_products(
+    x: F[:, :, ::1], down: F[:, ::1], across: F[:, ::1], rows: OutInt[:, ::1],
+    columns: OutInt[:, ::1], weights: Out[:, ::1], line: Out[::1], y: Out[:, :, ::1],
+):  # fmt: skip
+    # rows (2, ho), columns (2, wo), weights (2, wo), line (w)
+    planes, ho, wo = y.shape
+    bands(down, rows[0], rows[1])
+    bands(across, columns[0], columns[1])
+    # windows of 2 x 2, or their transpose: with vector instructions, 3 times as fast
+    two_each, one_for_two = True, True
+    for c in range(wo):
+        first, last = columns[0, c], columns[1, c]
+        two_each = two_each and first == 2 * c and last == 2 * c + 2
+        one_for_two = one_for_two and first == c // 2 and last == first + 1
+        if last > first:
+            weights[0, c], weights[1, c] = across[c, first], across[c, last - 1]
+    one_for_two = one_for_two and wo % 2 == 0
+    left, right = weights[0], weights[1]
+    for k in range(planes):
+        for r in range(ho):
+            first, last, out = rows[0, r], rows[1, r], y[k, r]
+            if two_each and last - first == 2:
+                a, b, source, below = (
+                    down[r, first],
+                    down[r, first + 1],
+                    x[k, first],
+                    x[k, first + 1],
+                )
+                for c in range(wo):
+                    upper = left[c] * source[2 * c] + right[c] * source[2 * c + 1]
+                    out[c] = a * upper + b * (left[c] * below[2 * c] + right[c] * below[2 * c + 1])
+            elif one_for_two and last - first == 1:
+                a, source = down[r, first], x[k, first]
+                for c in range(wo // 2):
+                    out[2 * c] = left[2 * c] * (a * source[c])
+                    out[2 * c + 1] = left[2 * c + 1] * (a * source[c])
+            else:
+                line[:] = 0.0
+                for i in range(first, last):
+                    a, source = down[r, i], x[k, i]
+                    for j in range(len(line)):
+                        line[j] += a * source[j]
+                for c in range(wo):
+                    total = 0.0
+                    for j in range(columns[0, c], columns[1, c]):
+                        total += across[c, j] * line[j]
+                    out[c] = total
+
+
+@max_forward.version("numba")
+def _max_forward_loop(x, win, size):
+    (n, c, h, w), (kh, kw), (sh, sw), (dh, dw) = x.shape, win.kernel, win.stride, win.dilation
+    if kh * kw > 256:
+        return max_forward.formula(x, win, size)
+    y, planes = xp.empty_like(x, order="C", shape=(n, c, *size)), x.reshape(n * c, h, w)
+    which = xp.empty((n * c, *size), uint8)
+    if _in_fours(win, (h, w), size):
+        max_of_fours(planes, y.reshape(which.shape), which)
+        return y, which
+    (top, _), (left, _) = win.padding
+    down, pitch = size[0] + (kh - 1) * dh // sh, size[1] + (kw - 1) * dw // sw
+    parts = xp.empty_like(x, order="C", shape=(sh, sw, down, pitch))
+    line = xp.empty_like(x, order="C", shape=sw * pitch)
+    by = kh, kw, dh, dw, top, left
+    max_windows(planes, *by, line, parts, y.reshape(which.shape), which)
+    return y, which
+
+
+@max_backward.version("numba")
+def _max_backward_loop(g, which, shape, win):
+    if which.dtype != uint8:
+        return max_backward.formula(g, which, shape, win)
+    g, dx = g.reshape(which.shape), xp.empty_like(g, order="C", shape=shape)
+    planes = dx.reshape(len(which), *shape[2:])
+    if _in_fours(win, shape[2:], which.shape[1:]):
+        max_slope_of_fours(g, which, planes)
+    else:
+        (top, _), (left, _) = win.padding
+        max_slope_windows(g, which, win.kernel[1], *win.stride, *win.dilation, top, left, planes)
+    return dx
+
+
+def _in_fours(win: Windows, plane: tuple, size: tuple) -> bool:
+    """Whether windows of 2 x 2 lie beside each other, and all of them whole in the plane."""
+    inside = 2 * size[0] <= plane[0] and 2 * size[1] <= plane[1]
+    return win == Windows((2, 2), (2, 2)) and inside
+
+
+@mean.version("numba")
+def _mean_loop(x, down, across):
+    (n, c, h, w), size = x.shape, (len(down), len(across))
+    y = xp.empty_like(x, order="C", shape=(n, c, *size))
+    rows, columns = xp.empty((2, size[0]), xp.int64), xp.empty((2, size[1]), xp.int64)
+    line, weights = (xp.empty_like(x, order="C", shape=s) for s in (w, (2, size[1])))
+    down, across = xp.ascontiguousarray(down), xp.ascontiguousarray(across)
+    by = down, across, rows, columns, weights, line
+    band_products(x.reshape(n * c, h, w), *by, y.reshape(n * c, *size))
+    return y
+
+
+# The matrices of means
+
+
+def mean_matrix(n: int, starts: xp.ndarray, stops: xp.ndarray, sizes: xp.ndarray, dtype):
+    """(windows, n): row i has 1/sizes[i] from starts[i] to stops[i], and 0 elsewhere."""
+    place = xp.arange(n)
+    inside = (place >= starts[:, None]) & (place < stops[:, None])
+    matrix = (inside / sizes[:, None]).astype(dtype)
+    matrix.flags.writeable = False  # it is cached
+    return matrix
+
+
+@functools.lru_cache(maxsize=64)
+def sliding(n: int, axis: int, win: Windows, ceil_mode: bool, include_pad: bool, divisor, dtype):
+    """The matrix of sliding means over an axis of n; a last window may leave the padding."""
+    low, high = win.padding[axis]
+    count = fit(n, win.kernel[axis], win.stride[axis], (low, high), ceil_mode)
+    starts = xp.arange(count) * win.stride[axis] - low
+    stops = xp.minimum(starts + win.kernel[axis], n + high)
+    seen = xp.minimum(stops, n) - xp.maximum(starts, 0)
+    sizes = xp.full(len(starts), divisor) if divisor else stops - starts if include_pad else seen
+    return mean_matrix(n, starts, stops, sizes, dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def adaptive(n: int, count: int | None, dtype):
+    """The matrix of `count` (or n) means over windows that cover an axis of n evenly."""
+    count = n if count is None else count
+    i = xp.arange(count)
+    starts, stops = i * n // max(count, 1), -((i + 1) * -n // max(count, 1))
+    return mean_matrix(n, starts, stops, stops - starts, dtype)
 
 
 def integer_mean(x: xp.ndarray, down: xp.ndarray, across: xp.ndarray) -> xp.ndarray:

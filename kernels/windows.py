@@ -1,12 +1,14 @@
 """Windows that slide over planes: their sizes, for convolution and pooling alike.
 
-One dimension is two with a last axis of size 1: everything here has two axes.
+One dimension is two with a first axis of size 1: everything here has two axes, and loops run along
+the last.
 """
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from . import arrays as xp
+from .loops import helper
 
 Pair = tuple[int, int]
 
@@ -49,15 +51,46 @@ class Windows(NamedTuple):
             parts = zip(place, self.dilation, self.stride, count)
             yield place, (..., *(slice(k * d, k * d + s * (n - 1) + 1, s) for k, d, s, n in parts))
 
-    def padded(self, images: int, channels: int, size: tuple, dtype: Any) -> xp.ndarray:
-        """Zeros for so many images with their padding."""
-        h, w = (n + sum(pad) for n, pad in zip(size, self.padding))
-        return xp.zeros((images, channels, h, w), dtype)
-
     def inside(self, padded: xp.ndarray, size: tuple) -> xp.ndarray:
         """The view without the padding."""
         (top, _), (left, _) = self.padding
         return padded[:, :, top : top + size[0], left : left + size[1]]
+
+
+@helper()
+def split(plane, first, left, fill, line, parts):
+    """parts[a, b, i, j] = plane[first + i · down + a, j · across + b - left], or fill beside it.
+
+    parts is (down, across, rows, pitch). The numbers of a padded plane that windows with these
+    strides see at one place, each in its own, lie beside each other there, so that loops over
+    windows read neighbours. line (across · pitch) is for one row among its padding.
+    """
+    (h, w), (down, across, rows, pitch) = plane.shape, parts.shape
+    line[:] = fill
+    inner = line[left : left + w]
+    for i in range(rows):
+        for a in range(down):
+            r = first + i * down + a
+            if 0 <= r < h:
+                row = plane[r]
+                for j in range(len(inner)):
+                    inner[j] = row[j]
+                if across == 2:  # apart, for the sake of vector instructions
+                    even, odd = parts[a, 0, i], parts[a, 1, i]
+                    for j in range(pitch):
+                        even[j] = line[2 * j]
+                        odd[j] = line[2 * j + 1]
+                elif across == 1:
+                    for j in range(pitch):
+                        parts[a, 0, i, j] = line[j]
+                else:
+                    for b in range(across):
+                        for j in range(pitch):
+                            parts[a, b, i, j] = line[j * across + b]
+            else:
+                for b in range(across):
+                    for j in range(pitch):
+                        parts[a, b, i, j] = fill
 
 
 def fit(n: int, reach: int, step: int, pad: Pair, ceil_mode: bool) -> int:
@@ -70,12 +103,12 @@ def fit(n: int, reach: int, step: int, pad: Pair, ceil_mode: bool) -> int:
 
 
 def per_axis(name: str, value: Any, dims: int, fill: int) -> Pair:
-    """A number for both axes, or one for each; in 1-d the second axis has `fill`."""
+    """A number for both axes, or one for each; in 1-d the first axis has `fill`."""
     values = tuple(value) if isinstance(value, tuple | list) else (value,) * dims
     values = values * dims if len(values) == 1 else values
     if len(values) != dims:
         raise RuntimeError(f"{name} {value}: want one number or {dims}")
-    return (*values, fill)[:2]
+    return (fill, *values)[-2:]
 
 
 def windows(
@@ -135,11 +168,11 @@ def check_channels(
 
 
 def adaptive_sizes(name: str, dims: int, output_size: Any) -> tuple:
-    """One wanted size an axis, None to keep it; in 1-d the second is 1."""
+    """One wanted size an axis, None to keep it; in 1-d the first is 1."""
     wanted = output_size if isinstance(output_size, tuple | list) else (output_size,) * dims
     if len(wanted) != dims or any(n is not None and n < 0 for n in wanted):
         raise RuntimeError(f"{name}: output_size {output_size}: want {dims}, each at least 0")
-    return (*wanted, 1)[:2]
+    return (1, *wanted)[-2:]
 
 
 def output_padding(name: str, dims: int, extra: Any, win: Windows) -> Pair:

@@ -1,131 +1,221 @@
-"""Convolution by three kernel rows with two thirds of the products (Winograd 1980, Lavin 2016).
+"""Convolution by 3 x 3 kernels with 4 products in place of 9 (Winograd 1980, Lavin & Gray 2016).
 
-Two rows of the output come from four of the input, d, and the kernel's three, w:
+Two results of a kernel (w0, w1, w2) over a row d take four products in place of six:
 
     y0 = w0 d0 + w1 d1 + w2 d2        m0 = w0 (d0 - d2)        m1 = (w0 + w1 + w2)/2 (d1 + d2)
     y1 = w0 d1 + w1 d2 + w2 d3        m3 = w2 (d1 - d3)        m2 = (w0 - w1 + w2)/2 (d2 - d1)
 
-where y0 = m0 + m1 + m2 and y1 = m1 - m2 - m3: four products, not six. Each is one of matrices: a
-weight (o, c·kw) and, unrolled along rows alone, a sum of input rows (c·kw, pixels). Backward to
-the weight is the adjoint, from right to left. An infinity becomes a NaN: ∞ - ∞.
+where y0 = m0 + m1 + m2 and y1 = m1 - m2 - m3. Down and across at once, a tile of 2 x 2 results
+takes 16 products in place of 36. With all channels, each of the 16 is a product of matrices:
+(o, c) of the kernel's sums times (c, tiles) of the input's. Backward to the weight is the adjoint,
+from right to left. An infinity becomes a NaN: ∞ - ∞.
+
+The loops split a plane into four quarters, by even and odd rows and columns. Then the tiles of a
+plane are one long row, and their sums are sums of shifted rows, which need no gather instructions.
+Each row of tiles ends with one more that means nothing; it keeps the shifts the same everywhere.
 """
+
+from __future__ import annotations
 
 from collections.abc import Iterator
 
-from numpy.lib.stride_tricks import sliding_window_view
-
 from . import arrays as xp
-from .product import lines, on_lines, product, turned
-from .windows import Windows
+from .loops import F, Out, loop
+from .product import product
+from .windows import Windows, split
 
-COLUMNS = 1 << 18  # elements of a sum's columns: a tile that mostly stays in cache,
-PIXELS = 256, 1024  # and pixels, at least and at most
-DEPTH, LEAST = 48, 64  # channels times kw, and pixels of a plane, from which the sums pay
-Tile = tuple[slice, slice, xp.ndarray]
-
-
-def suits(win: Windows, channels: int, count: tuple, dtype: xp.dtype) -> bool:
-    """Whether there are three rows, and products of some size."""
-    down = (win.kernel[0], win.stride[0], win.dilation[0]) == (3, 1, 1)
-    large = channels * win.kernel[1] >= DEPTH and count[0] * count[1] >= LEAST
-    return down and large and dtype.char in "fd"
+TILES = 288  # a block's tiles, at most: 16 sums of 64 channels are 1.1 MiB in float32
+CHANNELS, LEAST = 16, 64  # input and output channels, and pixels, from which the sums pay
 
 
-def _tiles(x: xp.ndarray, win: Windows, count: tuple, groups: int) -> Iterator[Tile]:
-    """(images, pairs of output rows, matrices (4, groups, c/groups·kw, pixels)) a tile."""
-    (h, wo), (n, c), kw = count, x.shape[:2], win.kernel[1]
-    pixels = min(max(COLUMNS // (c * kw), PIXELS[0]), PIXELS[1])
-    some = max(1, min(n, pixels // (h * wo)))
-    most = min(h // 2, max(1, pixels // (2 * wo)))
-    sums = xp.zeros((4, c, some, h // 2 + 1, x.shape[3] + sum(win.padding[1])), x.dtype)
-    seen = sliding_window_view(sums, win.reach()[1], 4)[..., :: win.dilation[1]]
-    seen = seen[..., :: win.stride[1], :].transpose(0, 1, 5, 2, 3, 4)[..., :wo]
-    buffer = on_lines(x, 4, c * kw, lines(some * most * wo))
-    for images in _sums(x, win, sums):
-        for start in range(0, h // 2, most):
-            pairs = slice(start, min(start + most, h // 2))
-            part = seen[:, :, :, : images.stop - images.start, pairs]  # (4, c, kw, n, pairs, wo)
-            columns = buffer[..., : part[0, 0, 0].size]
-            columns.reshape(part.shape)[...] = part
-            yield images, pairs, columns.reshape(4, groups, c // groups * kw, -1)
+def suits(win: Windows, channels: tuple[int, int], count: tuple) -> bool:
+    """Whether the kernel is 3 x 3 without gaps, and the products are large enough."""
+    close = win.kernel == (3, 3) and win.stride == win.dilation == (1, 1)
+    wide = min(channels) >= CHANNELS and min(count) > 1 and count[0] * count[1] >= LEAST
+    return close and wide
 
 
-def _sums(x: xp.ndarray, win: Windows, out: xp.ndarray) -> Iterator[slice]:
-    """Fills out (4, c, images, pairs + 1, w) with the sums of rows, some images at a time.
-
-    Rows follow each other without a gap from plane to plane, so that each sum is one pass; the
-    last pair of a plane is of no meaning.
-    """
-    (top, _), (left, _), (some, _, width) = *win.padding, out.shape[2:]
-    padded = xp.zeros((2, *out.shape[1:]), x.dtype)  # even rows, odd rows
-    (d0, d2), (d1, d3) = ((rows[:-width], rows[width:]) for rows in padded.reshape(2, -1))
-    m0, m1, m2, m3 = out.reshape(4, -1)[:, :-width]
-    for first in range(0, len(x), some):
-        planes = x[first : first + some].swapaxes(0, 1)
-        for odd in (0, 1):
-            rows = planes[:, :, (odd - top) % 2 :: 2]
-            below = padded[odd, :, : planes.shape[1], ((odd - top) % 2 + top) // 2 :]
-            below[:, :, : rows.shape[2], left : left + rows.shape[3]] = rows[:, :, : below.shape[2]]
-        xp.subtract(d0, d2, out=m0)
-        xp.add(d1, d2, out=m1)
-        xp.subtract(d2, d1, out=m2)
-        xp.subtract(d1, d3, out=m3)
-        yield slice(first, first + planes.shape[1])
+# The loops: n tiles of a block, `pitch` a row
 
 
-def _pairs(y: xp.ndarray, images: slice, pairs: slice) -> xp.ndarray:
-    """A view of one tile of y (n, o, h, w), even and odd rows apart: (2, o, images, pairs, w)."""
-    n, o, h, w = y.shape
-    return y.reshape(n, o, h // 2, 2, w)[images, :, pairs].transpose(3, 1, 0, 2, 4)
+@loop
+def input_sums(
+    x: F[:, :, :, ::1], image: int, pair: int, top: int, left: int, line: Out[::1],
+    quarters: Out[:, :, :, ::1], sums: Out[:, :, ::1], v: Out[:, :, :, ::1],
+):  # fmt: skip
+    # quarters (2, 2, rows of tiles + 2, pitch), sums (4, 2, n + 1), v (16, c, images, n)
+    _, c, images, n = v.shape
+    pitch = quarters.shape[3]
+    for ch in range(c):
+        for im in range(images):
+            split(x[image + im, ch], 2 * pair - top, left, 0.0, line, quarters)
+            for b in range(2):  # down
+                d0, d1 = quarters[0, b].reshape(-1), quarters[1, b].reshape(-1)
+                d2, d3 = d0[pitch:], d1[pitch:]
+                s0, s1, s2, s3 = sums[0, b], sums[1, b], sums[2, b], sums[3, b]
+                for t in range(n + 1):
+                    s0[t] = d0[t] - d2[t]
+                for t in range(n + 1):
+                    s1[t] = d1[t] + d2[t]
+                for t in range(n + 1):
+                    s2[t] = d2[t] - d1[t]
+                for t in range(n + 1):
+                    s3[t] = d1[t] - d3[t]
+            for m in range(4):  # across
+                d0, d1 = sums[m, 0], sums[m, 1]
+                d2, d3 = d0[1:], d1[1:]
+                v0, v1 = v[4 * m, ch, im], v[4 * m + 1, ch, im]
+                v2, v3 = v[4 * m + 2, ch, im], v[4 * m + 3, ch, im]
+                for t in range(n):
+                    v0[t] = d0[t] - d2[t]
+                for t in range(n):
+                    v1[t] = d1[t] + d2[t]
+                for t in range(n):
+                    v2[t] = d2[t] - d1[t]
+                for t in range(n):
+                    v3[t] = d1[t] - d3[t]
+
+
+@loop
+def outputs(
+    m: F[:, :, :, ::1], bias: F[::1], image: int, pair: int, sums: Out[:, :, ::1],
+    y: Out[:, :, :, ::1],
+):  # fmt: skip
+    # m (16, o, images, n), sums (2, 4, n)
+    _, o, images, n = m.shape
+    h, w = y.shape[2:]
+    pitch = (w + 1) // 2 + 1
+    for k in range(o):
+        shift = bias[k]
+        for im in range(images):
+            for b in range(4):  # down
+                m0, m1, m2, m3 = m[b, k, im], m[4 + b, k, im], m[8 + b, k, im], m[12 + b, k, im]
+                y0, y1 = sums[0, b], sums[1, b]
+                for t in range(n):
+                    y0[t] = m0[t] + m1[t] + m2[t]
+                for t in range(n):
+                    y1[t] = m1[t] - m2[t] - m3[t]
+            for a in range(2):  # across
+                m0, m1, m2, m3 = sums[a, 0], sums[a, 1], sums[a, 2], sums[a, 3]
+                for t in range(n):
+                    m0[t] += m1[t] + m2[t] + shift
+                for t in range(n):
+                    m1[t] += shift - m2[t] - m3[t]
+                for i in range(min(n // pitch, (h - a + 1) // 2 - pair)):
+                    row = y[image + im, k, 2 * (pair + i) + a]
+                    even, odd = m0[i * pitch :], m1[i * pitch :]
+                    for j in range(w // 2):
+                        row[2 * j] = even[j]
+                        row[2 * j + 1] = odd[j]
+                    if w % 2:
+                        row[w - 1] = even[w // 2]
+
+
+@loop
+def output_slopes(
+    g: F[:, :, :, ::1], image: int, pair: int, line: Out[::1], quarters: Out[:, :, :, ::1],
+    sums: Out[:, :, ::1], u: Out[:, :, :, ::1],
+):  # fmt: skip
+    # as input_sums, u (16, o, images, n)
+    _, o, images, n = u.shape
+    for k in range(o):
+        for im in range(images):
+            split(g[image + im, k], 2 * pair, 0, 0.0, line, quarters)
+            for b in range(2):  # down
+                g0, g1 = quarters[0, b].reshape(-1), quarters[1, b].reshape(-1)
+                s0, s1, s2, s3 = sums[0, b], sums[1, b], sums[2, b], sums[3, b]
+                for t in range(n):
+                    s0[t] = g0[t]
+                for t in range(n):
+                    s1[t] = g0[t] + g1[t]
+                for t in range(n):
+                    s2[t] = g0[t] - g1[t]
+                for t in range(n):
+                    s3[t] = -g1[t]
+            for m in range(4):  # across
+                g0, g1 = sums[m, 0], sums[m, 1]
+                u0, u1 = u[4 * m, k, im], u[4 * m + 1, k, im]
+                u2, u3 = u[4 * m + 2, k, im], u[4 * m + 3, k, im]
+                for t in range(n):
+                    u0[t] = g0[t]
+                for t in range(n):
+                    u1[t] = g0[t] + g1[t]
+                for t in range(n):
+                    u2[t] = g0[t] - g1[t]
+                for t in range(n):
+                    u3[t] = -g1[t]
+
+
+# Around the loops
+
+
+class Blocks:
+    """How planes are cut into blocks of tiles; the loops' memory, which all blocks use again."""
+
+    def __init__(self, x: xp.ndarray, count: tuple, *channels: int):
+        down, self.pitch = (count[0] + 1) // 2, (count[1] + 1) // 2 + 1
+        rows = -(-down // -(-down * self.pitch // TILES))  # evenly cut
+        images = max(1, min(len(x), TILES // (rows * self.pitch)))
+        self.cuts = [
+            (image, min(images, len(x) - image), row, min(rows, down - row))
+            for image in range(0, len(x), images)
+            for row in range(0, down, rows)
+        ]
+        most, new = rows * self.pitch, lambda *shape: xp.zeros_like(x, order="C", shape=shape)
+        self.line, self.quarters = new(2 * self.pitch), new(2, 2, rows + 2, self.pitch)
+        self.sums = new(4, 2, most + 1)
+        self.all = [
+            (c, xp.empty_like(x, order="C", shape=16 * c * images * most)) for c in channels
+        ]
+
+    def __iter__(self) -> Iterator[tuple]:
+        """(first image, first row of tiles, for each of `channels` an array (16, c, images, n))."""
+        for image, images, row, rows in self.cuts:
+            n = rows * self.pitch
+            yield (
+                image,
+                row,
+                *(whole[: 16 * c * images * n].reshape(16, c, images, n) for c, whole in self.all),
+            )
+
+
+def _sums(a: xp.ndarray) -> xp.ndarray:
+    """Rows a (3, …) of the kernel -> (4, …), by which sums of the input are multiplied."""
+    half, odd = (a[0] + a[2]) / 2, a[1] / 2
+    return xp.stack([a[0], half + odd, half - odd, a[2]])
+
+
+def _sums_adjoint(a: xp.ndarray) -> xp.ndarray:
+    """(4, …) -> (3, …), the adjoint of _sums."""
+    half = (a[1] + a[2]) / 2
+    return xp.stack([a[0] + half, (a[1] - a[2]) / 2, half + a[3]])
 
 
 def forward(
-    x: xp.ndarray, weight: xp.ndarray, bias: xp.ndarray | None, win: Windows, groups: int,
-    count: tuple,
-) -> xp.ndarray:  # fmt: skip
-    """x (n, c, h, w), weight (o, c/groups, 3, kw), bias (o,) -> (n, o, *count)."""
-    o, c, _, kw = weight.shape
-    w0, w1, w2 = weight.transpose(2, 0, 1, 3)
-    half, odd = (w0 + w2) / 2, w1 / 2
-    matrix = xp.stack([w0, half + odd, half - odd, w2])
-    matrix = matrix.reshape(4, groups, o // groups, c * kw)
-    h, wo = count
-    y = xp.empty((len(x), o, h + h % 2, wo), x.dtype)
-    for images, pairs, columns in _tiles(x, win, y.shape[2:], groups):
-        y0, y1 = _pairs(y, images, pairs)
-        m0, m1, m2, m3 = product(matrix, columns, lined=True).reshape(4, *y0.shape)
-        if bias is not None:
-            m0 += bias[:, None, None, None]
-            m3 -= bias[:, None, None, None]
-        m0 += m1
-        xp.add(m0, m2, out=y0)
-        m1 -= m2
-        xp.subtract(m1, m3, out=y1)
-    return y if h % 2 == 0 else y[:, :, :h].copy()
+    x: xp.ndarray, weight: xp.ndarray, bias: xp.ndarray, win: Windows, groups: int, count: tuple
+) -> xp.ndarray:
+    """x (n, c, h, w), weight (o, c/groups, 3, 3), bias (o,) -> (n, o, *count)."""
+    (o, c), ((top, _), (left, _)) = weight.shape[:2], win.padding
+    down = _sums(weight.transpose(2, 3, 0, 1))  # (4, 3, o, c/groups)
+    matrix = _sums(down.swapaxes(0, 1)).swapaxes(0, 1).reshape(16, groups, o // groups, c)
+    y, use = xp.empty_like(x, shape=(len(x), o, *count)), Blocks(x, count, c * groups, o)
+    for image, row, v, m in use:
+        input_sums(x, image, row, top, left, use.line, use.quarters, use.sums, v)
+        product(matrix, v.reshape(16, groups, c, -1), m.reshape(16, groups, o // groups, -1))
+        outputs(m, bias, image, row, use.sums.reshape(2, 4, -1), y)
+    return y
 
 
 def backward_weight(
     g: xp.ndarray, x: xp.ndarray, shape: tuple, win: Windows, groups: int
 ) -> xp.ndarray:
     """g (n, o, ho, wo), x (n, c, h, w) -> the weight's cotangent, of `shape`."""
-    (o, c, _, kw), buffer = shape, xp.empty((4, shape[0], 0), g.dtype)
-    dm = xp.zeros((4, groups, c * kw, o // groups), x.dtype)
-    if g.shape[2] % 2:
-        g = xp.pad(g, ((0, 0), (0, 0), (0, 1), (0, 0)))
-    for images, pairs, columns in _tiles(x, win, g.shape[2:], groups):
-        pixels = columns.shape[-1]
-        if buffer.shape[2] < pixels:
-            buffer = xp.zeros((4, o, lines(pixels)), g.dtype)
-        g0, g1 = _pairs(g, images, pairs)
-        m0, m1, m2, m3 = buffer
-        m0[:, :pixels].reshape(g0.shape)[...] = g0
-        # Not xp.negative: NumPy 2.4.6's reads wrong elements where the output is strided and the
-        # input's stride is 4 elements of float32, or 8 of float64 (planes one column wide).
-        xp.multiply(g1, -1, out=m3[:, :pixels].reshape(g1.shape))
-        xp.subtract(m0, m3, out=m1)
-        xp.add(m0, m3, out=m2)
-        gt = buffer[..., :pixels].reshape(4, groups, o // groups, pixels)
-        dm += product(columns, turned(gt), lined=True)
-    m0, m1, m2, m3 = dm.transpose(0, 1, 3, 2).reshape(4, o, c, kw)
-    half = (m1 + m2) / 2
-    return xp.stack([m0 + half, (m1 - m2) / 2, m3 + half], 2)
+    (o, c), ((top, _), (left, _)) = shape[:2], win.padding
+    dm, use = xp.zeros((16, groups, o // groups, c), x.dtype), Blocks(x, g.shape[2:], c * groups, o)
+    for image, row, v, u in use:
+        input_sums(x, image, row, top, left, use.line, use.quarters, use.sums, v)
+        output_slopes(g, image, row, use.line, use.quarters, use.sums, u)
+        parts = v.reshape(16, groups, c, -1).swapaxes(2, 3)
+        dm += xp.matmul(u.reshape(16, groups, o // groups, -1), parts)
+    across = _sums_adjoint(dm.reshape(4, 4, o, c).swapaxes(0, 1))  # (3, 4, o, c/groups)
+    return _sums_adjoint(across.swapaxes(0, 1)).transpose(2, 3, 0, 1).copy()

@@ -31,11 +31,11 @@ def _conv_transpose(x, weight, *bias, win, groups, size):
 
 
 def on_planes(name, dims, x, function):
-    """function on (n, c, h, w): a missing n is added and dropped again; in 1-d, w is 1."""
+    """function on (n, c, h, w): a missing n is added and dropped again; in 1-d, h is 1."""
     check_planes(name, dims, x.shape)
     batch = x if x.ndim == dims + 2 else unsqueeze(x, 0)
-    y = function(unsqueeze(batch, 3) if dims == 1 else batch)
-    y = squeeze(y, 3) if dims == 1 else y
+    y = function(unsqueeze(batch, 2) if dims == 1 else batch)
+    y = squeeze(y, 2) if dims == 1 else y
     return y if x.ndim == dims + 2 else squeeze(y, 0)
 
 
@@ -44,7 +44,7 @@ def _prepared(name, dims, x, weight, bias, groups, transposed):
     shape = None if bias is None else bias.shape
     check_channels(name, dims, x.shape, weight.shape, shape, groups, transposed)
     want_one_dtype(name, x, weight, bias)
-    return unsqueeze(weight, 3) if dims == 1 else weight, () if bias is None else (bias,)
+    return unsqueeze(weight, 2) if dims == 1 else weight, () if bias is None else (bias,)
 
 
 def _convolve(dims, x, weight, bias, stride, padding, dilation, groups):

@@ -26,9 +26,7 @@ from minidist.models.gpt import GPT, GPTConfig
 ONE_TEXT = {
     "batch_norm.backward": "backward_affine, then backward_input or forward",
     "contract": "a choice of axes around linear.multiply",
-    "conv.backward_bias": "one sum",
     "cross_entropy.soft_backward_target": "whole arrays: targets seldom have a gradient",
-    "embedding.forward": "one look-up",
     "flash_backward": "a part of attention's Triton version",
     "flash_triton": "a part of attention's Triton version",
     "gelu.backward": "one product",
@@ -37,7 +35,7 @@ ONE_TEXT = {
     "norm_triton": "a part of the norms' Triton versions",
     "product": "NumPy's product in pieces, a part of other kernels",
     "recurrent": "its steps' products and lstm_cell or gru_cell",
-    "winograd": "a part of conv's NumPy version",
+    "winograd": "a part of conv's loop",
 }
 # What is no kernel
 TOOLS = {

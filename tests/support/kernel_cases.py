@@ -159,6 +159,7 @@ def of_ctc(draw):
 
 def of_embedding(draw):
     n, rows = draw.size(), draw.size(1)
+    yield embedding.forward(draw.normal(rows, 3), draw.labels(rows, 2, n))
     yield embedding.backward(draw.normal(n, 3), draw.labels(rows, n), rows)
 
 
@@ -183,14 +184,14 @@ def of_conv(draw):
     y = conv.forward(x, w, draw.either(draw.normal(4)), win, groups)
     g = draw.normal(*y.shape)
     yield from (y, conv.backward_input(g, w, size, win, groups))
-    yield conv.backward_weight(g, x, w.shape, win, groups)
+    yield from (conv.backward_weight(g, x, w.shape, win, groups), conv.backward_bias(g))
     yield conv.forward(x, w, None, win, groups, (1, 1))
 
 
 def of_winograd(draw):
     """Channels enough for it."""
     win, size = Windows((3, 3), (1, 1), ((1, 0), (0, 1))), (9 + draw.size(), 11)
-    x, w = draw.normal(2, 16, *size), draw.normal(3, 16, 3, 3)
+    x, w = draw.normal(2, 16, *size), draw.normal(16, 16, 3, 3)
     y = conv.forward(x, w, None, win)
     yield from (y, conv.backward_weight(y, x, w.shape, win), conv.backward_input(y, w, size, win))
 
@@ -202,6 +203,10 @@ def of_pool(draw):
     x, count = draw.normal(draw.size(), 2, *size), win.grid(size, ceil_mode)
     y, which = pool.max_forward(x, win, count)
     yield from (y, which, pool.max_backward(draw.normal(*y.shape), which, x.shape, win))
+    by = ceil_mode, draw.flip(), None, x.dtype
+    matrices = [pool.sliding(n, axis, win, *by).copy() for axis, n in enumerate(size)]
+    yield (y := pool.mean(x, *matrices))
+    yield pool.mean(y, *(m.T for m in matrices))
 
 
 def of_resample(draw):
