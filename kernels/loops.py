@@ -42,6 +42,9 @@ Out: Any = None  # such an array, written
 Int: Any = None  # an array of int64, read
 Bits: Any = None  # an array of bool, read
 OutBits: Any = None  # an array of bool, written
+Bytes: Any = None  # an array of uint8, read
+OutBytes: Any = None  # an array of uint8, written
+Word: Any = None  # a number of uint64
 
 
 def real(n: int) -> float:
@@ -81,12 +84,16 @@ class Helper:
         """Numba's function for F = dtype."""
         if dtype not in self._built:
             double = self.double if dtype == numpy.float64 else None
+            if isinstance(double, Helper):
+                double = double.built(dtype)
             self._built[dtype] = double or _jit(_typed(self.function, dtype), self.sums)
         return self._built[dtype]
 
     def text(self) -> Iterator[Any]:
         """All that the machine code follows from: this function and those it calls."""
         code = self.function.__code__
+        if isinstance(self.double, Helper):
+            yield from self.double.text()
         yield code.co_code, code.co_consts, code.co_names, self.sums, self.function.__annotations__
         for name in code.co_names:
             value = self.function.__globals__.get(name)
@@ -109,7 +116,7 @@ class Instruction(Helper):
 
             bits = numba_types.int32 if dtype.itemsize == 4 else numba_types.int64
             real = numba_types.float32 if dtype.itemsize == 4 else numba_types.float64
-            types_of = {"F": real, "Bits": bits}
+            types_of = {"F": real, "Bits": bits, "Word": numba_types.uint64}
             *words, result = (types_of[w] for w in self.function.__annotations__.values())
 
             def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -118,10 +125,13 @@ class Instruction(Helper):
             def one(typing, a):
                 return result(*words), emit
 
+            def two(typing, a, b):
+                return result(*words), emit
+
             def three(typing, a, b, c):
                 return result(*words), emit
 
-            self._built[dtype] = intrinsic({1: one, 3: three}[len(words)])
+            self._built[dtype] = intrinsic({1: one, 2: two, 3: three}[len(words)])
         return self._built[dtype]
 
 
@@ -154,7 +164,8 @@ class Loop(Helper):
         fitted = []
         for (name, word), value in zip(words, args):
             if "[" in word:
-                wanted = {"F": dtype, "Out": dtype, "Int": "int64"}.get(word.partition("[")[0], "?")
+                wanted = {"F": dtype, "Out": dtype, "Int": "int64", "Bytes": "uint8", "OutBytes": "uint8"}
+                wanted = wanted.get(word.partition("[")[0], "?")
                 if value.dtype != wanted and wanted != "?":
                     raise TypeError(f"loop {self.__name__}: {name} is {value.dtype}, want {wanted}")
                 if word.startswith("Out") and not value.flags.carray:
@@ -187,8 +198,8 @@ def loop(function: Callable[..., Any]) -> Loop:
 
 
 def helper(*, sums: bool = False, double: Any = None) -> Callable[[Callable[..., Any]], Helper]:
-    """Declare a function for loops. `sums`: it may add in any order. `double`: Numba knows this
-    function, such as math.exp, and takes it where F is float64."""
+    """Declare a function for loops. `sums`: it may add in any order. `double`: where F is float64,
+    this one is taken instead: a helper, or a function that Numba knows, such as math.exp."""
     return lambda function: Helper(function, sums, double)
 
 
@@ -229,7 +240,9 @@ def _signature(function: Callable[..., Any], dtype: numpy.dtype) -> tuple[Any, .
     real = from_dtype(dtype)
     kinds: dict[str, Any] = {"F": real, "Out": real, "Int": numba_types.int64}
     kinds |= dict.fromkeys(("Bits", "OutBits"), numba_types.bool_)
+    kinds |= dict.fromkeys(("Bytes", "OutBytes"), numba_types.uint8)
     numbers = {"float": real, "int": numba_types.int64, "bool": numba_types.bool_}
+    numbers["Word"] = numba_types.uint64
 
     def type_of(word: str) -> Any:
         if word in numbers:
