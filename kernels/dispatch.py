@@ -102,6 +102,14 @@ def forced() -> str | None:
     return _forced.get() or _environment()
 
 
+def require() -> str | None:
+    """As forced; RuntimeError if that version cannot run for want of a package."""
+    name = forced()
+    if name == "numba":
+        loops.require()
+    return name
+
+
 @functools.cache  # os.environ takes 0.8 µs a look
 def _environment() -> str | None:
     name = os.environ.get("MINIDIST_KERNELS") or None

@@ -12,12 +12,14 @@ from typing import Any
 import ml_dtypes
 
 from . import arrays as xp
-from .dispatch import dispatched
+from .dispatch import formula
 from .launch import triton_kernel
+from .loops import F, Half, Instruction, Out, OutHalf, loop
 
 tl: Any = None  # Triton's language, once a kernel is launched
 
 BFLOAT16 = xp.dtype(ml_dtypes.bfloat16)
+FLOAT16, FLOAT32 = xp.dtype(xp.float16), xp.dtype(xp.float32)
 BLOCK = 1024
 
 
@@ -50,16 +52,93 @@ def as_dtype(x: xp.ndarray, dtype: xp.dtype) -> xp.ndarray:
     """x itself if it is of that dtype, else a copy that is."""
     if x.dtype == dtype:
         return x
-    return cast(x, dtype) if xp.on_gpu(x) else x.astype(dtype)  # NumPy: one version
+    return cast(x, dtype)
 
 
-@dispatched
+@formula
 def cast(x: xp.ndarray, dtype: xp.dtype) -> xp.ndarray:
-    """A copy of another dtype."""
+    """A copy of another dtype; rounded to the nearest, ties to even."""
     return x.astype(dtype)
 
 
-cast.version("naive")(cast.versions["numba"])
+# The loop: float32 to float16 and back. NumPy converts float16 number by number (3 ms a million,
+# where the loop takes 0.2); from and to bfloat16 ml_dtypes is as fast as a loop.
+
+
+@Instruction
+def float16_bits(builder, x: F) -> Half:
+    """The bits of x rounded to float16: sign, 5 bits of exponent, 10 of mantissa."""
+    ints, _ = words()
+    x = _as_float32(builder, x)
+    bits = builder.bitcast(x, ints)
+    sign = builder.and_(bits, ints(-0x80000000))
+    size = builder.xor(bits, sign)
+    # usual numbers: move the exponent, and add half of the last digit kept (a tie goes to even)
+    odd = builder.and_(builder.lshr(size, ints(13)), ints(1))
+    moved = builder.add(size, ints(((15 - 127) << 23) + 0xFFF))
+    usual = builder.lshr(builder.add(moved, odd), ints(13))
+    # numbers below 2⁻¹⁴: adding 0.5 makes the processor round at the last digit of float16
+    half = ints(126 << 23)
+    small = builder.fadd(builder.bitcast(size, x.type), builder.bitcast(half, x.type))
+    small = builder.sub(builder.bitcast(small, ints), half)
+    rounded = builder.select(builder.icmp_signed("<", size, ints(113 << 23)), small, usual)
+    nan = builder.icmp_signed(">", size, ints(0x7F800000))
+    large = builder.select(nan, ints(0x7E00), ints(0x7C00))
+    rounded = builder.select(builder.icmp_signed(">=", size, ints(0x47800000)), large, rounded)
+    return builder.trunc(builder.or_(rounded, builder.lshr(sign, ints(16))), words()[1])
+
+
+@Instruction
+def float16_value(builder, bits: Half, like: F) -> F:
+    """The number with the bits of a float16, in the dtype of `like`."""
+    ints, _ = words()
+    single = _as_float32(builder, like).type
+    word = builder.zext(bits, ints)
+    size = builder.shl(builder.and_(word, ints(0x7FFF)), ints(13))
+    value = builder.fmul(builder.bitcast(size, single), single(2.0**112))
+    whole = builder.bitcast(value, ints)  # inf and NaN: all bits of the exponent are 1
+    no_number = builder.icmp_signed(">=", size, ints(0x0F800000))
+    whole = builder.select(no_number, builder.or_(whole, ints(0x7F800000)), whole)
+    sign = builder.shl(builder.and_(word, ints(0x8000)), ints(16))
+    value = builder.bitcast(builder.or_(whole, sign), single)
+    return value if like.type == single else builder.fpext(value, like.type)
+
+
+def words():
+    """LLVM's integers of 32 and of 16 bits."""
+    from llvmlite import ir
+
+    return ir.IntType(32), ir.IntType(16)
+
+
+def _as_float32(builder, x):
+    from llvmlite import ir
+
+    return x if x.type == ir.FloatType() else builder.fptrunc(x, ir.FloatType())
+
+
+@loop
+def to_float16(x: F[::1], y: OutHalf[::1]):
+    for i in range(len(x)):
+        y[i] = float16_bits(x[i])
+
+
+@loop
+def from_float16(x: Half[::1], y: Out[::1]):
+    for i in range(len(x)):
+        y[i] = float16_value(x[i], 0.0)
+
+
+@cast.version("numba", dtypes=(FLOAT32, FLOAT16))
+def _cast_loop(x, dtype):
+    if {x.dtype, xp.dtype(dtype)} != {FLOAT32, FLOAT16}:
+        return x.astype(dtype)
+    x, y = xp.ascontiguousarray(x), xp.empty_like(x, dtype, order="C")
+    if dtype == FLOAT16:
+        to_float16(x.reshape(-1), y.reshape(-1).view(xp.uint16))
+    else:
+        from_float16(x.reshape(-1).view(xp.uint16), y.reshape(-1))
+    return y
 
 
 @triton_kernel

@@ -31,6 +31,7 @@ import hashlib
 import importlib.util
 import types
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ OutBits: Any = None  # an array of bool, written
 Bytes: Any = None  # an array of uint8, read
 OutBytes: Any = None  # an array of uint8, written
 Word: Any = None  # a number of uint64
+Half: Any = None  # an array of 16-bit words, read: the bits of float16 or bfloat16 numbers
+OutHalf: Any = None  # an array of 16-bit words, written
 
 
 def real(n: int) -> float:
@@ -116,7 +119,8 @@ class Instruction(Helper):
 
             bits = numba_types.int32 if dtype.itemsize == 4 else numba_types.int64
             real = numba_types.float32 if dtype.itemsize == 4 else numba_types.float64
-            types_of = {"F": real, "Bits": bits, "Word": numba_types.uint64}
+            types_of = {"F": real, "Bits": bits}
+            types_of |= {"Half": numba_types.uint16, "Word": numba_types.uint64}
             *words, result = (types_of[w] for w in self.function.__annotations__.values())
 
             def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -131,7 +135,7 @@ class Instruction(Helper):
             def three(typing, a, b, c):
                 return result(*words), emit
 
-            self._built[dtype] = intrinsic({1: one, 2: two, 3: three}[len(words)])
+            self._built[dtype] = intrinsic((one, two, three)[len(words) - 1])
         return self._built[dtype]
 
 
@@ -164,8 +168,8 @@ class Loop(Helper):
         fitted = []
         for (name, word), value in zip(words, args):
             if "[" in word:
-                wanted = {"F": dtype, "Out": dtype, "Int": "int64", "Bytes": "uint8", "OutBytes": "uint8"}
-                wanted = wanted.get(word.partition("[")[0], "?")
+                kind = word.partition("[")[0].removeprefix("Out")
+                wanted = {"F": dtype, "": dtype, "Int": "int64", "Bytes": "uint8"}.get(kind, "?")
                 if value.dtype != wanted and wanted != "?":
                     raise TypeError(f"loop {self.__name__}: {name} is {value.dtype}, want {wanted}")
                 if word.startswith("Out") and not value.flags.carray:
@@ -187,6 +191,19 @@ class Loop(Helper):
         run.disable_compile()
         self._compiled[dtype] = run
         return run
+
+
+_announce: ContextVar[Callable[[str], None]] = ContextVar("announce", default=lambda name: None)
+
+
+@contextlib.contextmanager
+def announced(note: Callable[[str], None]) -> Iterator[None]:
+    """Inside, note(name) is called before a loop is compiled that is not in the cache."""
+    token = _announce.set(note)
+    try:
+        yield
+    finally:
+        _announce.reset(token)
 
 
 LOOPS: list[Loop] = []  # all there are, in the order in which their files are loaded
@@ -240,9 +257,10 @@ def _signature(function: Callable[..., Any], dtype: numpy.dtype) -> tuple[Any, .
     real = from_dtype(dtype)
     kinds: dict[str, Any] = {"F": real, "Out": real, "Int": numba_types.int64}
     kinds |= dict.fromkeys(("Bits", "OutBits"), numba_types.bool_)
+    kinds |= dict.fromkeys(("Half", "OutHalf"), numba_types.uint16)
     kinds |= dict.fromkeys(("Bytes", "OutBytes"), numba_types.uint8)
     numbers = {"float": real, "int": numba_types.int64, "bool": numba_types.bool_}
-    numbers["Word"] = numba_types.uint64
+    numbers |= {"Word": numba_types.uint64}
 
     def type_of(word: str) -> Any:
         if word in numbers:
@@ -255,14 +273,26 @@ def _signature(function: Callable[..., Any], dtype: numpy.dtype) -> tuple[Any, .
     return tuple(type_of(str(word)) for word in function.__annotations__.values())
 
 
+def cache_folder() -> str | None:
+    """Where machine code is kept; None if no folder can be written."""
+    from numba.core.caching import FunctionCache
+
+    try:
+        return FunctionCache(cache_folder).cache_path
+    except RuntimeError:
+        return None
+
+
 @contextlib.contextmanager
 def _cached(run: Any, source: Loop) -> Iterator[None]:
     """Inside, run.compile reads its machine code from the cache or adds it."""
     from numba.core.caching import FunctionCache, IndexDataCacheFile
+    from numba.core.runtime import rtsys
 
     try:
         cache = FunctionCache(run.py_func)
     except RuntimeError:  # no folder can be written: compile without a cache
+        _announce.get()(source.__name__)
         yield
         return
     text = repr(list(source.text())).encode()
@@ -272,13 +302,22 @@ def _cached(run: Any, source: Loop) -> Iterator[None]:
         source_stamp=hashlib.sha256(text).hexdigest(),  # in place of this one file's date
     )
     lock = _Lock(Path(cache.cache_path) / f"{cache._impl.filename_base}.lock")
-    load, cached = cache.load_overload, vars(cache)
+    cached = vars(cache)
+
+    def load(*key: Any) -> Any:
+        # Numba's own load_overload first fills its tables of types and functions, which takes
+        # 0.3 s. Only a compilation needs them; machine code needs the run-time library.
+        rtsys.initialize(key[1])
+        with cache._guard_against_spurious_io_errors():
+            return cache._load_overload(*key)
 
     def load_or_wait(*key: Any) -> Any:
         found = load(*key)
         if found is None:
             lock.acquire()  # another process may be compiling it
             found = load(*key)
+        if found is None:
+            _announce.get()(source.__name__)
         return found
 
     cached["load_overload"], run._cache = load_or_wait, cache
@@ -298,7 +337,7 @@ class _Lock:
         try:
             import fcntl
 
-            self._file = open(self.path, "w")
+            self._file = open(self.path, "w")  # noqa: SIM115
             fcntl.flock(self._file, fcntl.LOCK_EX)
         except (ImportError, OSError):  # a file system without locks: compile at the same time
             self.release()

@@ -128,8 +128,8 @@ class ScheduleConfig:
 def _check_environment() -> None:
     """Check MINIDIST_KERNELS and MINIDIST_BLAS_THREADS before any kernel runs."""
     try:
-        dispatch.forced(), blas.threads()
-    except ValueError as error:
+        dispatch.require(), blas.threads()
+    except (ValueError, RuntimeError) as error:
         raise UserError(str(error)) from None
 
 

@@ -139,22 +139,38 @@ def cupy() -> Finding:
     return Finding("CuPy", True, f"{cupy.__version__}, {cupy.cuda.runtime.getDeviceCount()} GPU")
 
 
+def numba() -> Finding:
+    """Numba compiles the kernels' loops; without it their formulas run, some of them slowly."""
+    from ..kernels import loops
+
+    if not loops.available():
+        what = "absent: the CPU runs the formulas, several times slower"
+        return Finding("Numba", None, what, "pip install numba")
+    folder = loops.cache_folder()
+    if folder is None:
+        what = f"{metadata.version('numba')}; no folder for compiled loops can be written"
+        return Finding("Numba", None, what, "set NUMBA_CACHE_DIR to a folder of yours")
+    return Finding("Numba", True, f"{metadata.version('numba')}; compiled loops are in {folder}")
+
+
 def kernels() -> Finding:
     """Which version of each kernel runs."""
-    from ..kernels.dispatch import forced
+    from ..kernels import loops
+    from ..kernels.dispatch import VERSIONS, require
 
-    fix = "unset MINIDIST_KERNELS, or set it to numpy, triton or naive"
+    fix = f"unset MINIDIST_KERNELS, or set it to {', '.join(VERSIONS[:-1])} or {VERSIONS[-1]}"
     try:
-        name = forced()
-    except ValueError as error:
+        name = require()
+    except (ValueError, RuntimeError) as error:
         return Finding("kernels", False, str(error), fix)
     if name:
         return Finding("kernels", True, f"{name}, everywhere: MINIDIST_KERNELS asks for it")
-    return Finding("kernels", True, "NumPy in tiles on the CPU, Triton on a GPU's arrays")
+    cpu = "loops (Numba)" if loops.available() else "formulas (NumPy)"
+    return Finding("kernels", True, f"{cpu} on the CPU, tile programs (Triton) on a GPU's arrays")
 
 
 CHECKS: tuple[Callable[[], Finding], ...] = (
-    python, cores, blas, mpi, ping, triton, cupy, kernels,
+    python, cores, blas, mpi, ping, numba, triton, cupy, kernels,
 )  # fmt: skip
 
 

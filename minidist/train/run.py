@@ -26,6 +26,7 @@ from .metrics import MetricsFile, read
 from .report import loss_curve
 from .screen import Bar, console, memory_table, show_end, show_sample, show_start, show_stop
 from .stop import Signals, Stop
+from .warm_up import warm_up
 
 TEMPERATURE, TOP_K = 0.8, 40
 NAME = 150  # bytes of the data's name in the name of a run folder; a name may have 255 bytes
@@ -41,6 +42,8 @@ def run(config: TrainConfig, comm: Communicator, signals: Signals | None = None)
     _together(comm, lambda: _same_text(corpus, comm))
     if corpus.encoding != "utf-8":  # kept in config.toml for `minidist sample`
         config = replace(config, encoding=corpus.encoding)
+    screen = console(lambda error: None) if comm.rank == 0 else None
+    warm_up(config, corpus, screen.print if screen else lambda line: None)
     trainer, stop = Trainer(config, comm, corpus), Stop(comm, signals or Signals())
     trainer.wants_to_stop = stop.is_wanted
     state = _together(comm, lambda: _resume(trainer))

@@ -2,6 +2,8 @@
 
 import numpy as np
 from hypothesis import given
+from minidist.kernels import half_precision
+from minidist.kernels.dispatch import using
 from minidist.kernels.half_precision import BFLOAT16, wide
 from support.cases import SEEDS
 
@@ -32,3 +34,37 @@ def test_float16_is_rounded_and_widened():
     half[...] = x
     np.testing.assert_array_equal(wide(half), np.float32([1, 1 + 2**-9, -7.5]))
     assert wide(x) is x
+
+
+# float32 to float16 and back, by the loop
+
+
+def bits_around_float16():
+    """Every float16, the float32 numbers beside it and beside the ties, and many others."""
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
+    steps = np.array([0, 1, -1, 0xFFF, 0x1000, 0x1001, -0xFFF, -0x1000, -0x1001], np.int32)
+    beside = (every.view(np.uint32)[:, None] + steps.view(np.uint32)).ravel()
+    drawn = np.random.default_rng(0).integers(0, 1 << 32, 1_000_000, np.uint32)
+    return np.concatenate([beside, drawn]).view(np.float32)
+
+
+def test_the_loop_rounds_to_float16_as_numpy_does():
+    x = bits_around_float16()
+    with using("numba"):
+        found = half_precision.cast(x, np.dtype(np.float16))
+    with np.errstate(all="ignore"):
+        wanted = x.astype(np.float16)
+    nan = np.isnan(x)
+    assert np.array_equal(np.isnan(found), nan)
+    assert np.array_equal(found[~nan].view(np.uint16), wanted[~nan].view(np.uint16))
+
+
+def test_the_loop_reads_every_float16():
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    with using("numba"):
+        found = half_precision.cast(every, np.dtype(np.float32))
+        strided = half_precision.cast(every.reshape(256, 256).T, np.dtype(np.float32))
+    nan = np.isnan(every)
+    assert np.array_equal(np.isnan(found), nan)
+    assert np.array_equal(found[~nan].view("u4"), every.astype("f4")[~nan].view("u4"))
+    assert np.array_equal(strided, found.reshape(256, 256).T, equal_nan=True)

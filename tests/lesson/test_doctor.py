@@ -1,6 +1,9 @@
 """The doctor: a line for each thing, the fix beside what fails, and an exit code to match."""
 
+from pathlib import Path
+
 import pytest
+from minidist.kernels import dispatch, loops
 
 from minidist.lesson import doctor
 from minidist.lesson.doctor import Finding
@@ -30,13 +33,41 @@ def test_without_mpi_each_line_says_what_to_install(monkeypatch):
         assert finding.ok is None, "what is optional does not fail"
 
 
-def test_it_says_which_kernels_run(monkeypatch):
-    monkeypatch.delenv("MINIDIST_KERNELS", raising=False)
-    assert "NumPy in tiles" in doctor.kernels().what
-    monkeypatch.setenv("MINIDIST_KERNELS", "naive")
+@pytest.fixture
+def ask(monkeypatch):
+    """A function that sets MINIDIST_KERNELS, which is read once."""
+
+    def ask(name):
+        monkeypatch.setenv("MINIDIST_KERNELS", name)
+        dispatch._environment.cache_clear()
+
+    ask("")
+    yield ask
+    dispatch._environment.cache_clear()
+
+
+def test_it_says_which_kernels_run(ask):
+    assert doctor.kernels().what.startswith("loops (Numba) on the CPU")
+    ask("naive")
     assert doctor.kernels().what.startswith("naive, everywhere")
-    monkeypatch.setenv("MINIDIST_KERNELS", "fast")
+    ask("fast")
     assert doctor.kernels().ok is False and "fast" in doctor.kernels().what
+    assert "naive, numba or triton" in doctor.kernels().fix
+
+
+def test_it_says_where_compiled_loops_are_kept(tmp_path, monkeypatch):
+    found = doctor.numba()
+    assert found.ok and Path(loops.__file__).parent.name in found.what
+    monkeypatch.setattr(loops, "cache_folder", lambda: None)
+    assert doctor.numba().ok is None and "NUMBA_CACHE_DIR" in doctor.numba().fix
+
+
+def test_without_numba_it_says_that_the_formulas_run(ask, monkeypatch):
+    monkeypatch.setattr(loops, "available", lambda: False)
+    assert doctor.numba().ok is None and doctor.numba().fix == "pip install numba"
+    assert doctor.kernels().what.startswith("formulas (NumPy) on the CPU")
+    ask("numba")
+    assert doctor.kernels().ok is False and "pip install numba" in doctor.kernels().what
 
 
 def test_a_broken_mpirun_is_reported(monkeypatch, tmp_path):

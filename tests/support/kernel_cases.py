@@ -31,10 +31,10 @@ from minidist.kernels.windows import Windows
 
 
 class Draw:
-    """Small sizes and numbers of one seed."""
+    """Small sizes and numbers of one seed; `rounded` ones are numbers of float32 in any dtype."""
 
-    def __init__(self, seed):
-        self.rng = np.random.default_rng(seed)
+    def __init__(self, seed, dtype=np.float64, rounded=False):
+        self.rng, self.dtype, self.rounded = np.random.default_rng(seed), dtype, rounded
 
     def size(self, low=0, high=5):
         return int(self.rng.integers(low, high + 1))
@@ -43,7 +43,8 @@ class Draw:
         return bool(self.rng.integers(2))
 
     def normal(self, *shape):
-        return self.rng.standard_normal(shape)
+        numbers = self.rng.standard_normal(shape)
+        return (numbers.astype(np.float32) if self.rounded else numbers).astype(self.dtype)
 
     def labels(self, classes, *shape):
         return self.rng.integers(0, classes, shape)
