@@ -31,9 +31,9 @@ from .loops import F, Helper, Loop, Out, loop  # noqa: F401 - F and Out are the 
 
 def loop_of(f: Helper, name: str = "") -> Loop:
     """The loop out[i] = f(a[i], b[i], …, numbers) for a helper f(a, b, …, number: float)."""
-    words = {n: f.function.__annotations__.get(n, "F") for n in parameters(f)}
-    declared = "".join(f"{n}: {'F[::1]' if w == 'F' else w}, " for n, w in words.items())
-    given = ", ".join(f"{n}[i]" if w == "F" else n for n, w in words.items())
+    number = f.function.__annotations__  # the parameters that have one are numbers
+    declared = "".join(f"{n}: {'float' if n in number else 'F[::1]'}, " for n in parameters(f))
+    given = ", ".join(n if n in number else f"{n}[i]" for n in parameters(f))
     text = f"""
 def {name or f.__name__}_loop({declared}out: Out[::1]):
     for i in range(len(out)):
@@ -71,8 +71,8 @@ class each(Kernel):
         """Declare the same function of single numbers, from which the loop is made."""
         self.helper = function if isinstance(function, Helper) else Helper(function)
         self.loop = loop_of(self.helper, self.__name__)
-        words = self.helper.function.__annotations__
-        self.arrays = sum(name not in words for name in parameters(self.helper))
+        number = self.helper.function.__annotations__
+        self.arrays = sum(name not in number for name in parameters(self.helper))
         self.version("numba")(self._each)
         return self.helper
 

@@ -322,6 +322,8 @@ clone = _named("clone", "fallthrough", lambda x: (x.copy(), lambda g: g), moves_
 
 @differentiable(autocast="fallthrough", native_on_gpu=True)
 def _gelu(x, approximate):
+    if not is_floating(x):
+        raise NotImplementedError(f"gelu of {x.dtype.name}: convert with .float() first")
     y, slope = gelu_kernel.forward(x, approximate)
     return y, lambda g: gelu_kernel.backward(g, slope)
 
