@@ -30,7 +30,7 @@ from .gelu import by_tanh as gelu_by_tanh
 from .gelu import exact as gelu_exact
 from .half_precision import wide
 from .launch import next_power_of_2, triton_kernel
-from .loops import FLOATS, Loop, helper
+from .loops import FLOATS, Loop, available, helper
 from .matmul_tiles import GROUP, activate, biased, parted, place, put
 
 tl: Any = None  # Triton's language, once a kernel is launched
@@ -134,7 +134,7 @@ def _matmul_loop(a, b, bias=None, activation=None, out=None, pre=None, precision
     results, and b in float32."""
     _known(activation)
     out, w = plan.output(a, b, out), wide(b)
-    if xp.result_type(wide(a[:0]), w) not in FLOATS:
+    if not available() or xp.result_type(wide(a[:0]), w) not in FLOATS:
         return matmul.formula(a, b, bias, activation, out, pre)
     stacks = plan.stacked(a, w, out, pre)
     for x, w, y, z in zip(*(len(stacks[0]) * [None] if s is None else s for s in stacks)):

@@ -146,7 +146,9 @@ def test_the_normal_distribution():
     normal_each(x, below, density)
     phi = np.array([0.5 * math.erfc(-v / math.sqrt(2)) for v in x.tolist()])
     normal = np.isnan(phi) | (phi >= 1.2e-38)
-    assert np.array_equal(np.isnan(below), np.isnan(x)) and np.array_equal(np.isnan(density), np.isnan(x))
+    assert np.array_equal(np.isnan(below), np.isnan(x)) and np.array_equal(
+        np.isnan(density), np.isnan(x)
+    )
     assert np.nanmax(ulps(below[normal], phi[normal])) <= 9
     assert np.nanmax(np.abs(below - phi)) < 2.2e-7
     with np.errstate(all="ignore"):  # a NaN may be a signalling one
@@ -154,7 +156,9 @@ def test_the_normal_distribution():
     assert np.nanmax(np.abs(density - wanted)) < 1e-7
     x = np.linspace(-10, -3, 100, dtype=np.float32)
     by_erf = 0.5 + 0.5 * of(elementary.erf, x * np.float32(math.sqrt(0.5)))
-    assert ulps(by_erf, np.array([0.5 * math.erfc(-v / math.sqrt(2)) for v in x.tolist()])).max() > 1e6
+    assert (
+        ulps(by_erf, np.array([0.5 * math.erfc(-v / math.sqrt(2)) for v in x.tolist()])).max() > 1e6
+    )
 
 
 @pytest.mark.parametrize("name", ULPS)

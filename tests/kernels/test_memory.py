@@ -94,7 +94,9 @@ def of_pointwise():
     g, x = normal(2, 16 * ELEMENTS)
     options = {"softplus": (2.0, 3.0), "leaky_relu": (0.1,), "elu": (0.5,), "hard_tanh": (-1, 1)}
     names = "relu sigmoid log_sigmoid softplus silu leaky_relu elu selu mish hard_tanh hard_swish"
-    more = "sigmoid_slope softplus_slope silu_slope elu_slope selu_slope mish_slope hard_swish_slope"
+    more = (
+        "sigmoid_slope softplus_slope silu_slope elu_slope selu_slope mish_slope hard_swish_slope"
+    )
     for name in names.split():
         kernel, by = getattr(pointwise, name), options.get(name, ())
         yield name, Case(lambda f=kernel, by=by: f(x, *by), 0, name != "relu")
