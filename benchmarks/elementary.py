@@ -7,6 +7,7 @@ float32 or every so manieth; against float64. `--plot FILE` draws it: docs/kerne
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 
 import numpy as np
@@ -44,7 +45,7 @@ def errors(name: str, step: int) -> np.ndarray:
     run, worst = loop_of(f), np.full((2, len(BINADES)), np.nan)
     step *= 200 if name == "normal" else 1
     for row, sign in enumerate((0, 1 << 31)):
-        for k, (first, last) in enumerate(zip(STARTS, STARTS[1:])):
+        for k, (first, last) in enumerate(itertools.pairwise(STARTS)):
             bits = np.arange(first, last, max(1, min(step, (last - first) // 1000)), np.int64)
             x = (bits + sign).astype(np.uint32).view(np.float32)
             y = np.empty_like(x)

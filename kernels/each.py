@@ -60,6 +60,7 @@ def parameters(f: Helper) -> tuple[str, ...]:
 class each(Kernel):
     """A function of arrays of one shape, then numbers, of which element i gives element i."""
 
+    __name__: str
     helper: Helper  # the same of one number
     loop: Loop
 

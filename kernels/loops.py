@@ -119,7 +119,7 @@ class Instruction(Helper):
 
             bits = numba_types.int32 if dtype.itemsize == 4 else numba_types.int64
             real = numba_types.float32 if dtype.itemsize == 4 else numba_types.float64
-            types_of = {"F": real, "Bits": bits}
+            types_of: dict[str, Any] = {"F": real, "Bits": bits}
             types_of |= {"Half": numba_types.uint16, "Word": numba_types.uint64}
             *words, result = (types_of[w] for w in self.function.__annotations__.values())
 

@@ -45,9 +45,9 @@ ONE_TEXT = {
 }
 # What is no kernel
 TOOLS = {
-    "arrays", "blas", "capture", "compiling", "dispatch", "each", "elementary", "flash_plan", "flash_tiles",
-    "half_precision", "launch", "loops", "matmul_plan", "matmul_tiles", "matmul_tma", "tiles",
-    "windows",
+    "arrays", "blas", "capture", "compiling", "dispatch", "each", "elementary", "flash_plan",
+    "flash_tiles", "half_precision", "launch", "loops", "matmul_plan", "matmul_tiles",
+    "matmul_tma", "tiles", "windows",
 }  # fmt: skip
 
 
