@@ -15,7 +15,7 @@ from minidist.kernels import elementary, functions
 from minidist.kernels.each import loop_of
 from minidist.kernels.loops import helper
 
-NAMES = "exp expm1 log log1p tanh sigmoid erf normal".split()
+NAMES = ["exp", "expm1", "log", "log1p", "tanh", "sigmoid", "erf", "normal"]
 BINADES = np.arange(-149, 128)  # the exponents of float32, subnormal numbers included
 # the bits of the first number of each, and of infinity
 STARTS = [1 << i for i in range(23)] + [e << 23 for e in range(1, 256)]
