@@ -1,14 +1,16 @@
 """The pointwise part of one GRU step (Cho et al. 2014, with the reset gate behind the product).
 
-    r = σ(a_r + m_r)    z = σ(a_z + m_z)    n = tanh(a_n + r · (m_n + b))    h' = n + z · (h - n)
+    r = σ(a_r + m_r)    z = σ(a_z + m_z)    n = tanh(a_n + r · m_n)    h' = n + z · (h - n)
 
-with a of the input, m of the state. The ladder: naive, each operation streams its arrays through
-memory; in NumPy, all passes over one tile of rows run while it is in cache; in Triton, over one
-block while it is in registers. Memory traffic in arrays (n, h): forward reads 6 parts of gates and
-h, writes 3 gates' values, m_n + b and h'; backward reads the values, m_n + b, h and two cotangents,
-and writes those of a, of m and of h: 12 and 14.
+with a = W_ih x of the input and m = W_hh h of the state, and a bias in each.
 
-Why the values lie gate by gate, and sigmoids are made of tanh: see lstm_cell.
+The ladder, in arrays (n, h) that are read or written:
+
+- formula: whole arrays, an operation at a time: forward moves 65, backward 72.
+- loop: a row at a time, which stays in the cache between its passes: forward reads a, m and h and
+  writes the gates over a, m_n and h', 12 arrays; backward reads the gates, m_n, h and two
+  cotangents and writes those of a, of m and of h, 14 arrays.
+- tile program: a block of one row's units in registers, and the same bytes as the loop.
 """
 
 from __future__ import annotations
@@ -16,136 +18,158 @@ from __future__ import annotations
 from typing import Any
 
 from . import arrays as xp
-from .dispatch import dispatched
+from .dispatch import formula
+from .elementary import sigmoid, tanh
 from .launch import contiguous, triton_kernel
-from .lstm_cell import Outputs, cut, gates_of, outputs, pick, tanh
-from .tiles import row_tiles
+from .loops import F, Out, loop
+from .lstm_cell import Pair, cut, logistic, pick, tile_tanh, two_like, want_contiguous
 
 tl: Any = None  # Triton's language, once a kernel is launched
 
+Slots = tuple[xp.ndarray, xp.ndarray, xp.ndarray]
 
-@dispatched
+
+# The formula
+
+
+@formula
 def forward(
-    a: xp.ndarray, m: xp.ndarray, h: xp.ndarray, b: xp.ndarray | None = None,
-    halved: bool = False, out: Outputs | None = None,
-) -> Outputs:  # fmt: skip
-    """a, m (n, 3h), h (n, h), b (h,) -> h', m_n + b (n, h), the values of r, z, n (3, n, h).
+    gates: xp.ndarray, m: xp.ndarray, h: xp.ndarray, b: xp.ndarray | None = None,
+    out: Pair | None = None,
+) -> Pair:  # fmt: skip
+    """gates (n, 3h) holds a and becomes r, z, n. m (n, 3h), h (n, h) -> h', m_n + its bias (n, h).
 
-    halved: of r and z, a and m hold half of what the sigmoids take. Temporary
-    memory: none.
+    b (4h,): the biases of r, of z, of a_n and of m_n. out: where both results are written.
+    Temporary memory: none.
     """
-    state, hidden, values = out = outputs(h, out, 3)
-    for rows in row_tiles(*h.shape):
-        parts = gates_of(a[rows], 3), gates_of(m[rows], 3)
-        _step(*parts, h[rows], b, values[:, rows], hidden[rows], state[rows], halved)
+    state, hidden = out = out or two_like(h)
+    br, bz, bn, bm = xp.zeros_like(h, shape=(4, 1)) if b is None else b.reshape(4, h.shape[1])
+    (ar, az, an), (mr, mz, mn) = xp.split(gates, 3, 1), xp.split(m, 3, 1)
+    hidden[...] = mn + bm
+    r, z = logistic(ar + mr + br), logistic(az + mz + bz)
+    n = xp.tanh(an + bn + r * hidden)
+    gates[...] = xp.concatenate((r, z, n), 1)
+    state[...] = (1 - z) * n + z * h
     return out
 
 
-def _step(a, m, h, b, gates, hidden, state, halved):
-    """Of one tile, with a, m and gates (3, n, h)."""
-    both, new = gates[:2], gates[2]
-    xp.add(a[:2], m[:2], out=both)
-    if not halved:
-        both *= 0.5
-    xp.tanh(both, out=both)
-    both *= 0.5
-    both += 0.5
-    xp.add(m[2], 0 if b is None else b, out=hidden)
-    xp.multiply(both[0], hidden, out=new)
-    new += a[2]
-    xp.tanh(new, out=new)
-    xp.subtract(h, new, out=state)
-    state *= both[1]
-    state += new
-
-
-@dispatched
+@formula
 def backward(
-    g: xp.ndarray, dh: xp.ndarray, values: xp.ndarray, hidden: xp.ndarray, h: xp.ndarray,
-    out: Outputs | None = None,
-) -> Outputs:  # fmt: skip
-    """g + dh (n, h) is the cotangent of h'; the values, m_n + b and h as forward's.
+    g: xp.ndarray, dh: xp.ndarray, gates: xp.ndarray, hidden: xp.ndarray, h: xp.ndarray,
+    out: Slots | None = None,
+) -> Slots:  # fmt: skip
+    """g + dh (n, h) is the cotangent of h'; gates, m_n + its bias and h as forward left them.
 
-    Returns those of a, m (n, 3h) and h (n, h), which may be where dh is. Temporary memory: four
-    tiles of ROW_ELEMENTS.
+    Returns those of a, m (n, 3h) and h (n, h), written into `out`; the last may be dh itself.
+    Temporary memory: none.
     """
-    da, dm, dold = out = _slots(h, out)
-    for rows in row_tiles(*h.shape):
-        parts = gates_of(da[rows], 3), gates_of(dm[rows], 3), dold[rows]
-        _slopes(xp.add(g[rows], dh[rows]), values[:, rows], hidden[rows], h[rows], *parts)
-    return out
-
-
-def _slopes(e, gates, hidden, h, da, dm, dold):
-    """Of one tile: e is the cotangent of h', and written over."""
-    d = xp.multiply(gates, gates)
-    (r, z, new), (dr, dz, dn) = gates, d
-    xp.subtract(1, dn, out=dn)
-    xp.subtract(gates[:2], d[:2], out=d[:2])  # the slopes of all gates
-    xp.multiply(e, z, out=dold)
-    dz *= e
-    e -= dold
-    dn *= e
-    dr *= dn
-    dr *= hidden
-    dz *= xp.subtract(h, new, out=e)
-    da[...] = d
-    dn *= r
-    dm[...] = d
-
-
-@forward.version("naive")
-def naive(a, m, h, b=None, halved=False, out=None):
-    """The formula, one temporary an operation."""
-    state, hidden, values = out = outputs(h, out, 3)
-    sigmoid = lambda x: 0.5 + 0.5 * xp.tanh(x if halved else x / 2)  # 1 / (1 + exp(-x)), or of 2x
-    (ar, az, an), (mr, mz, mn) = gates_of(a, 3), gates_of(m, 3)
-    hidden[...] = mn if b is None else mn + b
-    r, z = sigmoid(ar + mr), sigmoid(az + mz)
-    values[...] = xp.stack((r, z, xp.tanh(an + r * hidden)))
-    state[...] = (1 - z) * values[2] + z * h
-    return out
-
-
-@backward.version("naive")
-def _backward_naive(g, dh, values, hidden, h, out=None):
-    (r, z, n), d, out = values, g + dh, _slots(h, out)
+    da, dm, dold = out = out or _slots(h)
+    (r, z, n), d = xp.split(gates, 3, 1), g + dh
     dn = d * (1 - z) * (1 - n * n)
     both = dn * hidden * r * (1 - r), d * (h - n) * z * (1 - z)
-    for slot, part in zip(out, (xp.hstack((*both, dn)), xp.hstack((*both, dn * r)), d * z)):
-        slot[...] = part
+    da[...], dm[...] = xp.hstack((*both, dn)), xp.hstack((*both, dn * r))
+    dold[...] = d * z
     return out
 
 
-def _slots(h: xp.ndarray, out: Outputs | None) -> Outputs:
-    """Cotangents (n, 3h) twice and (n, h), unless they are there."""
+def _slots(h: xp.ndarray) -> Slots:
+    """New arrays (n, 3h) twice and (n, h)."""
     n, units = h.shape
-    return out or tuple(xp.empty_like(h, shape=(n, k * units), order="C") for k in (3, 3, 1))
+    a, m, old = (xp.empty_like(h, shape=(n, k * units), order="C") for k in (3, 3, 1))
+    return a, m, old
 
 
-# The same on a GPU: a block of one row's units a program
+# The loop
+
+
+@loop
+def gru_rows(
+    m: F[:, :, ::1], h: F[:, ::1], b: F[:, ::1],
+    gates: Out[:, :, ::1], state: Out[:, ::1], hidden: Out[:, ::1],
+):  # fmt: skip
+    # m and gates (n, 3, units), b (4, units), all else (n, units)
+    n, units = h.shape
+    for k in range(n):
+        for j in range(units):
+            gates[k, 0, j] = sigmoid(gates[k, 0, j] + m[k, 0, j] + b[0, j])
+        for j in range(units):
+            gates[k, 1, j] = sigmoid(gates[k, 1, j] + m[k, 1, j] + b[1, j])
+        for j in range(units):
+            hidden[k, j] = m[k, 2, j] + b[3, j]
+        for j in range(units):
+            gates[k, 2, j] = tanh(gates[k, 2, j] + b[2, j] + gates[k, 0, j] * hidden[k, j])
+        for j in range(units):
+            state[k, j] = gates[k, 2, j] + gates[k, 1, j] * (h[k, j] - gates[k, 2, j])
+
+
+@loop
+def gru_slope_rows(
+    g: F[:, ::1], gates: F[:, :, ::1], hidden: F[:, ::1], h: F[:, ::1],
+    da: Out[:, :, ::1], dm: Out[:, :, ::1], dh: Out[:, ::1],
+):  # fmt: skip
+    # gates, da and dm (n, 3, units), all else (n, units); dh is added to g and written over
+    n, units = h.shape
+    for k in range(n):
+        for j in range(units):
+            d, z, u = g[k, j] + dh[k, j], gates[k, 1, j], gates[k, 2, j]
+            da[k, 1, j] = d * (h[k, j] - u) * z * (1.0 - z)
+            da[k, 2, j] = d * (1.0 - z) * (1.0 - u * u)
+            dh[k, j] = d * z
+        for j in range(units):
+            r, dn = gates[k, 0, j], da[k, 2, j]
+            da[k, 0, j] = dn * hidden[k, j] * r * (1.0 - r)
+            dm[k, 2, j] = dn * r
+        for part in range(2):
+            for j in range(units):
+                dm[k, part, j] = da[k, part, j]
+
+
+@forward.version("numba")
+def _forward_loop(gates, m, h, b=None, out=None):
+    n, units = h.shape
+    b = xp.zeros_like(h, shape=(4, units)) if b is None else b.reshape(4, units)
+    out = out or two_like(h)
+    gru_rows(m.reshape(n, 3, units), h, b, gates.reshape(n, 3, units), *out)
+    return out
+
+
+@backward.version("numba")
+def _backward_loop(g, dh, gates, hidden, h, out=None):
+    (n, units), (da, dm, dold) = h.shape, out or _slots(h)
+    if dold is not dh:
+        dold[...] = dh
+    da3, dm3 = da.reshape(n, 3, units), dm.reshape(n, 3, units)
+    gru_slope_rows(g, gates.reshape(n, 3, units), hidden, h, da3, dm3, dold)
+    return da, dm, dold
+
+
+# The tile program: a block of one row's units
 
 
 @triton_kernel
 def _cell_kernel(
-    a_ptr, m_ptr, h_ptr, b_ptr, state_ptr, hidden_ptr, values_ptr, units,
-    SCALE: tl.constexpr, DOUBLE: tl.constexpr, BLOCK: tl.constexpr,
+    gates_ptr, m_ptr, h_ptr, b_ptr, state_ptr, hidden_ptr, units,
+    DOUBLE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     kind: tl.constexpr = tl.float64 if DOUBLE else tl.float32
-    out: tl.constexpr = values_ptr.dtype.element_ty
-    row, n = tl.program_id(0).to(tl.int64), tl.num_programs(0).to(tl.int64)
+    out: tl.constexpr = gates_ptr.dtype.element_ty
+    row = tl.program_id(0).to(tl.int64)
     unit = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside, at, here = unit < units, row * 3 * units + unit, row * units + unit
-    r = pick(a_ptr, at, inside, kind) + pick(m_ptr, at, inside, kind)
-    z = pick(a_ptr, at + units, inside, kind) + pick(m_ptr, at + units, inside, kind)
+    r = pick(gates_ptr, at, inside, kind) + pick(m_ptr, at, inside, kind)
+    z = pick(gates_ptr, at + units, inside, kind) + pick(m_ptr, at + units, inside, kind)
+    new = pick(gates_ptr, at + 2 * units, inside, kind)
     hidden = pick(m_ptr, at + 2 * units, inside, kind)
     if b_ptr is not None:
-        hidden += pick(b_ptr, unit, inside, kind)
-    r, z = tl.sigmoid(SCALE * r), tl.sigmoid(SCALE * z)
-    new = tanh(pick(a_ptr, at + 2 * units, inside, kind) + r * hidden)
-    tl.store(values_ptr + here, r.to(out), inside)
-    tl.store(values_ptr + n * units + here, z.to(out), inside)
-    tl.store(values_ptr + 2 * n * units + here, new.to(out), inside)
+        r += pick(b_ptr, unit, inside, kind)
+        z += pick(b_ptr, unit + units, inside, kind)
+        new += pick(b_ptr, unit + 2 * units, inside, kind)
+        hidden += pick(b_ptr, unit + 3 * units, inside, kind)
+    r, z = tl.sigmoid(r), tl.sigmoid(z)
+    new = tile_tanh(new + r * hidden)
+    tl.store(gates_ptr + at, r.to(out), inside)
+    tl.store(gates_ptr + at + units, z.to(out), inside)
+    tl.store(gates_ptr + at + 2 * units, new.to(out), inside)
     tl.store(hidden_ptr + here, hidden.to(out), inside)
     h = pick(h_ptr, here, inside, kind)
     tl.store(state_ptr + here, (new + z * (h - new)).to(out), inside)
@@ -153,17 +177,17 @@ def _cell_kernel(
 
 @triton_kernel
 def _slopes_kernel(
-    g_ptr, dh_ptr, values_ptr, hidden_ptr, h_ptr, da_ptr, dm_ptr, dold_ptr, units,
+    g_ptr, dh_ptr, gates_ptr, hidden_ptr, h_ptr, da_ptr, dm_ptr, dold_ptr, units,
     DOUBLE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     kind: tl.constexpr = tl.float64 if DOUBLE else tl.float32
-    out: tl.constexpr = values_ptr.dtype.element_ty
-    row, n = tl.program_id(0).to(tl.int64), tl.num_programs(0).to(tl.int64)
+    out: tl.constexpr = gates_ptr.dtype.element_ty
+    row = tl.program_id(0).to(tl.int64)
     unit = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside, at, here = unit < units, row * 3 * units + unit, row * units + unit
-    r = pick(values_ptr, here, inside, kind)
-    z = pick(values_ptr, n * units + here, inside, kind)
-    new = pick(values_ptr, 2 * n * units + here, inside, kind)
+    r = pick(gates_ptr, at, inside, kind)
+    z = pick(gates_ptr, at + units, inside, kind)
+    new = pick(gates_ptr, at + 2 * units, inside, kind)
     d = pick(g_ptr, here, inside, kind) + pick(dh_ptr, here, inside, kind)
     dn = d * (1 - z) * (1 - new * new)
     dr = dn * pick(hidden_ptr, here, inside, kind) * r * (1 - r)
@@ -178,18 +202,16 @@ def _slopes_kernel(
 
 
 @forward.version("triton")
-def _forward_triton(a, m, h, b=None, halved=False, out=None):
-    out, (grid, constants) = outputs(h, out, 3), cut(h)
-    scale = 2 if halved else 1
-    arrays = map(contiguous, (a, m, h, b))
-    _cell_kernel[grid](*arrays, *out, h.shape[1], SCALE=scale, **constants)
+def _forward_triton(gates, m, h, b=None, out=None):
+    want_contiguous("gates", gates)
+    out, (grid, constants) = out or two_like(h), cut(h)
+    _cell_kernel[grid](gates, *map(contiguous, (m, h, b)), *out, h.shape[1], **constants)
     return out
 
 
 @backward.version("triton")
-def _backward_triton(g, dh, values, hidden, h, out=None):
-    out, (grid, constants) = _slots(h, out), cut(h)
-    _slopes_kernel[grid](
-        *map(contiguous, (g, dh, values, hidden, h)), *out, h.shape[1], **constants
-    )
+def _backward_triton(g, dh, gates, hidden, h, out=None):
+    out, (grid, constants) = out or _slots(h), cut(h)
+    arrays = map(contiguous, (g, dh, gates, hidden, h))
+    _slopes_kernel[grid](*arrays, *out, h.shape[1], **constants)
     return out

@@ -88,7 +88,8 @@ def layer_norm_rows(
 @helper(sums=True)
 def weighted_sums(g, w, x, mean):
     """Σ g·w and Σ g·w·(x - mean)."""
-    total, product = 0.0, 0.0
+    total = 0.0
+    product = 0.0
     for j in range(len(x)):
         u = g[j] * w[j]
         total += u
@@ -122,7 +123,7 @@ def layer_norm_slope_rows(
 
 @forward.version("numba")
 def _forward_loop(x, weight, bias, eps=1e-5):
-    x, (w, b) = xp.ascontiguousarray(x), _affine(x, weight, bias)
+    x, (w, b) = xp.ascontiguousarray(x), affine(x, weight, bias)
     y, stats = xp.empty_like(x), xp.empty_like(x, order="C", shape=(2, len(x)))
     layer_norm_rows(x, w, b, eps, y, *stats)
     return y, stats
@@ -130,15 +131,15 @@ def _forward_loop(x, weight, bias, eps=1e-5):
 
 @backward.version("numba")
 def _backward_loop(g, x, weight, stats):
-    (w, _), h = _affine(x, weight, None), x.shape[1]
+    (w, _), h = affine(x, weight, None), x.shape[1]
     dx, sums = (xp.empty_like(x, order="C", shape=s) for s in (g.shape, (4, h)))
     g = xp.ascontiguousarray(g).reshape(x.shape)
     layer_norm_slope_rows(g, x, w, *stats, dx.reshape(x.shape), sums[:2], *sums[2:])
     return dx, *sums[2:]
 
 
-def _affine(x, weight, bias):
-    """Weight and bias, or ones and zeros."""
+def affine(x, weight, bias):
+    """Weight and bias of x (n, h) or (n, h, …), or ones and zeros."""
     h = x.shape[1]
     return (
         xp.ones_like(x, shape=h) if weight is None else xp.ascontiguousarray(weight),

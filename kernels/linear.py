@@ -8,13 +8,17 @@ The ladder:
 - tile program: matmul's, which adds the bias before a tile is written.
 """
 
+from __future__ import annotations
+
 from . import arrays as xp
 from .dispatch import formula
 from .half_precision import is_half
+from .loops import F, Out, loop
 from .matmul import column_sums, matmul
 from .product import MULTIPLICATIONS, product, turned
 
 ROWS = 256
+SUMMED = 64  # rows that the bias's gradient adds up before they join the total
 FEW = 64  # rows up to which the output's units serve a GEMM better as its rows
 
 
@@ -83,6 +87,31 @@ def _backward_weight_blocks(g, x):
 
 def _few(x: xp.ndarray, other: xp.ndarray) -> bool:
     return 1 < len(x) <= FEW and len(x) * other.size > MULTIPLICATIONS
+
+
+# The loop: sums of columns
+
+
+@loop
+def sums_of_columns(g: F[:, ::1], part: Out[::1], total: Out[::1]):
+    # part (out,): the sum of up to SUMMED rows, so that the rounding error grows with
+    # n / SUMMED + SUMMED; that of NumPy's sum grows with n
+    n, units = g.shape
+    total[:] = 0.0
+    for start in range(0, n, SUMMED):
+        part[:] = 0.0
+        for i in range(start, min(start + SUMMED, n)):
+            for j in range(units):
+                part[j] += g[i, j]
+        for j in range(units):
+            total[j] += part[j]
+
+
+@backward_bias.version("numba")
+def _backward_bias_loop(g):
+    part, total = (xp.empty_like(g, shape=g.shape[1]) for _ in range(2))
+    sums_of_columns(g, part, total)
+    return total
 
 
 # The tile program

@@ -40,6 +40,7 @@ import numpy
 # Words for annotations; read by _signature. mypy takes them for Any.
 F: Any = None  # an array of float32 or float64, read: F[:, ::1] has rows without gaps
 Out: Any = None  # such an array, written
+OutDouble: Any = None  # an array of float64, whatever F is, written
 Int: Any = None  # an array of int64, read
 Bits: Any = None  # an array of bool, read
 OutBits: Any = None  # an array of bool, written
@@ -168,8 +169,9 @@ class Loop(Helper):
         fitted = []
         for (name, word), value in zip(words, args):
             if "[" in word:
-                kind = word.partition("[")[0].removeprefix("Out")
-                wanted = {"F": dtype, "": dtype, "Int": "int64", "Bytes": "uint8"}.get(kind, "?")
+                known = {"F": dtype, "Out": dtype, "OutDouble": "float64", "Int": "int64"}
+                known |= {"Bytes": "uint8", "OutBytes": "uint8"}
+                wanted = known.get(word.partition("[")[0], "?")
                 if value.dtype != wanted and wanted != "?":
                     raise TypeError(f"loop {self.__name__}: {name} is {value.dtype}, want {wanted}")
                 if word.startswith("Out") and not value.flags.carray:
@@ -256,6 +258,7 @@ def _signature(function: Callable[..., Any], dtype: numpy.dtype) -> tuple[Any, .
 
     real = from_dtype(dtype)
     kinds: dict[str, Any] = {"F": real, "Out": real, "Int": numba_types.int64}
+    kinds["OutDouble"] = numba_types.float64
     kinds |= dict.fromkeys(("Bits", "OutBits"), numba_types.bool_)
     kinds |= dict.fromkeys(("Half", "OutHalf"), numba_types.uint16)
     kinds |= dict.fromkeys(("Bytes", "OutBytes"), numba_types.uint8)

@@ -1,13 +1,17 @@
 """The pointwise part of one LSTM step (Hochreiter & Schmidhuber 1997, Gers et al. 2000).
 
-The ladder: naive, each operation streams its arrays through memory; in NumPy, all passes over one
-tile of rows run while it is in cache; in Triton, over one block while it is in registers. Memory
-traffic in arrays (n, h): forward reads 8 parts of gates and c, writes 4 gates' values, c' and h';
-backward reads the values, c, c' and three cotangents, and writes those of the gates and of c: 15
-and 14.
+    i = σ(a_i + m_i)    f = σ(a_f + m_f)    g = tanh(a_g + m_g)    o = σ(a_o + m_o)
+    c' = f · c + i · g    h' = o · tanh(c')
 
-A sigmoid is ½ · tanh(x/2) + ½, so one tanh serves all gates, whose values lie gate by gate: passes
-over whole arrays are quicker than over parts of rows.
+with a = W_ih x of the input and m = W_hh h of the state; a bias may be added to both.
+
+The ladder, in arrays (n, h) that are read or written:
+
+- formula: whole arrays, an operation at a time: forward moves 72, backward 82.
+- loop: a row at a time, which stays in the cache between its passes: forward reads a, m and c and
+  writes the gates over a, c' and h', 15 arrays; backward reads the gates, c, c' and three
+  cotangents and writes those of the gates and of c, 14 arrays.
+- tile program: a block of one row's units in registers, and the same bytes as the loop.
 """
 
 from __future__ import annotations
@@ -15,127 +19,135 @@ from __future__ import annotations
 from typing import Any
 
 from . import arrays as xp
-from .dispatch import dispatched
+from .dispatch import formula
+from .elementary import sigmoid, tanh
 from .launch import contiguous, next_power_of_2, triton_kernel
-from .tiles import row_tiles
+from .loops import F, Out, loop
 
 tl: Any = None  # Triton's language, once a kernel is launched
 
 BLOCK = 512  # of h a program: 4 a thread of each of a dozen arrays
-Outputs = tuple[xp.ndarray, ...]
+Pair = tuple[xp.ndarray, xp.ndarray]
 
 
-@dispatched
+# The formula
+
+
+def logistic(x: xp.ndarray) -> xp.ndarray:
+    """1 / (1 + exp(-x)), by tanh, which does not overflow."""
+    return 0.5 + 0.5 * xp.tanh(x / 2)
+
+
+@formula
 def forward(
-    a: xp.ndarray, m: xp.ndarray, c: xp.ndarray, halved: bool = False, out: Outputs | None = None
-) -> Outputs:
-    """a of the input, m of the state (n, 4h): a + m is what the functions of i, f, g, o take.
+    gates: xp.ndarray, m: xp.ndarray, c: xp.ndarray, b: xp.ndarray | None = None,
+    out: Pair | None = None,
+) -> Pair:  # fmt: skip
+    """gates (n, 4h) holds a and becomes i, f, g, o. m (n, 4h), c (n, h), b (4h,) -> h', c' (n, h).
 
-    c (n, h) -> h', c' (n, h), the values (4, n, h): c' = f · c + i · g, h' = o · tanh c'. halved:
-    a and m hold half of what the sigmoids take. Temporary memory: none.
+    out: where h' and c' are written. Temporary memory: none.
     """
-    state, new, values = out = outputs(c, out)
-    for rows in row_tiles(*c.shape):
-        gates = xp.add(gates_of(a[rows]), gates_of(m[rows]), out=values[:, rows])
-        _step(gates, c[rows], new[rows], state[rows], halved)
-    return out
-
-
-def _step(gates, c, new, state, halved):
-    """Of one tile, from the sums in gates (4, n, h)."""
-    for sigmoid in (gates[:2], gates[3]):
-        if not halved:
-            sigmoid *= 0.5
-    xp.tanh(gates, out=gates)
-    for sigmoid in (gates[:2], gates[3]):
-        sigmoid *= 0.5
-        sigmoid += 0.5
-    i, f, g, o = gates
-    xp.multiply(f, c, out=new)
-    new += xp.multiply(i, g, out=state)
-    xp.tanh(new, out=state)
-    state *= o
-
-
-@dispatched
-def backward(
-    g: xp.ndarray, dh: xp.ndarray, dc: xp.ndarray, values: xp.ndarray, c: xp.ndarray,
-    new: xp.ndarray, da: xp.ndarray | None = None,
-) -> xp.ndarray:  # fmt: skip
-    """g + dh and dc (n, h) are the cotangents of h' and c'; values, c and c' as forward's.
-
-    Returns that of a and m (n, 4h); dc becomes that of c. Temporary memory: six tiles of
-    ROW_ELEMENTS.
-    """
-    da = xp.empty_like(values, shape=(len(c), 4 * c.shape[1])) if da is None else da
-    for rows in row_tiles(*c.shape):
-        e, t = xp.add(g[rows], dh[rows]), xp.tanh(new[rows])
-        _slopes(values[:, rows], c[rows], e, t, dc[rows], gates_of(da[rows]))
-    return da
-
-
-def _slopes(gates, c, e, t, ec, da):
-    """Of one tile: e and ec are the cotangents of h' and c', t is tanh c'; t is written over."""
-    dt = xp.multiply(gates, gates)
-    (i, f, g, o), (di, df, dg, do) = gates, dt
-    xp.subtract(gates[:2], dt[:2], out=dt[:2])  # the slopes of all gates
-    xp.subtract(1, dg, out=dg)
-    xp.subtract(o, do, out=do)
-    do *= t
-    do *= e
-    t *= t
-    xp.subtract(1, t, out=t)
-    t *= o
-    t *= e
-    ec += t
-    for slope, partner in ((di, g), (df, c), (dg, i)):
-        slope *= ec
-        slope *= partner
-    ec *= f
-    da[...] = dt
-
-
-@forward.version("naive")
-def naive(a, m, c, halved=False, out=None):
-    """The formula, one temporary an operation."""
-    state, new, values = out = outputs(c, out)
-    sigmoid = lambda x: 0.5 + 0.5 * xp.tanh(x if halved else x / 2)  # 1 / (1 + exp(-x)), or of 2x
-    i, f, g, o = gates_of(a + m)
-    i, f, g, o = values[...] = xp.stack((sigmoid(i), sigmoid(f), xp.tanh(g), sigmoid(o)))
+    state, new = out = out or two_like(c)
+    i, f, g, o = xp.split(gates + m if b is None else gates + m + b, 4, 1)
+    i, f, g, o = logistic(i), logistic(f), xp.tanh(g), logistic(o)
+    gates[...] = xp.concatenate((i, f, g, o), 1)
     new[...] = f * c + i * g
     state[...] = o * xp.tanh(new)
     return out
 
 
-@backward.version("naive")
-def _backward_naive(g, dh, dc, values, c, new, da=None):
-    (i, f, n, o), t, dh = values, xp.tanh(new), g + dh
-    d = dc + dh * o * (1 - t * t)
-    parts = d * n * i * (1 - i), d * c * f * (1 - f), d * i * (1 - n * n), dh * t * o * (1 - o)
+@formula
+def backward(
+    g: xp.ndarray, dh: xp.ndarray, dc: xp.ndarray, gates: xp.ndarray, c: xp.ndarray,
+    new: xp.ndarray, da: xp.ndarray | None = None,
+) -> xp.ndarray:  # fmt: skip
+    """g + dh and dc (n, h) are the cotangents of h' and c'; gates, c and c' as forward left them.
+
+    Returns the cotangent of a and m (n, 4h), written into da; dc becomes that of c.
+    Temporary memory: none.
+    """
+    da = xp.empty_like(gates, order="C") if da is None else da
+    (i, f, n, o), t, e = xp.split(gates, 4, 1), xp.tanh(new), g + dh
+    d = dc + e * o * (1 - t * t)
+    parts = d * n * i * (1 - i), d * c * f * (1 - f), d * i * (1 - n * n), e * t * o * (1 - o)
+    da[...] = xp.concatenate(parts, 1)
     dc[...] = d * f
-    whole = xp.concatenate(parts, 1)
-    if da is None:
-        return whole
-    da[...] = whole
     return da
 
 
-def outputs(c: xp.ndarray, out: Outputs | None, gates: int = 4) -> Outputs:
-    """Two arrays (n, h) and the values (gates, n, h), unless they are there."""
-    shapes = c.shape, c.shape, (gates, *c.shape)
-    return out or tuple(xp.empty_like(c, shape=s, order="C") for s in shapes)
+def two_like(c: xp.ndarray) -> Pair:
+    """Two new arrays (n, h)."""
+    return xp.empty_like(c, order="C"), xp.empty_like(c, order="C")
 
 
-def gates_of(a: xp.ndarray, gates: int = 4) -> xp.ndarray:
-    """(n, gates·h) as (gates, n, h): a view."""
-    return a.reshape(len(a), gates, a.shape[1] // gates).swapaxes(0, 1)
+# The loop. Each pass has few arrays: LLVM vectorises one over all of them only if it can tell, by
+# as many comparisons as there are pairs of arrays, that none overlaps another.
 
 
-# The same on a GPU: a block of one row's units a program
+@loop
+def lstm_rows(
+    m: F[:, :, ::1], c: F[:, ::1], b: F[:, ::1],
+    gates: Out[:, :, ::1], state: Out[:, ::1], new: Out[:, ::1],
+):  # fmt: skip
+    # m and gates (n, 4, h), b (4, h), all else (n, h)
+    n, h = c.shape
+    for k in range(n):
+        for j in range(h):
+            gates[k, 0, j] = sigmoid(gates[k, 0, j] + m[k, 0, j] + b[0, j])
+        for j in range(h):
+            gates[k, 1, j] = sigmoid(gates[k, 1, j] + m[k, 1, j] + b[1, j])
+        for j in range(h):
+            gates[k, 2, j] = tanh(gates[k, 2, j] + m[k, 2, j] + b[2, j])
+        for j in range(h):
+            gates[k, 3, j] = sigmoid(gates[k, 3, j] + m[k, 3, j] + b[3, j])
+        for j in range(h):
+            new[k, j] = gates[k, 1, j] * c[k, j] + gates[k, 0, j] * gates[k, 2, j]
+        for j in range(h):
+            state[k, j] = gates[k, 3, j] * tanh(new[k, j])
+
+
+@loop
+def lstm_slope_rows(
+    g: F[:, ::1], dh: F[:, ::1], gates: F[:, :, ::1], c: F[:, ::1], new: F[:, ::1],
+    dc: Out[:, ::1], da: Out[:, :, ::1],
+):  # fmt: skip
+    # gates and da (n, 4, h), all else (n, h)
+    n, h = c.shape
+    for k in range(n):
+        for j in range(h):
+            t, o = tanh(new[k, j]), gates[k, 3, j]
+            e = (g[k, j] + dh[k, j]) * o
+            dc[k, j] += e * (1.0 - t * t)
+            da[k, 3, j] = e * t * (1.0 - o)
+        for j in range(h):
+            d, i, f, u = dc[k, j], gates[k, 0, j], gates[k, 1, j], gates[k, 2, j]
+            da[k, 0, j] = d * u * i * (1.0 - i)
+            da[k, 1, j] = d * c[k, j] * f * (1.0 - f)
+            da[k, 2, j] = d * i * (1.0 - u * u)
+            dc[k, j] = d * f
+
+
+@forward.version("numba")
+def _forward_loop(gates, m, c, b=None, out=None):
+    n, h = c.shape
+    b = xp.zeros_like(c, shape=(4, h)) if b is None else b.reshape(4, h)
+    out = out or two_like(c)
+    lstm_rows(m.reshape(n, 4, h), c, b, gates.reshape(n, 4, h), *out)
+    return out
+
+
+@backward.version("numba")
+def _backward_loop(g, dh, dc, gates, c, new, da=None):
+    (n, h), da = c.shape, xp.empty_like(gates, order="C") if da is None else da
+    lstm_slope_rows(g, dh, gates.reshape(n, 4, h), c, new, dc, da.reshape(n, 4, h))
+    return da
+
+
+# The tile program: a block of one row's units
 
 
 @triton_kernel
-def tanh(x):
+def tile_tanh(x):
     return 2 * tl.sigmoid(2 * x) - 1
 
 
@@ -146,43 +158,48 @@ def pick(ptr, at, inside, kind: tl.constexpr):
 
 @triton_kernel
 def _cell_kernel(
-    a_ptr, m_ptr, c_ptr, state_ptr, new_ptr, values_ptr, h,
-    SCALE: tl.constexpr, DOUBLE: tl.constexpr, BLOCK: tl.constexpr,
+    gates_ptr, m_ptr, c_ptr, b_ptr, state_ptr, new_ptr, h,
+    DOUBLE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     kind: tl.constexpr = tl.float64 if DOUBLE else tl.float32
-    out: tl.constexpr = values_ptr.dtype.element_ty
-    row, n = tl.program_id(0).to(tl.int64), tl.num_programs(0).to(tl.int64)
+    out: tl.constexpr = gates_ptr.dtype.element_ty
+    row = tl.program_id(0).to(tl.int64)
     unit = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside, at, here = unit < h, row * 4 * h + unit, row * h + unit
-    i = pick(a_ptr, at, inside, kind) + pick(m_ptr, at, inside, kind)
-    f = pick(a_ptr, at + h, inside, kind) + pick(m_ptr, at + h, inside, kind)
-    g = pick(a_ptr, at + 2 * h, inside, kind) + pick(m_ptr, at + 2 * h, inside, kind)
-    o = pick(a_ptr, at + 3 * h, inside, kind) + pick(m_ptr, at + 3 * h, inside, kind)
-    i, f, g, o = tl.sigmoid(SCALE * i), tl.sigmoid(SCALE * f), tanh(g), tl.sigmoid(SCALE * o)
+    i = pick(gates_ptr, at, inside, kind) + pick(m_ptr, at, inside, kind)
+    f = pick(gates_ptr, at + h, inside, kind) + pick(m_ptr, at + h, inside, kind)
+    g = pick(gates_ptr, at + 2 * h, inside, kind) + pick(m_ptr, at + 2 * h, inside, kind)
+    o = pick(gates_ptr, at + 3 * h, inside, kind) + pick(m_ptr, at + 3 * h, inside, kind)
+    if b_ptr is not None:
+        i += pick(b_ptr, unit, inside, kind)
+        f += pick(b_ptr, unit + h, inside, kind)
+        g += pick(b_ptr, unit + 2 * h, inside, kind)
+        o += pick(b_ptr, unit + 3 * h, inside, kind)
+    i, f, g, o = tl.sigmoid(i), tl.sigmoid(f), tile_tanh(g), tl.sigmoid(o)
     new = f * pick(c_ptr, here, inside, kind) + i * g
-    tl.store(values_ptr + here, i.to(out), inside)
-    tl.store(values_ptr + n * h + here, f.to(out), inside)
-    tl.store(values_ptr + 2 * n * h + here, g.to(out), inside)
-    tl.store(values_ptr + 3 * n * h + here, o.to(out), inside)
+    tl.store(gates_ptr + at, i.to(out), inside)
+    tl.store(gates_ptr + at + h, f.to(out), inside)
+    tl.store(gates_ptr + at + 2 * h, g.to(out), inside)
+    tl.store(gates_ptr + at + 3 * h, o.to(out), inside)
     tl.store(new_ptr + here, new.to(out), inside)
-    tl.store(state_ptr + here, (o * tanh(new)).to(out), inside)
+    tl.store(state_ptr + here, (o * tile_tanh(new)).to(out), inside)
 
 
 @triton_kernel
 def _slopes_kernel(
-    g_ptr, dh_ptr, dc_ptr, values_ptr, c_ptr, new_ptr, da_ptr, h,
+    g_ptr, dh_ptr, dc_ptr, gates_ptr, c_ptr, new_ptr, da_ptr, h,
     DOUBLE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     kind: tl.constexpr = tl.float64 if DOUBLE else tl.float32
-    out: tl.constexpr = values_ptr.dtype.element_ty
-    row, n = tl.program_id(0).to(tl.int64), tl.num_programs(0).to(tl.int64)
+    out: tl.constexpr = gates_ptr.dtype.element_ty
+    row = tl.program_id(0).to(tl.int64)
     unit = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside, at, here = unit < h, row * 4 * h + unit, row * h + unit
-    i = pick(values_ptr, here, inside, kind)
-    f = pick(values_ptr, n * h + here, inside, kind)
-    g = pick(values_ptr, 2 * n * h + here, inside, kind)
-    o = pick(values_ptr, 3 * n * h + here, inside, kind)
-    t = tanh(pick(new_ptr, here, inside, kind))
+    i = pick(gates_ptr, at, inside, kind)
+    f = pick(gates_ptr, at + h, inside, kind)
+    g = pick(gates_ptr, at + 2 * h, inside, kind)
+    o = pick(gates_ptr, at + 3 * h, inside, kind)
+    t = tile_tanh(pick(new_ptr, here, inside, kind))
     dh = pick(g_ptr, here, inside, kind) + pick(dh_ptr, here, inside, kind)
     d = pick(dc_ptr, here, inside, kind) + dh * o * (1 - t * t)
     tl.store(da_ptr + at, (d * g * i * (1 - i)).to(out), inside)
@@ -194,22 +211,27 @@ def _slopes_kernel(
 
 
 @forward.version("triton")
-def _forward_triton(a, m, c, halved=False, out=None):
-    out = outputs(c, out)
-    grid, constants = cut(c)
-    scale = 2 if halved else 1
-    _cell_kernel[grid](*map(contiguous, (a, m, c)), *out, c.shape[1], SCALE=scale, **constants)
+def _forward_triton(gates, m, c, b=None, out=None):
+    want_contiguous("gates", gates)
+    out, (grid, constants) = out or two_like(c), cut(c)
+    _cell_kernel[grid](gates, *map(contiguous, (m, c, b)), *out, c.shape[1], **constants)
     return out
 
 
 @backward.version("triton")
-def _backward_triton(g, dh, dc, values, c, new, da=None):
-    assert dc.flags.c_contiguous, f"dc is written to: want it contiguous, not {dc.strides}"
-    da = xp.empty_like(values, shape=(len(c), 4 * c.shape[1])) if da is None else da
+def _backward_triton(g, dh, dc, gates, c, new, da=None):
+    want_contiguous("dc", dc)
+    da = xp.empty_like(gates, order="C") if da is None else da
     grid, constants = cut(c)
-    arrays = map(contiguous, (g, dh, dc, values, c, new))
+    arrays = map(contiguous, (g, dh, dc, gates, c, new))
     _slopes_kernel[grid](*arrays, da, c.shape[1], **constants)
     return da
+
+
+def want_contiguous(name: str, array: xp.ndarray) -> None:
+    """Refuse an array of which the kernel would write to a copy."""
+    strides = array.strides
+    assert array.flags.c_contiguous, f"{name} is written to: want it contiguous, not {strides}"
 
 
 def cut(c: xp.ndarray) -> tuple[tuple[int, int], dict[str, Any]]:

@@ -5,42 +5,49 @@ Rows: the steps of b sequences of falling lengths lie one after the other, step 
 each of the sizes[t] sequences that still run. With equal lengths that is x (s, b, in) itself, read
 as s·b rows.
 
-All inputs are projected by one product and each weight's gradient is one product; step by step
-goes only h·W_hhᵀ and, on the way back, its transpose; what is done unit by unit is in lstm_cell
-and gru_cell. Sigmoids take half of what they are given there: a power of 2, so scaling the weights
-once instead rounds nothing differently.
+All inputs are projected by one product, and the gradient of each weight is one product. A step
+needs one product forward, h·W_hhᵀ, and its transpose backward; all else is done unit by unit in
+lstm_cell and gru_cell. The projected inputs become the gates where they lie.
 
 Ready to be split: weights (gates·h, in) are read as (gates, h, in). Hidden units meet in the
 product with W_hh alone; all else is done unit by unit. So a rank may hold a range of the units of
-every gate, if h is gathered before each such product and dh is summed after its transpose.
+every gate (see Ranks): h is gathered after each step, and dh is summed before each step backward.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from . import arrays as xp
 from . import gru_cell, lstm_cell
-from .product import product, turned
+from .product import product, turned, unpacked
 
 GATES = {"RNN_TANH": 1, "RNN_RELU": 1, "LSTM": 4, "GRU": 3}
-ROWS = 128  # that are projected at a time, if steps have fewer: so few stay in cache
 Steps = list[tuple[slice, slice, slice]]
 
 
+class Ranks(NamedTuple):
+    """What one of t ranks needs that holds a range of the hidden units, `own`, of each gate."""
+
+    own: slice
+    gather: Callable[[xp.ndarray], xp.ndarray]  # its units (k, h/t) -> those of all ranks (k, h)
+    scatter: Callable[[xp.ndarray], xp.ndarray]  # (k, h) -> its units of the sum over the ranks
+
+
 class Saved(NamedTuple):
-    """What backward needs."""
+    """What backward needs. Without ranks, t is 1."""
 
     kind: str
     steps: Steps
     x: xp.ndarray  # (n, in)
-    w_ih: xp.ndarray
-    w_hh: xp.ndarray
+    w_ih: xp.ndarray  # (gates·h/t, in)
+    w_hh: xp.ndarray  # (gates·h/t, h)
     h: xp.ndarray  # (b + n, h): h0 and the state after each row
-    gates: xp.ndarray  # (n, gates·h), their values, each step's gate by gate; of others: h, too
-    extra: xp.ndarray  # LSTM: c0 and the cells (b + n, h); GRU: W_hn h + b_hn (n, h)
+    gates: xp.ndarray  # (n, gates·h/t), their values; of tanh and ReLU: h, too
+    extra: xp.ndarray  # LSTM: c0 and the cells (b + n, h/t); GRU: W_hn h + b_hn (n, h/t)
+    given: tuple[bool, bool]  # whether h0 and c0 were
+    ranks: Ranks | None
 
 
 def naive(kind, x, h, c, w_ih, w_hh, b_ih=0, b_hh=0):
@@ -85,11 +92,6 @@ def reversal(sizes: Sequence[int]) -> xp.ndarray:
     return starts[xp.bincount(place)[place] - 1 - step] + place
 
 
-def _by_gate(rows: xp.ndarray, gates: int) -> xp.ndarray:
-    """The memory of rows (n, gates·h) as (gates, n, h)."""
-    return rows.reshape(gates, len(rows), rows.shape[1] // gates)
-
-
 def _before(h: xp.ndarray, steps: Steps) -> xp.ndarray:
     """The state before each row, (n, h)."""
     first, last = steps[0][2], steps[-1][2]
@@ -104,79 +106,86 @@ def _before(h: xp.ndarray, steps: Steps) -> xp.ndarray:
 def forward(
     kind: str, x: xp.ndarray, h0: xp.ndarray | None, c0: xp.ndarray | None, w_ih: xp.ndarray,
     w_hh: xp.ndarray, b_ih: xp.ndarray | None, b_hh: xp.ndarray | None, sizes: Sequence[int],
+    ranks: Ranks | None = None,
 ) -> tuple[xp.ndarray, Saved]:  # fmt: skip
-    """x (n, in), h0 and c0 (b, h) or None for 0, weights (gates·h, in or h), biases (gates·h).
+    """x (n, in), h0 and c0 (b, h) or None for 0, weights (gates·h/t, in or h), biases (gates·h/t).
 
     Returns the states (n, h), for an LSTM with the last cells (b, h) after them; and for backward.
-    Temporary memory: the weights three times, gates of a step and of ROWS rows (or a step's).
+    Temporary memory: gates and states of a step; w_hh twice, and w_ih too if `unpacked`.
     """
-    steps, b, n, units = steps_of(sizes), sizes[0], len(x), len(w_hh) // GATES[kind]
-    h = xp.empty_like(x, shape=(b + n + (b if kind == "LSTM" else 0), units))
+    steps, b, n = steps_of(sizes), sizes[0], len(x)
+    units, own = len(w_hh) // GATES[kind], ranks.own if ranks else slice(None)
+    h = xp.empty_like(x, shape=(b + n + (b if kind == "LSTM" else 0), w_hh.shape[1]))
     h[:b] = 0 if h0 is None else h0
-    bias = b_ih
-    if b_ih is not None and b_hh is not None:
-        bias = b_ih + b_hh
-        if kind == "GRU":  # b_hn is scaled by r with the product that it belongs to
-            bias[2 * units :] = b_ih[2 * units :]
-    w_x, w = (turned(w) if b > 1 else w.copy().T for w in (w_ih, w_hh))
-    gates = extra = h
-    if kind in ("LSTM", "GRU"):
-        gates = xp.empty_like(x, shape=(n, len(w_hh)))
-        w_x, w = _halved(w_x, units), _halved(w, units)
-        bias = None if bias is None else _halved(bias, units)
-    ready = _projected(x, w_x, bias, steps)
+    place = h[b : b + n] if kind.startswith("RNN") and ranks is None else None
+    w_x = turned(w_ih) if unpacked() and n > 1 else w_ih.T
+    gates, extra, bias = product(x, w_x, place, lined=True), h, _bias(kind, b_ih, b_hh)
+    # For a few rows BLAS takes up to an eighth longer to read the transpose of what lies in memory.
+    w = turned(w_hh) if min(b, len(steps)) > 1 else w_hh.T
     if kind == "LSTM":
-        extra = xp.empty_like(h, shape=(b + n, units))
-        extra[:b] = 0 if c0 is None else c0
-        _lstm(gates, h, extra, w, ready)
-        h[b + n :] = extra[b + xp.at_home_of(h, ends(sizes))]
+        extra = xp.empty_like(x, shape=(b + n, units))
+        extra[:b] = 0 if c0 is None else c0[:, own]
     elif kind == "GRU":
-        extra = xp.empty_like(h, shape=(n, units))
-        _gru(gates, h, extra, w, None if b_hh is None else b_hh[2 * units :], ready)
+        extra = xp.empty_like(x, shape=(n, units))
+    products, states = xp.empty_like(x, shape=(b, len(w_hh))), xp.empty_like(x, shape=(b, units))
+    for before, now, rows in steps:
+        a, m = gates[rows], product(h[before], w, products[: now.stop - now.start], lined=True)
+        state = h[now] if ranks is None else states[: len(a)]
+        if kind == "LSTM":
+            lstm_cell.forward(a, m, extra[before], bias, (state, extra[now]))
+        elif kind == "GRU":
+            old = xp.ascontiguousarray(h[before, own])
+            gru_cell.forward(a, m, old, bias, (state, extra[rows]))
+        else:
+            _activate(kind, a, m, bias, state)
+        if ranks is not None:
+            h[now] = ranks.gather(state)
+    if kind == "LSTM":
+        last = extra[b + xp.at_home_of(h, ends(sizes))]
+        h[b + n :] = last if ranks is None else ranks.gather(last)
+    gates, given = gates if kind in ("LSTM", "GRU") else h, (h0 is not None, c0 is not None)
+    return h[b:], Saved(kind, steps, x, w_ih, w_hh, h, gates, extra, given, ranks)
+
+
+def _bias(kind: str, b_ih: xp.ndarray | None, b_hh: xp.ndarray | None) -> xp.ndarray | None:
+    """What a cell adds: b_ih + b_hh; of a GRU with b_hn, which r scales, at the end (4h/t)."""
+    one = b_hh if b_ih is None else b_ih
+    if one is None:
+        return None
+    b_ih, b_hh = (xp.zeros_like(one) if b is None else b for b in (b_ih, b_hh))
+    if kind != "GRU":
+        return b_ih + b_hh
+    new = 2 * len(one) // 3
+    return xp.concatenate((b_ih[:new] + b_hh[:new], b_ih[new:], b_hh[new:]))
+
+
+def _activate(kind, a, m, bias, state):
+    """state = tanh(a + m + bias), or max(a + m + bias, 0). a is written over."""
+    a += m
+    if bias is not None:
+        a += bias
+    if kind == "RNN_TANH":
+        xp.tanh(a, out=state)
     else:
-        _rnn(h, w, ready, kind == "RNN_TANH")
-    return h[b:], Saved(kind, steps, x, w_ih, w_hh, h, gates, extra)
+        xp.maximum(a, 0, out=state)
 
 
-def _halved(a: xp.ndarray, units: int) -> xp.ndarray:
-    """a (..., gates·h), halved for sigmoids: all gates but the third."""
-    a = xp.array(a) if a.ndim == 1 else a
-    a[..., : 2 * units] *= 0.5
-    a[..., 3 * units :] *= 0.5
-    return a
-
-
-def _projected(
-    x: xp.ndarray, w: xp.ndarray, bias: xp.ndarray | None, steps: Steps
-) -> Iterator[tuple[tuple[slice, slice, slice], xp.ndarray]]:
-    """Each step and its rows of x w + bias, in one buffer: still in cache when they are used."""
-    buffer, first, ends = None, 0, [rows.stop for _, _, rows in steps]
-    at_once, ready = len(x) if xp.on_gpu(x) else ROWS, 0
-    for step in steps:
-        start, stop = step[2].start, step[2].stop
-        if stop > ready or buffer is None:
-            first, ready = start, ends[bisect_right(ends, max(stop, start + at_once)) - 1]
-            if buffer is None or len(buffer) < ready - first:
-                buffer = xp.empty_like(x, shape=(ready - first, w.shape[1]))
-            part = product(x[first:ready], w, buffer[: ready - first], lined=True)
-            if bias is not None:
-                part += bias
-        yield step, buffer[start - first : stop - first]
-
-
-def _of_weights(d: xp.ndarray, m: xp.ndarray, x: xp.ndarray, h: xp.ndarray) -> list[xp.ndarray]:
-    """dᵀ x and mᵀ h, as one product if d is m and there are rows enough to pay for its copies."""
-    if d is not m or len(d) < d.shape[1]:
-        return [xp.matmul(d.T, x), xp.matmul(m.T, h)]
-    both = xp.matmul(d.T, xp.concatenate([x, h], 1))
-    return [part.copy() for part in xp.split(both, [x.shape[1]], 1)]
+def _slopes(kind, g, e, state, da):
+    """da = (g + e) · tanh', or of ReLU, where `state` is its value."""
+    if kind == "RNN_TANH":
+        xp.multiply(state, state, out=da)
+        xp.subtract(1, da, out=da)
+    else:
+        xp.greater(state, 0, out=da)
+    da *= g + e
 
 
 def backward(g: xp.ndarray, saved: Saved, need_x: bool = True) -> list[xp.ndarray | None]:
-    """The cotangents of x (None unless needed), h0, c0, both weights and both biases.
+    """The cotangents of x (None unless needed), h0 and c0 (None unless given), weights and biases.
 
-    Temporary memory: those of the gates (n, gates·h), of a GRU twice; x and h side by side, and the
-    weights' cotangents once more; six arrays like a step's gates.
+    With ranks, g is the same on all of them, and so are the cotangents of h0 and c0; those of x are
+    terms of a sum. Temporary memory: the cotangents of the gates (n, gates·h), of a GRU twice; g in
+    C order; two arrays like a step's gates.
     """
     of_inputs, gates = backward_input(g, saved, need_x)
     return [*of_inputs, *backward_weight(*gates)]
@@ -186,19 +195,31 @@ def backward_input(
     g: xp.ndarray, saved: Saved, need_x: bool = True
 ) -> tuple[list[xp.ndarray | None], tuple[xp.ndarray, ...]]:
     """The cotangents of x, h0 and c0, and what backward_weight takes: all else may go."""
-    kind, steps, x, w_ih, w_hh, h, gates, extra = saved
-    b, n = steps[0][2].stop, len(x)
+    kind, steps, x, w_ih, w_hh, h, gates, extra, given, ranks = saved
+    b, n, own = steps[0][2].stop, len(x), ranks.own if ranks else slice(None)
+    g = xp.ascontiguousarray(g[:, own])
     d = xp.empty_like(x, shape=(n, len(w_hh)))
-    dh, dc, m = xp.zeros_like(h, shape=(b, h.shape[1])), None, d
-    if kind == "LSTM":
-        dc = g[n:].copy()
-        _lstm_back(g, gates, extra, w_hh, steps, d, dh, dc)
-    elif kind == "GRU":
-        m = xp.empty_like(d)  # the cotangents of h W_hhᵀ: not those of x W_ihᵀ for the new state
-        _gru_back(g, gates, h, extra, w_hh, steps, d, m, dh)
-    else:
-        _rnn_back(g, h, w_hh, steps, d, dh, kind == "RNN_TANH")
-    return [product(d, w_ih) if need_x else None, dh, dc], (d, m, x, _before(h, steps))
+    # A GRU's product h W_hhᵀ has other cotangents than x W_ihᵀ, because r scales its third part.
+    m = xp.empty_like(d) if kind == "GRU" else d
+    dh, dc = xp.zeros_like(x, shape=(b, g.shape[1])), g[n:].copy()
+    for before, now, rows in reversed(steps):
+        da, e = d[rows], dh[: now.stop - now.start]
+        if kind == "LSTM":
+            cells = extra[before], extra[now]
+            lstm_cell.backward(g[rows], e, dc[: len(da)], gates[rows], *cells, da)
+        elif kind == "GRU":
+            old = xp.ascontiguousarray(h[before, own])
+            gru_cell.backward(g[rows], e, gates[rows], extra[rows], old, (da, m[rows], e))
+        else:
+            _slopes(kind, g[rows], e, h[now, own], da)
+        if rows.start or given[0]:  # nothing asks for the cotangent of zeros
+            back = product(m[rows], w_hh)
+            back = back if ranks is None else ranks.scatter(back)
+            e[...] = e + back if kind == "GRU" else back  # z · h: a GRU's state goes on beside it
+    states = [part if ask else None for part, ask in zip((dh, dc), given)]
+    if ranks is not None:
+        states = [part if part is None else ranks.gather(part) for part in states]
+    return [product(d, w_ih) if need_x else None, *states], (d, m, x, _before(h, steps))
 
 
 def backward_weight(
@@ -206,58 +227,6 @@ def backward_weight(
 ) -> list[xp.ndarray]:
     """The cotangents of both weights and both biases."""
     ones = xp.ones_like(x, shape=len(x))  # BLAS adds rows twice as fast as a reduction
-    return [*_of_weights(d, m, x, before), xp.matmul(ones, d), xp.matmul(ones, m)]
-
-
-# One loop over time each way for each kind; rows of a are projected inputs, without the state
-
-
-def _rnn(h, w, ready, tanh):
-    for (before, now, _), a in ready:
-        a += product(h[before], w, lined=True)
-        if tanh:
-            xp.tanh(a, out=h[now])
-        else:
-            xp.maximum(a, 0, out=h[now])
-
-
-def _rnn_back(g, h, w, steps, d, dh, tanh):
-    for _, now, rows in reversed(steps):
-        dt, state = d[rows], h[now]
-        e = dh[: len(dt)]
-        e += g[rows]
-        if tanh:
-            xp.multiply(state, state, out=dt)
-            xp.subtract(1, dt, out=dt)
-        else:
-            xp.greater(state, 0, out=dt)
-        dt *= e
-        product(dt, w, out=e)
-
-
-def _lstm(gates, h, c, w, ready):
-    for (before, now, rows), a in ready:
-        m, values = product(h[before], w, lined=True), _by_gate(gates[rows], 4)
-        lstm_cell.forward(a, m, c[before], True, (h[now], c[now], values))
-
-
-def _lstm_back(g, gates, c, w, steps, d, dh, dc):
-    for before, now, rows in reversed(steps):
-        da, values = d[rows], _by_gate(gates[rows], 4)
-        e = dh[: len(da)]
-        lstm_cell.backward(g[rows], e, dc[: len(da)], values, c[before], c[now], da)
-        product(da, w, out=e)
-
-
-def _gru(gates, h, hidden, w, bias, ready):
-    for (before, now, rows), a in ready:
-        m, values = product(h[before], w, lined=True), _by_gate(gates[rows], 3)
-        gru_cell.forward(a, m, h[before], bias, True, (h[now], hidden[rows], values))
-
-
-def _gru_back(g, gates, h, hidden, w, steps, d, dm, dh):
-    for before, _, rows in reversed(steps):
-        e, values = dh[: rows.stop - rows.start], _by_gate(gates[rows], 3)
-        out = d[rows], dm[rows], e
-        gru_cell.backward(g[rows], e, values, hidden[rows], h[before], out)
-        e += product(dm[rows], w)
+    db = xp.matmul(ones, d)
+    of_b_hh = db.copy() if m is d else xp.matmul(ones, m)
+    return [xp.matmul(d.T, x), xp.matmul(m.T, before), db, of_b_hh]

@@ -1,83 +1,112 @@
-"""RMS norm (Zhang & Sennrich 2019) over the last axis, a tile of rows at a time: see layer_norm.
+"""RMS norm (Zhang & Sennrich 2019) over the last axis: x / sqrt(mean(x²) + eps) · w.
 
-The ladder and the memory traffic are layer_norm's too, but no mean and no bias; in Triton one
-number a row is kept.
+The ladder and its memory traffic are layer_norm's, without a mean and a bias: the formula moves
+7nhb bytes forward and 19nhb backward, the loop and the tile program 2nhb and 3nhb.
+
+Every version keeps 1/root of the mean square of each row for backward.
 """
 
 from __future__ import annotations
 
+import math
+
 from . import arrays as xp
 from . import norm_triton
-from .dispatch import dispatched
-from .tiles import added, row_tiles, spreading
+from .dispatch import formula
+from .elementary import row_dot
+from .layer_norm import ROWS
+from .loops import F, Out, helper, loop, real
+
+# The formula
 
 
-def naive(x, weight, eps):
-    """The formula: x (n, h), weight (h,)."""
-    return x / xp.sqrt((x * x).mean(1, keepdims=True) + eps) * weight
-
-
-@dispatched
+@formula
 def forward(x: xp.ndarray, weight: xp.ndarray | None, eps: float) -> tuple[xp.ndarray, xp.ndarray]:
-    """x (n, h) -> y (n, h), and for backward 1/root of the mean square, beside zeros (n, 2).
-
-    y = x · (r wᵀ): a pass for the sums, one that spreads the factors, one product. BLAS has no
-    fast product of a column and a row alone, hence the zeros. Temporary memory: none but vectors.
-    """
-    n, h = x.shape
-    y, scale, affine = xp.empty_like(x), *(xp.zeros_like(x, shape=s) for s in ((n, 2), (2, h)))
-    affine[0] = 1 if weight is None else weight
-    for rows in row_tiles(n, h):
-        xt = x[rows]
-        xp.divide(1, xp.sqrt(xp.vecdot(xt, xt) / max(h, 1) + eps), out=scale[rows, 0])
-        yt = xp.matmul(scale[rows], affine, out=y[rows])
-        yt *= xt
-    return y, scale
+    """x (n, h) -> y (n, h), and 1/root of the mean square of each row (n,)."""
+    rstd = 1 / xp.sqrt(xp.square(x).sum(1) / max(x.shape[1], 1) + eps)  # rows may be empty
+    y = x * rstd[:, None]
+    return y if weight is None else y * weight, rstd
 
 
-@dispatched
+@formula
 def backward(
-    g: xp.ndarray, x: xp.ndarray, weight: xp.ndarray | None, scale: xp.ndarray
+    g: xp.ndarray, x: xp.ndarray, weight: xp.ndarray | None, rstd: xp.ndarray
 ) -> tuple[xp.ndarray, xp.ndarray]:
-    """Cotangents of x (n, h), in g's shape if that is another, and of weight (h,).
+    """The cotangents of x (n, h), in g's shape if that is another, and of weight (h,).
 
-    With u = g · w and s = Σ u · x over a row, dx = r u - (r² / h · r s) x. Six passes: g · x and
-    its sums over rows and columns; u and x, side by side; dx from both. Temporary memory: two tiles
-    of ROW_ELEMENTS, and vectors.
+    With u = g · w and normal = x · rstd, dx = rstd · (u - normal · mean(u · normal)).
     """
-    n, h = x.shape
-    dx, dw, factors = xp.empty_like(x, shape=g.shape), xp.zeros_like(x, shape=h), scale.copy()
-    g, out, r = g.reshape(n, h), dx.reshape(n, h), scale[:, 0]
-    weight, slope = xp.ones_like(x, shape=h) if weight is None else weight, r * r / -max(h, 1)
-    parts = xp.empty_like(x, shape=(2, next(row_tiles(n, h), slice(0, 0)).stop, h))
-    for rows in row_tiles(n, h):
-        gt, tile = g[rows], parts[:, : rows.stop - rows.start]
-        u, xt = tile
-        xp.copyto(xt, x[rows])
-        gx = xp.multiply(gt, xt, out=u)
-        dw += xp.matmul(r[rows], gx)
-        xp.multiply(slope[rows], r[rows] * xp.matmul(gx, weight), out=factors[rows, 1])
-        with spreading(h):
-            xp.multiply(gt, weight, out=u)
-        added(factors[rows], tile, out[rows])
-    return dx, dw
-
-
-@forward.version("naive")
-def _forward_naive(x, weight, eps):
-    rstd = 1 / xp.sqrt((x * x).mean(1, keepdims=True) + eps)
-    return x * rstd if weight is None else x * rstd * weight, rstd
-
-
-@backward.version("naive")
-def _backward_naive(g, x, weight, rstd):
-    normal, shape, g = x * rstd, g.shape, g.reshape(x.shape)
+    shape, g, rstd = g.shape, g.reshape(x.shape), rstd[:, None]
+    normal = x * rstd
     u = g if weight is None else g * weight
-    dx = (u - normal * (u * normal).mean(1, keepdims=True)) * rstd
-    return dx.reshape(shape), (g * normal).sum(0)
+    dx = u - normal * ((u * normal).sum(1, keepdims=True) / max(x.shape[1], 1))
+    return (dx * rstd).reshape(shape), (g * normal).sum(0)
 
 
-# The same on a GPU
+# The loop
+
+
+@loop
+def rms_norm_rows(x: F[:, ::1], w: F[::1], eps: float, y: Out[:, ::1], rstd: Out[::1]):
+    n, h = x.shape
+    for i in range(n):
+        rstd[i] = 1.0 / math.sqrt(row_dot(x[i], x[i]) / real(h) + eps)
+        r = rstd[i]
+        for j in range(h):
+            y[i, j] = x[i, j] * r * w[j]
+
+
+@helper(sums=True)
+def weighted_dot(g, w, x):
+    """Σ g·w·x."""
+    total = 0.0
+    for j in range(len(x)):
+        total += g[j] * w[j] * x[j]
+    return total
+
+
+@loop
+def rms_norm_slope_rows(
+    g: F[:, ::1], x: F[:, ::1], w: F[::1], rstd: F[::1],
+    dx: Out[:, ::1], part: Out[::1], dw: Out[::1],
+):  # fmt: skip
+    # part (h,): the sum of up to ROWS rows
+    n, h = x.shape
+    dw[:] = 0.0
+    for start in range(0, n, ROWS):
+        part[:] = 0.0
+        for i in range(start, min(start + ROWS, n)):
+            r = rstd[i]
+            slope = weighted_dot(g[i], w, x[i]) / real(h) * r * r
+            for j in range(h):
+                dx[i, j] = r * (g[i, j] * w[j] - x[i, j] * slope)
+                part[j] += g[i, j] * (x[i, j] * r)
+        for j in range(h):
+            dw[j] += part[j]
+
+
+@forward.version("numba")
+def _forward_loop(x, weight, eps):
+    x = xp.ascontiguousarray(x)
+    y, rstd = xp.empty_like(x), xp.empty_like(x, shape=len(x))
+    rms_norm_rows(x, _weight(x, weight), eps, y, rstd)
+    return y, rstd
+
+
+@backward.version("numba")
+def _backward_loop(g, x, weight, rstd):
+    dx, sums = (xp.empty_like(x, order="C", shape=s) for s in (g.shape, (2, x.shape[1])))
+    g = xp.ascontiguousarray(g).reshape(x.shape)
+    rms_norm_slope_rows(g, x, _weight(x, weight), rstd, dx.reshape(x.shape), *sums)
+    return dx, sums[1]
+
+
+def _weight(x, weight):
+    """The weight, or ones."""
+    return xp.ones_like(x, shape=x.shape[1]) if weight is None else xp.ascontiguousarray(weight)
+
+
+# The tile program
 
 
 @forward.version("triton")

@@ -99,8 +99,8 @@ def _lstm(tiny: bool) -> Iterator[Case]:
     from minidist.kernels import lstm_cell as k
 
     def run(a, m, c, g, dh, dc):
-        state, new, values = k.forward(a, m, c)
-        da = k.backward(g, dh, dc := dc.copy(), values, c, new)
+        state, new = k.forward(gates := a.copy(), m, c)
+        da = k.backward(g, dh, dc := dc.copy(), gates, c, new)
         return state, new, da, dc
 
     for n, h in CELLS[:1] if tiny else CELLS:
@@ -112,10 +112,10 @@ def _gru(tiny: bool) -> Iterator[Case]:
     from minidist.kernels import gru_cell as k
 
     def run(a, m, h, g, dh, b):
-        state, hidden, values = k.forward(a, m, h, b)
-        return state, hidden, *k.backward(g, dh, values, hidden, h)
+        state, hidden = k.forward(gates := a.copy(), m, h, b)
+        return state, hidden, *k.backward(g, dh, gates, hidden, h)
 
     for n, h in CELLS[:1] if tiny else CELLS:
         wide = [normal(n, 3 * h, seed=i) for i in range(2)]
-        given = [*wide, *(normal(n, h, seed=i) for i in range(3)), normal(h)]
+        given = [*wide, *(normal(n, h, seed=i) for i in range(3)), normal(4 * h)]
         yield Case(f"gru cell {n}x{h}", run, given)

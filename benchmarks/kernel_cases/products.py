@@ -88,9 +88,9 @@ def step(theirs, gates, states, ours):
 
 def lstm_step():
     def ours(a, m, h, c, g):
-        y, new, values = lstm_cell.forward(a, m, c)
+        y, new = lstm_cell.forward(a, m, c)  # a becomes the gates
         zeros, dc = np.zeros_like(g), np.zeros_like(c)
-        da = lstm_cell.backward(g, zeros, dc, values, c, new)
+        da = lstm_cell.backward(g, zeros, dc, a, c, new)
         return y, da, da, zeros, dc
 
     def theirs(x, h, c, wx, wh, b):
@@ -101,8 +101,8 @@ def lstm_step():
 
 def gru_step():
     def ours(a, m, h, g):
-        y, hidden, values = gru_cell.forward(a, m, h)
-        return y, *gru_cell.backward(g, np.zeros_like(g), values, hidden, h)
+        y, hidden = gru_cell.forward(a, m, h)  # a becomes the gates
+        return y, *gru_cell.backward(g, np.zeros_like(g), a, hidden, h)
 
     def theirs(x, h, wx, wh, b):
         return torch.gru_cell(x, h, wx, wh, b, torch.zeros_like(b))

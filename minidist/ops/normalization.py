@@ -7,13 +7,14 @@ from ..amp.autocast import is_autocast_enabled
 from ..autograd.tape import Joint
 from ..kernels import arrays as xp
 from ..kernels import batch_norm as batch
+from ..kernels import group_norm as group
 from ..kernels import layer_norm as kernel
 from ..kernels import rms_norm as rms
 from ..kernels.half_precision import is_half, wide
 from ..tensor.device import want_one_place
-from ..tensor.dtypes import float32
+from ..tensor.dtypes import float32, is_floating
 from ..tensor.tensor import Tensor
-from .op import composite, differentiable, result_dtype, want_floating, want_one_dtype
+from .op import composite, differentiable, result_dtype, want_one_dtype
 
 
 def _beside_float32(norm):
@@ -56,8 +57,15 @@ def _normalized(name, x, normalized_shape, **affine):
     for key, a in affine.items():
         if a is not None and a.shape != shape:
             raise RuntimeError(f"{name} over {shape}: its {key} has shape {a.shape}")
-    want_one_dtype(name, x, *affine.values())
+    _want_floats(name, x, *affine.values())
     return math.prod(shape)
+
+
+def _want_floats(name, x, *affine):
+    """Refuse integers, and parameters of another dtype."""
+    if not is_floating(x.data):
+        raise NotImplementedError(f"{name} of {x.dtype.name}: convert with .float() first")
+    want_one_dtype(name, x, *affine)
 
 
 @_beside_float32
@@ -94,8 +102,19 @@ def _channels(name, x, *affine):
     if x.ndim < 2 or any(a is not None and a.shape != x.shape[1:2] for a in affine):
         shapes = ", ".join(str(None if a is None else a.shape) for a in affine)
         raise RuntimeError(f"{name}: input {x.shape}, with {shapes}: want (n, c, …), each (c,)")
-    want_one_dtype(name, x, *affine)
+    _want_floats(name, x, *affine)
     return *x.shape[:2], math.prod(x.shape[2:])
+
+
+@differentiable(autocast="fp32", native_on_gpu=True)
+def _group_norm(x, weight, bias, groups, eps, size):
+    rows, shape = xp.ascontiguousarray(x).reshape(size), x.shape
+    y, stats = group.forward(rows, weight, bias, groups, eps)
+
+    def vjp(g):
+        return group.backward(g, rows, weight, groups, stats)
+
+    return y.reshape(shape), Joint(vjp)
 
 
 @_beside_float32
@@ -104,11 +123,7 @@ def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5):
     n, c, length = _channels("group_norm", input, weight, bias)
     if c % num_groups:
         raise RuntimeError(f"group_norm: {num_groups} groups do not divide {c} channels")
-    rows = input.reshape(n * num_groups, c // num_groups * length)
-    y = _layer_norm(rows, None, None, rows.shape[1], eps).reshape(input.shape)
-    by_channel = (-1, *(1,) * (input.ndim - 2))
-    y = y if weight is None else y * weight.reshape(by_channel)
-    return y if bias is None else y + bias.reshape(by_channel)
+    return _group_norm(input, weight, bias, num_groups, eps, (n, c, length))
 
 
 @differentiable(autocast="fp32")
@@ -117,8 +132,7 @@ def _batch_norm(x, weight, bias, *, mean, var, eps, size, of_batch):
     shape, mean = x.shape, mean.astype(x.dtype)  # a copy: running statistics move
 
     def vjp(g):
-        dx, *affine = batch.backward(g.reshape(size), rows, mean, rstd, weight, of_batch)
-        return [dx.reshape(shape), *affine]
+        return batch.backward(g, rows, mean, rstd, weight, of_batch)
 
     return batch.forward(rows, mean, rstd, weight, bias).reshape(shape), Joint(vjp)
 
@@ -133,7 +147,6 @@ def batch_norm(
     Then running_mean and running_var, if given, move by momentum towards the batch's mean and
     unbiased variance; otherwise they are what is taken off.
     """
-    want_floating("batch_norm", input)
     want_one_place("batch_norm", input, running_mean, running_var)
     size = _channels("batch_norm", input, weight, bias, running_mean, running_var)
     if not training:

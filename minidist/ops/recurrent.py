@@ -7,9 +7,9 @@ from .op import differentiable, want_one_dtype
 
 
 @differentiable(autocast="lower_precision_fp")
-def _recurrent(x, h0, c0, w_ih, w_hh, b_ih, b_hh, kind, sizes, need_x):
+def _recurrent(x, h0, c0, w_ih, w_hh, b_ih, b_hh, kind, sizes, need_x, ranks):
     rows = xp.ascontiguousarray(x)
-    states, saved = kernel.forward(kind, rows, h0, c0, w_ih, w_hh, b_ih, b_hh, sizes)
+    states, saved = kernel.forward(kind, rows, h0, c0, w_ih, w_hh, b_ih, b_hh, sizes, ranks)
     vjp = Joint(lambda g: kernel.backward(g, saved, need_x))
     vjp.split = lambda g, now: _split(g, saved, need_x)
     return states, vjp
@@ -20,14 +20,16 @@ def _split(g, saved, need_x):
     return [*first, *4 * [None]], lambda: [*3 * [None], *kernel.backward_weight(*gates)]
 
 
-def recurrent(kind, x, h0, c0, w_ih, w_hh, b_ih=None, b_hh=None, *, sizes):
+def recurrent(kind, x, h0, c0, w_ih, w_hh, b_ih=None, b_hh=None, *, sizes, ranks=None):
     """One layer, one direction: rows x (n, in) -> states (n, h), the last h (b, h) and c (b, h).
 
     kind is RNN_TANH, RNN_RELU, LSTM or GRU; h0, c0 (b, h) or None for zeros. Step t holds a row
     for each of sizes[t] sequences, longest first; n = sum(sizes), b = sizes[0].
+    With `ranks` (kernels/recurrent.py) the weights and biases are those of this rank's units.
     """
     want_one_dtype(kind, x, h0, c0, w_ih, w_hh, b_ih, b_hh)
-    value = _recurrent(x, h0, c0, w_ih, w_hh, b_ih, b_hh, kind, tuple(sizes), x.requires_grad)
+    weights, sizes = (w_ih, w_hh, b_ih, b_hh), tuple(sizes)
+    value = _recurrent(x, h0, c0, *weights, kind, sizes, x.requires_grad, ranks)
     n, b = x.shape[0], sizes[0]
     y = value[:n] if kind == "LSTM" else value
     last = y[n - b :] if sizes[-1] == b else take_rows(y, kernel.ends(sizes))

@@ -18,6 +18,7 @@ from minidist.kernels import (
     embedding,
     functions,
     gelu,
+    group_norm,
     gru_cell,
     layer_norm,
     linear,
@@ -60,10 +61,13 @@ class Case(NamedTuple):
 def of_batch_norm():
     x, g, w = normal(32, 64, 2048), normal(32, 64, 2048), normal(64)
     moments = batch_norm.moments(x)
-    yield "moments", Case(lambda: batch_norm.moments(x), 2 * ROW_ELEMENTS)
-    yield "forward", Case(lambda: batch_norm.forward(x, *moments, w, w), 2 * ROW_ELEMENTS)
+    yield "moments", Case(lambda: batch_norm.moments(x), 0)
+    yield "forward", Case(lambda: batch_norm.forward(x, *moments, w, w), 0)
     back = lambda: batch_norm.backward(g, x, *moments, w, True)
-    yield "backward", Case(back, 4 * ROW_ELEMENTS)
+    yield "backward", Case(back, 0)
+    _, stats = group_norm.forward(x, w, w, 8, 0.1)
+    yield "groups", Case(lambda: group_norm.forward(x, w, w, 8, 0.1), 0)
+    yield "groups back", Case(lambda: group_norm.backward(g, x, w, 8, stats), 0)
 
 
 def of_descent():
@@ -115,15 +119,15 @@ def of_pointwise():
 
 def of_cells():
     a, m, c = normal(1024, 4096), normal(1024, 4096), normal(1024, 1024)
-    state, new, values = lstm_cell.forward(a, m, c)
+    state, new = lstm_cell.forward(a, m, c)
     yield "lstm forward", Case(lambda: lstm_cell.forward(a, m, c), 0)
-    back = lambda: lstm_cell.backward(c, state, m[:, :1024].copy(), values, c, new)
-    yield "lstm backward", Case(back, 6 * ROW_ELEMENTS + c.size)  # the last is the copy
+    back = lambda: lstm_cell.backward(c, state, new, a, c, new)
+    yield "lstm backward", Case(back, 0)
     a, m = a[:, :3072].copy(), m[:, :3072].copy()
-    state, hidden, values3 = gru_cell.forward(a, m, c)
+    state, hidden = gru_cell.forward(a, m, c)
     yield "gru forward", Case(lambda: gru_cell.forward(a, m, c), 0)
-    back = lambda: gru_cell.backward(c, state, values3, hidden, c)
-    yield "gru backward", Case(back, 4 * ROW_ELEMENTS)
+    back = lambda: gru_cell.backward(c, state, a, hidden, c)
+    yield "gru backward", Case(back, 0)
 
 
 def of_rows():
@@ -136,10 +140,10 @@ def of_rows():
     _, stats = layer_norm.forward(x, w, w, 0.1)
     yield "layer norm", Case(lambda: layer_norm.forward(x, w, w, 0.1), 0)
     back = lambda: layer_norm.backward(g, x, w, stats)
-    yield "layer norm back", Case(back, 3 * ROW_ELEMENTS, False)
+    yield "layer norm back", Case(back, 0)
     _, scale = rms_norm.forward(x, w, 0.1)
     yield "rms norm", Case(lambda: rms_norm.forward(x, w, 0.1), 0)
-    yield "rms norm back", Case(lambda: rms_norm.backward(g, x, w, scale), 2 * ROW_ELEMENTS, False)
+    yield "rms norm back", Case(lambda: rms_norm.backward(g, x, w, scale), 0)
 
 
 # Convolution and pooling
@@ -215,12 +219,9 @@ def of_recurrent(kind, gates):
     bias = [normal(gates * h)] * 2
     y, saved = recurrent.forward(kind, x, None, None, *weights, *bias, sizes)
     forward = lambda: recurrent.forward(kind, x, None, None, *weights, *bias, sizes)
-    yield (
-        f"{kind} forward",
-        Case(forward, 6.5 * weights[0].size + gates * h * (recurrent.ROWS + 2 * b), False),
-    )
-    room = (2 if kind == "GRU" else 1) * n * gates * h + 2 * x.size
-    room += 2 * weights[0].size + 6 * gates * h * b
+    room = (3.5 if product.unpacked() else 2.3) * weights[0].size + 2 * (gates + 1) * h * b
+    yield f"{kind} forward", Case(forward, room, False)
+    room = (2 if kind == "GRU" else 1) * n * gates * h + 2 * gates * h * b
     yield f"{kind} backward", Case(lambda: recurrent.backward(y, saved), room, False)
 
 

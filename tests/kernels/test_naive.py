@@ -25,6 +25,7 @@ from minidist.models.gpt import GPT, GPTConfig
 # Kernels (module, or module.function) that have one text, and why
 ONE_TEXT = {
     "attention": "chooses between flash's versions and whole arrays of probabilities",
+    "batch_norm.backward": "backward_affine, then backward_input or forward",
     "contract": "a choice of axes around linear.multiply",
     "conv.backward_bias": "one sum",
     "cross_entropy.soft_forward": "whole arrays, no tiles",
@@ -35,7 +36,6 @@ ONE_TEXT = {
     "flash_backward": "a part of flash's Triton version",
     "flash_triton": "a part of flash's Triton version",
     "gelu.backward": "one product",
-    "linear.backward_bias": "one sum",
     "linear.multiply": "one product",
     "newton_schulz": "the iteration itself, whole arrays; its naive function is what it comes near",
     "norm_triton": "a part of the norms' Triton versions",

@@ -1,10 +1,19 @@
-"""Softmax, RMS and batch norm, soft cross-entropy, CTC: tiled ≡ naive ≡ float64."""
+"""Softmax, RMS, batch and group norm, soft cross-entropy, CTC: fast ≡ formula ≡ float64."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minidist.kernels import batch_norm, cross_entropy, ctc, rms_norm, softmax
+from minidist.kernels import (
+    batch_norm,
+    cross_entropy,
+    ctc,
+    group_norm,
+    layer_norm,
+    rms_norm,
+    softmax,
+)
+from minidist.kernels.dispatch import using
 from support.cases import LAYOUTS, SEEDS, laid_out, numbers, tiny_tiles
 
 BOUNDS = {"float32": 1e-5, "float64": 1e-12}
@@ -66,57 +75,188 @@ def test_softmax_of_extremes_and_of_masked_rows():
     assert softmax.forward(np.float32(3), 0) == 1 and softmax.log_forward(np.float32(3), 0) == 0
 
 
-# Norms
+# RMS norm
 
 
 @DTYPES
-@given(n=st.integers(0, 9), h=SIZES, tile=st.integers(1, 30), layout=st.sampled_from(LAYOUTS),
-       seed=SEEDS)  # fmt: skip
+@given(n=st.integers(0, 9), h=st.integers(0, 9), layout=st.sampled_from(LAYOUTS), seed=SEEDS)
 @settings(max_examples=30)
-def test_rms_norm(dtype, n, h, tile, layout, seed):
+def test_rms_norm(dtype, n, h, layout, seed):
     x, w, g = (numbers(s, seed + i, dtype) for i, s in enumerate([(n, h), (h,), (n, h)]))
-    with tiny_tiles(tile):
-        y, scale = rms_norm.forward(x, w, 0.01)
-        dx, dw = rms_norm.backward(laid_out(g, layout), x, w, scale)
+    y, rstd = rms_norm.forward(laid_out(x, layout), w, 0.01)
+    dx, dw = rms_norm.backward(laid_out(g, layout), laid_out(x, layout), w, rstd)
+    assert rstd.shape == (n,) and rstd.dtype == dtype
     x, w, g = (a.astype("float64") for a in (x, w, g))
-    assert close(y, rms_norm.naive(x, w, 0.01), dtype)
-    root = np.sqrt((x * x).mean(1, keepdims=True) + 0.01)
+    assert close(y, rms_norm.forward.formula(x, w, 0.01)[0], dtype)
+    root = np.sqrt((x * x).sum(1, keepdims=True) / max(h, 1) + 0.01)
     normal, u = x / root, g * w
-    assert close(dx, (u - normal * (u * normal).mean(1, keepdims=True)) / root, dtype)
+    share = (u * normal).sum(1, keepdims=True) / max(h, 1)
+    assert close(dx, (u - normal * share) / root, dtype)
     assert close(dw, (g * normal).sum(0), dtype)
 
 
-def test_rms_norm_without_a_weight_keeps_the_shape_of_the_cotangent():
-    x, g = numbers((6, 4), 0), numbers((2, 3, 4), 1)
-    y, scale = rms_norm.forward(x, None, 0.1)
-    ones = rms_norm.backward(g, x, np.ones(4), scale)
-    np.testing.assert_allclose(y, rms_norm.naive(x, 1, 0.1))
-    for got, expected in zip(rms_norm.backward(g, x, None, scale), ones, strict=True):
-        np.testing.assert_array_equal(got, expected)
-    assert ones[0].shape == g.shape
+@DTYPES
+@pytest.mark.parametrize("weight", [True, False])
+def test_rms_norm_of_several_blocks_of_rows_keeps_the_shape_of_the_cotangent(dtype, weight):
+    x, g = numbers((200, 6), 0, dtype), numbers((20, 10, 6), 1, dtype)
+    w = numbers((6,), 2, dtype) if weight else None
+    y, rstd = rms_norm.forward(x, w, 0.1)
+    found = y, *rms_norm.backward(g, x, w, rstd)
+    x, g, w = (None if a is None else a.astype("float64") for a in (x, g, w))
+    y, rstd = rms_norm.forward.formula(x, w, 0.1)
+    wanted = y, *rms_norm.backward.formula(g, x, w, rstd)
+    assert all(close(a, b, dtype) for a, b in zip(found, wanted, strict=True))
+
+
+def test_rms_norm_of_nan_and_infinity_leaves_other_rows_alone():
+    x = numbers((6, 33), 0, "float32")
+    x[1, 3], x[4, 5] = np.nan, np.inf
+    with np.errstate(invalid="ignore"):
+        y, rstd = rms_norm.forward(x, None, 0.1)
+        wanted = rms_norm.forward.formula(x, None, 0.1)[0]
+    np.testing.assert_array_equal(np.isnan(y), np.isnan(wanted))
+    assert np.isnan(y[1]).all() and np.isnan(y[4, 5]) and not y[4, 6:].any()
+    rest = [0, 2, 3, 5]
+    alone, short = rms_norm.forward(x[rest], None, 0.1)
+    assert np.array_equal(y[rest], alone), "a row depends on other rows"
+    dx, whole = rms_norm.backward(x[rest], x[rest], None, short)[0], x[::-1].copy()
+    assert np.array_equal(
+        rms_norm.backward(whole, whole, None, rstd[::-1].copy())[0][[5, 3, 2, 0]], dx
+    )
+
+
+# Batch norm
+
+
+def batch_norm_of(x, w, b, g, of_batch=True, eps=0.1, formula=False):
+    """Mean, variance, y, dx, dw, db."""
+    with using("naive" if formula else "numba"):
+        mean, var = batch_norm.moments(x)
+        rstd = (1 / np.sqrt(var + eps)).astype(x.dtype)
+        y = batch_norm.forward(x, mean, rstd, w, b)
+        return mean, var, y, *batch_norm.backward(g, x, mean, rstd, w, of_batch)
 
 
 @DTYPES
-@given(n=st.integers(1, 4), c=st.integers(1, 5), length=st.integers(1, 5), tile=st.integers(1, 30),
-       layout=st.sampled_from(LAYOUTS), seed=SEEDS)  # fmt: skip
-@settings(max_examples=30)
-def test_batch_norm(dtype, n, c, length, tile, layout, seed):
-    x = laid_out(numbers((n, c, length), seed, dtype), layout)
-    w, b, g = (numbers(s, seed + i, dtype) for i, s in enumerate([c, c, x.shape], 1))
-    with tiny_tiles(tile):
-        mean, var = batch_norm.moments(x)
-        rstd = (1 / np.sqrt(var + 0.1)).astype(dtype)
-        y = batch_norm.forward(x, mean, rstd, w, b)
-        dx, dw, db = batch_norm.backward(g, x, mean, rstd, w, True)
-        fixed = batch_norm.backward(g, x, mean, rstd, w, False)[0]
-    x, w, b, g = (a.astype("float64") for a in (x, w, b, g))
-    assert close(y, batch_norm.naive(x, w, b, 0.1), dtype)
-    normal = batch_norm.naive(x, np.ones(c), np.zeros(c), 0.1)
+@given(n=st.integers(1, 4), c=st.integers(1, 5), length=st.integers(1, 40), seed=SEEDS,
+       layout=st.sampled_from(LAYOUTS), affine=st.booleans())  # fmt: skip
+@settings(max_examples=40)
+def test_batch_norm(dtype, n, c, length, layout, seed, affine):
+    x, g = (laid_out(numbers((n, c, length), seed + i, dtype), layout) for i in range(2))
+    w, b = (numbers((c,), seed + i, dtype) if affine else None for i in (2, 3))
+    *found, dx, dw, db = batch_norm_of(x, w, b, g)
+    fixed = batch_norm_of(x, w, b, g, of_batch=False)[3]
+    x, g = (a.astype("float64") for a in (x, g))
+    w, b = (w.astype("float64"), b.astype("float64")) if affine else (np.ones(c), np.zeros(c))
     over = {"axis": (0, 2), "keepdims": True}
+    deviation = np.sqrt(x.var(**over) + 0.1)
+    normal = (x - x.mean(**over)) / deviation
+    wanted = x.mean((0, 2)), x.var((0, 2)), normal * w[:, None] + b[:, None]
+    assert all(close(a, e, dtype) for a, e in zip(found, wanted, strict=True))
     u = g - g.mean(**over) - normal * (g * normal).mean(**over)
-    scale = w[:, None] / np.sqrt(x.var(**over) + 0.1)
+    scale = w[:, None] / deviation
     assert close(dx, u * scale, dtype) and close(fixed, g * scale, dtype)
     assert close(dw, (g * normal).sum((0, 2)), dtype) and close(db, g.sum((0, 2)), dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("shape", [(200, 3, 1), (200, 3, 2), (0, 3, 1), (0, 3, 5), (2, 3, 0)])
+def test_batch_norm_of_several_blocks_of_rows_and_of_no_rows(dtype, shape):
+    x, g, w = (numbers(s, i, dtype) for i, s in enumerate([shape, shape, (3,)]))
+    mean, rstd = numbers((3,), 4, dtype), numbers((3,), 5, dtype)
+    found = [batch_norm.forward(x, mean, rstd, w, w), *batch_norm.backward_affine(g, x, mean, rstd)]
+    found.append(batch_norm.backward_input(g, x, mean, rstd, w, w, mean))
+    found += batch_norm.moments(x) if x.size else ()
+    x, g, w, mean, rstd = (a.astype("float64") for a in (x, g, w, mean, rstd))
+    with using("naive"):
+        wanted = [batch_norm.forward(x, mean, rstd, w, w),
+                  *batch_norm.backward_affine(g, x, mean, rstd),
+                  batch_norm.backward_input(g, x, mean, rstd, w, w, mean)]  # fmt: skip
+        wanted += batch_norm.moments(x) if x.size else ()
+    assert all(close(a, b, dtype) for a, b in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("shape", [(300, 2, 1), (6, 2, 50)])
+def test_a_channel_whose_mean_is_far_from_0_keeps_the_digits_of_its_variance(shape):
+    """Also far from 0 by sample: merged variances are those about the mean of all samples."""
+    x = numbers(shape, 0)
+    x[:, 0] += 1024
+    x[::2, 1] += 64
+    mean, var = batch_norm.moments(x.astype("float32"))
+    assert np.abs(mean / x.mean((0, 2)) - 1).max() < 1e-6
+    assert np.abs(var / x.astype("float32").astype("float64").var((0, 2)) - 1).max() < 1e-5
+
+
+@pytest.mark.parametrize("length", [1, 5])
+def test_batch_norm_of_nan_and_infinity_leaves_other_channels_alone(length):
+    x, g = numbers((7, 4, length), 0, "float32"), numbers((7, 4, length), 1, "float32")
+    x[2, 1, 0], x[3, 2, 0] = np.nan, np.inf
+    rest, w = [0, 3], np.ones(2, "float32")
+    with np.errstate(invalid="ignore"):
+        found, wanted = (batch_norm_of(x, None, None, g, formula=f) for f in (False, True))
+        alone = batch_norm_of(x[:, rest], w, None, g[:, rest])
+    for a, b, c in zip(found, wanted, alone, strict=True):
+        np.testing.assert_array_equal(np.isnan(a), np.isnan(b))
+        a = a[:, rest] if a.ndim == 3 else a[rest]
+        assert np.array_equal(a, c), "a channel depends on other channels"
+    g[1, 0, 0] = np.inf
+    dx = batch_norm.backward(g, x, w[[0] * 4], w[[0] * 4], None, False)[0]
+    assert np.array_equal(dx, g), "statistics that are constants spread nothing"
+
+
+def test_cotangents_of_batch_norm_keep_the_shape_of_g():
+    x, g, w = (numbers(s, i) for i, s in enumerate([(2, 3, 8), (2, 3, 2, 4), (3,)]))
+    for of_batch in (True, False):
+        deep = batch_norm.backward(g, x, w, w, w, of_batch)
+        flat = batch_norm.backward(g.reshape(x.shape), x, w, w, w, of_batch)
+        assert deep[0].shape == g.shape
+        assert all(np.array_equal(a.ravel(), b.ravel()) for a, b in zip(deep, flat, strict=True))
+
+
+# Group norm
+
+
+@DTYPES
+@given(n=st.integers(0, 4), groups=st.integers(1, 3), each=SIZES, seed=SEEDS,
+       length=st.integers(0, 40), affine=st.booleans(),
+       layout=st.sampled_from(LAYOUTS))  # fmt: skip
+@settings(max_examples=40)
+def test_group_norm(dtype, n, groups, each, length, layout, seed, affine):
+    c = groups * each
+    x, g = (laid_out(numbers((n, c, length), seed + i, dtype), layout) for i in range(2))
+    w, b = (numbers((c,), seed + i, dtype) if affine else None for i in (2, 3))
+    y, stats = group_norm.forward(x, w, b, groups, 0.1)
+    found = y, *group_norm.backward(g[:, :, None], x, w, groups, stats)
+    assert stats.shape == (2, n * groups)
+    x, g, w, b = (None if a is None else a.astype("float64") for a in (x, g, w, b))
+    with using("naive"):
+        y, stats = group_norm.forward(x, w, b, groups, 0.1)
+        wanted = y, *group_norm.backward(g[:, :, None], x, w, groups, stats)
+    assert all(close(a, e, dtype) for a, e in zip(found, wanted, strict=True))
+
+
+def test_group_norm_is_layer_norm_of_groups():
+    x, w = numbers((4, 6, 5), 0), numbers((6,), 1)
+    one = group_norm.forward(x, None, None, 2, 0.1)
+    rows = layer_norm.forward(x.reshape(8, 15), None, None, 0.1)
+    np.testing.assert_allclose(one[0].reshape(8, 15), rows[0], rtol=1e-12)
+    np.testing.assert_allclose(one[1], rows[1], rtol=1e-12)
+    scaled = group_norm.forward(x, w, w, 2, 0.1)[0]
+    np.testing.assert_allclose(scaled, one[0] * w[:, None] + w[:, None], rtol=1e-12)
+
+
+def test_group_norm_of_nan_and_a_far_mean_leaves_other_groups_alone():
+    x, g = numbers((3, 4, 33), 0, "float32"), numbers((3, 4, 33), 1, "float32")
+    x[1, 2, 5], x[0, 2:] = np.nan, x[0, 2:] + 1024
+    y, stats = group_norm.forward(x, None, None, 2, 1e-5)
+    dx = group_norm.backward(g, x, None, 2, stats)[0]
+    with using("naive"):
+        wanted = group_norm.forward(x.astype("float64"), None, None, 2, 1e-5)[0]
+    np.testing.assert_array_equal(np.isnan(y), np.isnan(wanted))
+    assert np.nanmax(np.abs(y - wanted)) < 5e-4
+    z, stats = group_norm.forward(x[:, :2], None, None, 1, 1e-5)
+    assert np.array_equal(z, y[:, :2])
+    assert np.array_equal(group_norm.backward(g[:, :2], x[:, :2], None, 1, stats)[0], dx[:, :2])
 
 
 # Cross-entropy against weights of all classes

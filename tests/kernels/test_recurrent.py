@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from minidist.comm import all_gather, reduce_scatter, simulate
 from minidist.kernels import gru_cell, lstm_cell, recurrent
 from minidist.kernels.dispatch import using
 from support.cases import LAYOUTS, SEEDS, laid_out, numbers
@@ -63,22 +64,14 @@ def test_no_states_are_zeros_and_no_biases_are_zeros(kind):
 
 
 @KINDS
-@pytest.mark.parametrize("rows", [1, 3, 4])
-def test_inputs_may_be_projected_any_number_of_rows_at_a_time(kind, rows, monkeypatch):
-    ws, x, sizes = weights(kind, 2, 3, 0, "float64"), numbers((9, 2), 1), [3, 3, 2, 1]
-    whole, _ = recurrent.forward(kind, x, None, None, *ws, sizes)
-    monkeypatch.setattr(recurrent, "ROWS", rows)
-    parts, _ = recurrent.forward(kind, x, None, None, *ws, sizes)
-    np.testing.assert_allclose(parts, whole, rtol=1e-13)
-
-
-@KINDS
 def test_weights_and_biases_stay(kind):
-    """Gates are halved in copies of them."""
+    """One bias alone is as if the other were zeros."""
     ws, x = weights(kind, 2, 3, 0, "float64"), numbers((4, 2), 1)
-    before = [w.copy() for w in ws]
-    for biases in (ws[2:], (ws[2], None), (None, None)):
-        recurrent.forward(kind, x, None, None, *ws[:2], *biases, [2, 2])
+    before, zeros = [w.copy() for w in ws], 0 * ws[2]
+    forward = lambda *biases: recurrent.forward(kind, x, None, None, *ws[:2], *biases, [2, 2])[0]
+    for a, b in (ws[2:], (ws[2], None), (None, ws[3]), (None, None)):
+        both = (zeros if bias is None else bias for bias in (a, b))
+        np.testing.assert_array_equal(forward(a, b), forward(*both))
     for w, old in zip(ws, before):
         np.testing.assert_array_equal(w, old)
 
@@ -102,18 +95,19 @@ def test_backward_takes_any_layout_and_writes_to_nothing(kind, layout):
     y, saved = recurrent.forward(kind, x, None, None, *ws, sizes)
     g = numbers(y.shape, 5)
     first = recurrent.backward(g, saved)
-    before = [np.copy(a) for a in (*saved[2:], g)]
+    kept = [*(a for a in saved if isinstance(a, np.ndarray)), g]
+    before = [np.copy(a) for a in kept]
     again = recurrent.backward(laid_out(g, layout), saved, need_x=False)
     assert again[0] is None and first[0].shape == x.shape
     for a, b in zip(first[1:], again[1:]):
         assert (a is None) == (b is None)
         if a is not None:
             np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
-    for a, b in zip(before, (*saved[2:], g)):
+    for a, b in zip(before, kept):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("version", ["triton", "naive"])
+@pytest.mark.parametrize("version", ["triton", "naive", "numba"])
 @pytest.mark.parametrize("kind, cell", [("LSTM", lstm_cell), ("GRU", gru_cell)])
 @given(sizes=SIZES, units=st.integers(1, 3), biased=st.booleans(), seed=SEEDS)
 @settings(max_examples=8)
@@ -151,31 +145,46 @@ def test_a_batch_of_nobody(kind):
 
 
 def test_gates_far_out_saturate_without_a_warning():
-    """A sigmoid by exp(-x) would overflow here; by tanh it does not."""
+    """exp(-x) would overflow here."""
     w = np.full((12, 1), 1e30, np.float32)
     x = np.array([[1.0], [-1.0]], np.float32)
     y, saved = recurrent.forward("LSTM", x, None, None, w, np.zeros((12, 3), "f"), None, None, [2])
     np.testing.assert_allclose(y[:2], [[np.tanh(1)] * 3, [0] * 3], rtol=1e-6)
-    assert all(np.isfinite(a).all() for a in recurrent.backward(np.ones_like(y), saved)[1:5])
+    back = recurrent.backward(np.ones_like(y), saved)
+    assert all(np.isfinite(a).all() for a in back if a is not None)
 
 
 @KINDS
-def test_units_may_be_split_over_ranks(kind):
-    """Each rank holds a range of the units of every gate; they exchange h before each product."""
-    gates, units, into, b = recurrent.GATES[kind], 5, 2, 3
+@pytest.mark.parametrize("given", [False, True])
+def test_units_may_be_split_over_ranks(kind, given):
+    """Each rank holds a range of the units of every gate; together they have all cotangents."""
+    gates, units, into, sizes = recurrent.GATES[kind], 5, 2, [3, 3, 1]
+    n, b, cuts = sum(sizes), sizes[0], (slice(0, 2), slice(2, 5))
     ws = weights(kind, into, units, 0, "float64")
-    x, h, c = numbers((b, into), 5), numbers((b, units), 6), numbers((b, units), 7)
-    y, _ = recurrent.forward(kind, x, h, c, *ws, [b])
-    rows = np.arange(gates * units).reshape(gates, units)
-    for own in (slice(0, 2), slice(2, 5)):
-        part = rows[:, own].ravel()
-        w_ih, w_hh, b_ih, b_hh = (w[part] for w in ws)
-        # the formula for these units alone, their recurrent product made from all of h
-        inside = np.zeros((len(part), len(part) // gates))
-        recurrent_part = h @ w_hh.T + b_hh
-        h_own, c_own = recurrent.naive(
-            kind, x, h[:, own], c[:, own], w_ih, inside, b_ih, recurrent_part
+    x, h0, c0 = numbers((n, into), 5), numbers((b, units), 6), numbers((b, units), 7)
+    states = (h0, c0 if kind == "LSTM" else None) if given else (None, None)
+    y, saved = recurrent.forward(kind, x, *states, *ws, sizes)
+    g = np.cos(y)
+    whole = recurrent.backward(g, saved)
+    place = np.arange(gates * units).reshape(gates, units)
+
+    def main(comm):
+        own, counts = cuts[comm.rank], [2, 3]
+        gather = lambda part: all_gather(comm, np.ascontiguousarray(part.T), counts).T
+        scatter = lambda part: (
+            reduce_scatter(comm, np.ascontiguousarray(part.T), "sum", "auto", counts).T
         )
-        np.testing.assert_allclose(h_own, y[:b, own], rtol=1e-12)
-        if kind == "LSTM":
-            np.testing.assert_allclose(c_own, y[b:, own], rtol=1e-12)
+        rows = place[:, own].ravel()
+        ranks = recurrent.Ranks(own, gather, scatter)
+        mine, kept = recurrent.forward(kind, x, *states, *(w[rows] for w in ws), sizes, ranks)
+        np.testing.assert_allclose(mine, y, rtol=1e-12, atol=1e-14)
+        dx, *of_states, dw_ih, dw_hh, db_ih, db_hh = recurrent.backward(g, kept)
+        for found, wanted in zip((dw_ih, dw_hh, db_ih, db_hh), whole[3:]):
+            np.testing.assert_allclose(found, wanted[rows], rtol=1e-12, atol=1e-14)
+        for found, wanted in zip(of_states, whole[1:3]):
+            assert (found is None) == (wanted is None)
+            if wanted is not None:
+                np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-14)
+        return dx
+
+    np.testing.assert_allclose(sum(simulate(main, 2)), whole[0], rtol=1e-12, atol=1e-14)

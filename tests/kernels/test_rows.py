@@ -217,6 +217,27 @@ def test_linear(dtype, n):
     assert linear.forward(x, w, b).dtype == dtype
 
 
+@DTYPES
+@given(n=st.integers(0, 200), h=SIZES, layout=st.sampled_from(LAYOUTS), seed=SEEDS)
+@settings(max_examples=30)
+def test_the_gradient_of_a_bias(dtype, n, h, layout, seed):
+    g = laid_out(numbers((n, h), seed, dtype), layout)
+    db = linear.backward_bias(g)
+    assert db.dtype == dtype and close(db, g.astype("float64").sum(0), dtype)
+    for j in range(h):
+        assert linear.backward_bias(g[:, j : j + 1]) == db[j], "a unit depends on other units"
+
+
+def test_the_gradient_of_a_bias_of_nan_and_of_many_rows():
+    """A sum over all rows in their order would be off by more than the bound."""
+    g = np.full((100_000, 3), 0.1, "float32")
+    exact = 100_000 * float(g[0, 0])
+    assert np.abs(linear.backward_bias(g) / exact - 1).max() < 1e-5
+    assert abs(float(g[:, 0].cumsum(dtype="float32")[-1]) / exact - 1) > 1e-5
+    g[70_000, 1] = np.nan
+    np.testing.assert_array_equal(np.isnan(linear.backward_bias(g)), [False, True, False])
+
+
 # Attention
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from minidist.kernels.dispatch import using
 from support.cases import numbers
 from support.parity import compare, error_of, to_torch, torch
 
@@ -31,7 +32,7 @@ def test_sizes_and_scales(mode, dtype):
 
 
 def test_many_places():
-    """More than one block of backward's product, and several of fewer places than elements."""
+    """Far more places than elements, and far fewer."""
     for n, m in ((40, 150), (150, 40), (1, 200), (200, 1)):
         both(numbers((2, 2, n), 0), size=m, mode="linear")
         both(numbers((1, 2, n, 3), 0), size=(m, 70), mode="bilinear", align_corners=True)
@@ -101,3 +102,19 @@ def test_a_nan_stays_with_its_neighbours():
     assert seen.any(0).tolist() == seen.any(1).tolist() == [False] * 3 + [True] * 4 + [False] * 3
     wanted = theirs(to_torch(x.data), 10, mode="bilinear").isnan().numpy()
     assert (seen == wanted).all()
+
+
+@pytest.mark.parametrize("version", ["numba", "naive"])
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_nan_in_the_cotangent_reaches_the_elements_that_were_read(mode, value, version):
+    x = md.zeros(1, 1, 5, 90, requires_grad=True)
+    g = np.ones((1, 1, 10, 180), "f")
+    g[0, 0, 4, 31] = value
+    with using(version):
+        F.interpolate(x, (10, 180), mode=mode).backward(md.tensor(g))
+    there = to_torch(x.data).requires_grad_()
+    theirs(there, (10, 180), mode=mode).backward(torch.tensor(g))
+    wanted = there.grad.numpy()
+    assert 1 <= (~np.isfinite(wanted)).sum() <= 4
+    np.testing.assert_allclose(x.grad.data, wanted, rtol=1e-6)

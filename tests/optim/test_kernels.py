@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from minidist.kernels import adamw, descent, newton_schulz
 from minidist.kernels import vector_norm as norms
-from support.cases import SEEDS, numbers, tiny_tiles
+from support.cases import LAYOUTS, SEEDS, laid_out, numbers, tiny_tiles
 
 BOUNDS = {"float32": 3e-6, "float64": 1e-14}
 DTYPES = pytest.mark.parametrize("dtype", BOUNDS)
@@ -132,11 +132,41 @@ def test_a_gradient_of_zeros_stays():
 @settings(max_examples=40)
 def test_the_norm_of_many_arrays_is_that_of_one_vector(dtype, sizes, seed, p):
     parts = [numbers((n,), seed + i, dtype) for i, n in enumerate(sizes)]
-    expected = norms.naive(parts, p) if sum(sizes) else 0
+    expected = norms._norm.formula(p, *parts)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(norms, "BLOCK", 7)
         found = norms.vector_norm(parts, p)
     assert found == pytest.approx(expected, rel={"float32": 1e-6, "float64": 1e-14}[dtype])
+
+
+@DTYPES
+@given(n=st.integers(0, 60), layout=st.sampled_from(LAYOUTS), seed=SEEDS)
+@settings(max_examples=20)
+def test_sums_of_blocks_and_the_largest_number(dtype, n, layout, seed):
+    x = laid_out(numbers((n, 3), seed, dtype), layout)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(norms, "BLOCK", 7)
+        sums, wanted = norms.block_squares(x), norms.block_squares.formula(x)
+    assert sums.dtype == wanted.dtype == "float64" and sums.shape == wanted.shape
+    np.testing.assert_allclose(sums, wanted, rtol=1e-15)
+    top = norms.largest(x)
+    assert top.dtype == dtype and top == norms.largest.formula(x) == np.abs(x).max(initial=0)
+
+
+@DTYPES
+def test_the_bits_of_the_norm_do_not_depend_on_which_rank_has_an_array(dtype):
+    sizes = [norms.BLOCK * 2 + 3, 5, 1, 0, 40_000, norms.BLOCK]
+    parts = [numbers((n,), i, dtype) * 10.0**i for i, n in enumerate(sizes)]
+    parts = [a.astype(dtype) for a in parts]
+    whole = math.fsum(norms.squares(parts))
+    for cut in range(len(parts) + 1):
+        shares = norms.squares(parts[cut:]), norms.squares(parts[:cut])
+        terms = norms.exact([t for share in shares for t in share])
+        assert math.fsum(terms) == whole
+        sums = [math.fsum(share) for share in shares]
+        if cut == 1:
+            assert sum(sums) == pytest.approx(whole, rel=1e-15)
+    assert math.sqrt(whole) == norms.vector_norm(parts[::-1], 2.0)
 
 
 @pytest.mark.parametrize("p", [1, 2, 3, math.inf])
@@ -146,3 +176,12 @@ def test_a_norm_hides_nothing(p, bad):
     x[40_000] = bad
     assert norms.vector_norm([x, np.ones(3)], p) in (math.inf,) or math.isnan(bad)
     assert math.isnan(norms.vector_norm([x, np.ones(3)], p)) == math.isnan(bad)
+    assert math.isnan(norms.vector_norm([np.ones(3), x], p)) == math.isnan(bad)
+
+
+def test_sums_of_squares_go_to_float64_only():
+    x = np.ones(5, "float32")
+    with pytest.raises(TypeError, match="sums is float32, want float64"):
+        norms.block_square_sums(x, 4, np.empty(2, "float32"))
+    norms.block_square_sums(x, 4, sums := np.empty(2))
+    assert sums.tolist() == [4, 1]

@@ -11,7 +11,7 @@ from support.tensor_cases import BOUND, check_layouts, check_mutant, far, train
 import minidist as md
 from minidist import nn
 from minidist.comm import Ledger, simulate
-from minidist.ops import cat, communication
+from minidist.ops import communication
 from minidist.parallel.layout import full_state_dict, load_full_state_dict, shard_indices, shards_of
 from minidist.parallel.tensor import recurrent
 from minidist.parallel.tensor.linear import ColumnParallelLinear, RowParallelLinear
@@ -122,27 +122,32 @@ def test_outputs_states_and_their_gradients(
 
 
 @each_kind
+@pytest.mark.parametrize("given", [False, True])
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_every_step_gathers_h_once(kind, ranks):
-    """By rings: n - 1 times the whole, and before each gather a number of rows to everyone."""
-    steps, batch, hidden, n = 4, 2, 6, ranks
+def test_every_step_gathers_h_once(kind, ranks, given):
+    """By rings: each collective sends n - 1 times the whole, in n·(n - 1) messages."""
+    steps, batch, hidden, n, lstm = 4, 2, 6, ranks, kind is nn.LSTM
 
     def main(comm):
         model = KINDS[kind](3, hidden, comm=comm)
+        states = [Tensor(np.ones((1, batch, hidden), "float32")).requires_grad_() for _ in "hc"]
+        hx = (tuple(states) if lstm else states[0]) if given else None
         with Ledger(comm) as forward:
-            y, _ = model(Tensor(np.ones((steps, batch, 3), "float32")))
+            y, _ = model(Tensor(np.ones((steps, batch, 3), "float32")), hx)
         with Ledger(comm) as backward:
             y.sum().backward()
         return [ledger.of_all_ranks().by("collective") for ledger in (forward, backward)]
 
+    def sent(collectives):
+        return collectives * n * (n - 1), collectives * (n - 1) * batch * hidden * 4
+
     forward, backward = simulate(main, ranks)[0]
-    gathers = steps + 1 + (kind is nn.LSTM)  # of h at each step, of the outputs, of the last c
-    rows = steps + steps + (kind is nn.LSTM)
-    size, messages = (n - 1) * rows * batch * hidden * 4, gathers * n * (n - 1)
-    asked = (messages, messages * 8)  # messages of no collective's name
-    assert forward == {("all_gather",): (messages, size), ("",): asked}
-    summed = (steps - 1) * (n - 1) * batch * hidden * 4  # nothing asks for the first, zero state's
-    assert backward == {("reduce_scatter",): ((steps - 1) * n * (n - 1), summed)}
+    assert forward == {("all_gather",): sent(steps + lstm)}  # of h, and of the last c
+    if given:  # the cotangents of h0 and c0 too
+        wanted = {("reduce_scatter",): sent(steps), ("all_gather",): sent(1 + lstm)}
+    else:  # nothing asks for that of the first state, zeros
+        wanted = {("reduce_scatter",): sent(steps - 1)}
+    assert backward == wanted
 
 
 # What is refused
@@ -166,31 +171,35 @@ def test_what_cannot_be_is_refused(call, message):
 
 # The controls: bugs, each seen by the equality above
 
-GATHERED = communication.all_gather
+GATHERED, SCATTERED = recurrent.all_gather, recurrent.reduce_scatter
 
 
-def wrong_order(x, comm, dim):
+def wrong_order(comm, rows, counts):
     """The other rank's units first."""
-    y, half = GATHERED(x, comm, dim), x.shape[dim]
-    return cat([y[..., half:], y[..., :half]], -1)
+    return np.roll(GATHERED(comm, rows, counts), len(rows), 0)
 
 
-def not_scattered(x, comm, dim):
-    """Its backward takes this rank's own part, without the others' sums."""
-    return communication.gather(x, comm, dim)
+def not_summed(comm, rows, op, algorithm, counts):
+    """This rank's own part, without the others' terms."""
+    SCATTERED(comm, rows.copy(), op, algorithm, counts)
+    start = sum(counts[: comm.rank])
+    return rows[start : start + counts[comm.rank]]
 
 
 def not_copied(x, comm):
     return x
 
 
-MUTANTS = [("all_gather", wrong_order), ("all_gather", not_scattered), ("copy", not_copied)]
+MUTANTS = [
+    (recurrent, "all_gather", wrong_order), (recurrent, "reduce_scatter", not_summed),
+    (communication, "copy", not_copied),
+]  # fmt: skip
 
 
 @each_kind
-@pytest.mark.parametrize("name, mutant", MUTANTS, ids=lambda x: getattr(x, "__name__", ""))
-def test_a_wrong_collective_is_seen(kind, name, mutant, monkeypatch):
-    monkeypatch.setattr(communication, name, mutant)
+@pytest.mark.parametrize("module, name, mutant", MUTANTS, ids=lambda x: getattr(x, "__name__", ""))
+def test_a_wrong_collective_is_seen(kind, module, name, mutant, monkeypatch):
+    monkeypatch.setattr(module, name, mutant)
     check_mutant(partial(Classifier, kind, 6), SEQUENCES, LABELS)
 
 

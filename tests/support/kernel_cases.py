@@ -12,6 +12,7 @@ from minidist.kernels import (  # fmt: skip
     flash,
     functions,
     gelu,
+    group_norm,
     gru_cell,
     layer_norm,
     linear,
@@ -110,12 +111,20 @@ def of_norms(draw):
 
 
 def of_batch_norm(draw):
-    g, x = draw.normal(2, draw.size(1), draw.size(1), draw.size(1))
+    g, x = draw.normal(2, draw.size(1), draw.size(1), draw.size(1, 3))
     w, b = (draw.either(draw.normal(x.shape[1])) for _ in range(2))
     mean, variance = batch_norm.moments(x)
     rstd = 1 / np.sqrt(variance + 0.1)
     yield from (mean, variance, batch_norm.forward(x, mean, rstd, w, b))
     yield from batch_norm.backward(g, x, mean, rstd, w, draw.flip())
+
+
+def of_group_norm(draw):
+    groups = draw.size(1, 3)
+    g, x = draw.normal(2, draw.size(), groups * draw.size(1, 2), draw.size(1))
+    w, b = (draw.either(draw.normal(x.shape[1])) for _ in range(2))
+    y, stats = group_norm.forward(x, w, b, groups, 0.1)
+    yield from (y, stats, *group_norm.backward(g, x, w, groups, stats))
 
 
 def of_losses(draw):
@@ -138,7 +147,7 @@ def of_embedding(draw):
 def of_linear(draw):
     x, w, g = (draw.normal(*s) for s in ((4, 3), (5, 3), (4, 5)))
     yield linear.forward(x, w, draw.either(draw.normal(5)))
-    yield from (linear.backward_input(g, w), linear.backward_weight(g, x))
+    yield from (linear.backward_input(g, w), linear.backward_weight(g, x), linear.backward_bias(g))
 
 
 def of_matmul(draw):
@@ -189,18 +198,18 @@ def of_resample(draw):
 
 def of_lstm(draw):
     n, h = draw.size(), draw.size(1)
-    a, m = draw.normal(2, n, 4 * h)
+    gates, m = draw.normal(2, n, 4 * h)
     c, g, dh, dc = draw.normal(4, n, h)
-    out = lstm_cell.forward(a, m, c, draw.flip())
-    yield from (*out, lstm_cell.backward(g, dh, dc, out[2], c, out[1]), dc)
+    state, new = lstm_cell.forward(gates, m, c, draw.either(draw.normal(4 * h)))
+    yield from (state, new, gates, lstm_cell.backward(g, dh, dc, gates, c, new), dc)
 
 
 def of_gru(draw):
     n, h = draw.size(), draw.size(1)
-    a, m = draw.normal(2, n, 3 * h)
-    state, g, dh = draw.normal(3, n, h)
-    out = gru_cell.forward(a, m, state, draw.either(draw.normal(h)), draw.flip())
-    yield from (*out, *gru_cell.backward(g, dh, out[2], out[1], state))
+    gates, m = draw.normal(2, n, 3 * h)
+    old, g, dh = draw.normal(3, n, h)
+    state, hidden = gru_cell.forward(gates, m, old, draw.either(draw.normal(4 * h)))
+    yield from (state, hidden, gates, *gru_cell.backward(g, dh, gates, hidden, old))
 
 
 def of_attention(draw):
@@ -255,6 +264,8 @@ def of_vector_norm(draw):
     arrays = [draw.normal(draw.size(), 3) for _ in range(draw.size())]
     for p in (1, 2, 3, np.inf):
         yield np.array(vector_norm.vector_norm(arrays, p))
+    for a in arrays:
+        yield from (vector_norm.block_squares(a), vector_norm.largest(a))
 
 
 CASES = {name[3:]: value for name, value in dict(globals()).items() if name.startswith("of_")}

@@ -50,13 +50,9 @@ def _batch_norm(x, weight, bias, *, mean, var, eps, total, comm):
     rstd = (1 / xp.sqrt(var + eps)).astype(x.dtype)
 
     def vjp(g):
-        # First as if mean and rstd were constants, then the terms that went through them.
-        dx, dw, db = batch.backward(g.reshape(size), rows, mean, rstd, weight, False)
-        through_rstd, through_mean = all_reduce(comm, xp.stack([dw, db]))
-        scale = (rstd if weight is None else rstd * weight) / total
-        slope = rstd * through_rstd * scale
-        dx -= (rows - mean[:, None]) * slope[:, None] + (through_mean * scale)[:, None]
-        return [dx.reshape(x.shape), dw, db]
+        dw, db = batch.backward_affine(g.reshape(size), rows, mean, rstd)
+        shares = all_reduce(comm, xp.stack([dw, db])) / total  # over the rows of all ranks
+        return [batch.backward_input(g, rows, mean, rstd, weight, *shares), dw, db]
 
     return batch.forward(rows, mean, rstd, weight, bias).reshape(x.shape), Joint(vjp)
 

@@ -3,8 +3,8 @@
 How it works:
 1. Hidden units meet only in the product with W_hh. So a rank has the rows of its units in each gate
    of W_ih and W_hh, and its units of the cell state c are used on this rank alone.
-2. Before every step the ranks gather h: an all-gather of (b, h) a step and layer in forward, and a
-   reduce-scatter in backward.
+2. After every step the ranks gather h: an all-gather of (b, h) a step and layer in forward, and a
+   reduce-scatter in backward. All else is the text of nn.LSTM and nn.GRU (kernels/recurrent.py).
 3. A linear layer communicates once a sequence, and this layer at every step: it pays when the
    weights are large, or do not fit on one rank.
 
@@ -16,21 +16,34 @@ from __future__ import annotations
 from typing import Any
 
 from ... import nn
-from ...comm import Communicator
+from ...comm import Communicator, all_gather, reduce_scatter, shard_bounds
 from ...comm.comm_self import CommSelf
 from ...kernels import arrays as xp
-from ...nn import functional as F
+from ...kernels.recurrent import GATES, Ranks
 from ...nn.recurrent import WEIGHTS
-from ...ops import chunk, communication, stack
+from ...ops import communication, stack
+from ...ops.recurrent import recurrent
 from ...tensor.dtypes import DEFAULT, DTypeLike
 from ...tensor.tensor import Tensor
 from ..layout import ParallelLayer, shard_indices, shard_parameter
 
 
-def _steps(x: Tensor) -> list[Tensor]:
-    """x[0], x[1], …, cut in halves: backward then fills log2(s) arrays as large as x, not s."""
-    half = len(x) // 2
-    return [*_steps(x[:half]), *_steps(x[half:])] if half else [x[0]]
+def _ranks(comm: Communicator, units: int) -> Ranks | None:
+    """How this rank, which has its share of the hidden units, meets the others' (None: alone)."""
+    if comm.size == 1:
+        return None
+    bounds = shard_bounds(units, comm.size)
+    counts = [stop - start for start, stop in bounds]
+
+    def gather(own: xp.ndarray) -> xp.ndarray:
+        """(b, h/t) -> (b, h); collectives join and cut rows, so the units are made rows."""
+        return all_gather(comm, xp.ascontiguousarray(own.T), counts).T
+
+    def scatter(terms: xp.ndarray) -> xp.ndarray:
+        """(b, h) -> (b, h/t)."""
+        return reduce_scatter(comm, xp.ascontiguousarray(terms.T), "sum", "auto", counts).T
+
+    return Ranks(slice(*bounds[comm.rank]), gather, scatter)
 
 
 class _TensorParallelRNN(ParallelLayer):
@@ -41,7 +54,6 @@ class _TensorParallelRNN(ParallelLayer):
     """
 
     kind: type[nn.LSTM] | type[nn.GRU]
-    gates: int
     shown = ("*input_size", "*hidden_size", "num_layers", "bias", "batch_first")
 
     def __init__(
@@ -53,8 +65,8 @@ class _TensorParallelRNN(ParallelLayer):
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first = bias, batch_first
         full = self.kind(input_size, hidden_size, num_layers, bias, dtype=dtype)
-        index = shard_indices(self.gates * hidden_size, self.comm, blocks=self.gates)
-        self.units = len(index) // self.gates  # this rank's, h/t
+        gates = GATES[full.mode]
+        index = shard_indices(gates * hidden_size, self.comm, blocks=gates)
         for name, p in full.named_parameters():
             # (Gh/t, i), (Gh/t, h) or (Gh/t,)
             setattr(self, name, shard_parameter(self, name, p, 0, index, self.comm))
@@ -95,42 +107,22 @@ class _TensorParallelRNN(ParallelLayer):
 
     def _layer(self, layer: int, x: Tensor, *states: Tensor | None) -> list[Tensor]:
         """x (s, b, i) -> the output (s, b, h) and the last states (b, h), all replicated."""
-        w_ih, w_hh, b_ih, b_hh = (getattr(self, f"{n}_l{layer}", None) for n in WEIGHTS)
-        zeros = Tensor.of(xp.zeros_like(x.data, shape=(x.shape[1], self.units)))
-        # (b, h/t) each: h, and for an LSTM c
-        local = [zeros if h is None else communication.scatter(h, self.comm, 1) for h in states]
-        outputs: list[Tensor] = []
-        gates = F.linear(communication.copy(x, self.comm), w_ih, b_ih)  # (s, b, Gh/t)
-        for a in _steps(gates):
-            h = communication.all_gather(local[0], self.comm, -1)  # (b, h)
-            m = F.linear(h, w_hh, b_hh)  # (b, Gh/t)
-            local = self._step(chunk(a, self.gates, -1), chunk(m, self.gates, -1), *local)
-            outputs.append(local[0])
-        y = communication.gather(stack(outputs), self.comm, -1)  # (s, b, h)
-        return [y, y[-1], *(communication.gather(c, self.comm, -1) for c in local[1:])]
-
-    def _step(self, a: Any, m: Any, *local: Tensor) -> list[Tensor]:
-        """This rank's next states (b, h/t), from its gates' terms in x (a) and in h (m)."""
-        raise NotImplementedError
+        weights = (getattr(self, f"{name}_l{layer}", None) for name in WEIGHTS)
+        s, b, width = x.shape
+        rows = communication.copy(x, self.comm).reshape(s * b, width)
+        h0, c0 = [*states, None][:2]
+        ranks = _ranks(self.comm, self.hidden_size)
+        y, *last = recurrent(self.kind.mode, rows, h0, c0, *weights, sizes=[b] * s, ranks=ranks)
+        return [y.reshape(s, b, self.hidden_size), *(end for end in last if end is not None)]
 
 
 class TensorParallelLSTM(_TensorParallelRNN):
     """nn.LSTM of which this rank has the four gates of its hidden units; states are (h, c)."""
 
-    kind, gates = nn.LSTM, 4
-
-    def _step(self, a: Any, m: Any, *local: Tensor) -> list[Tensor]:
-        i, f, g, o = (p + q for p, q in zip(a, m))
-        c = F.sigmoid(f) * local[1] + F.sigmoid(i) * F.tanh(g)
-        return [F.sigmoid(o) * F.tanh(c), c]
+    kind = nn.LSTM
 
 
 class TensorParallelGRU(_TensorParallelRNN):
     """nn.GRU of which this rank has the three gates of its hidden units; its state is h."""
 
-    kind, gates = nn.GRU, 3
-
-    def _step(self, a: Any, m: Any, *local: Tensor) -> list[Tensor]:
-        r, z = F.sigmoid(a[0] + m[0]), F.sigmoid(a[1] + m[1])
-        n = F.tanh(a[2] + r * m[2])
-        return [(1 - z) * n + z * local[0]]
+    kind = nn.GRU

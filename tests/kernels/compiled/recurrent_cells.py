@@ -3,10 +3,10 @@
 from minidist.kernels import gru_cell, lstm_cell
 
 KERNELS = {
-    "lstm forward": (lstm_cell._cell_kernel, "a m c state new values"),
-    "lstm backward": (lstm_cell._slopes_kernel, "g dh dc values c new da"),
-    "gru forward": (gru_cell._cell_kernel, "a m h b state hidden values"),
-    "gru backward": (gru_cell._slopes_kernel, "g dh values hidden h da dm dold"),
+    "lstm forward": (lstm_cell._cell_kernel, "gates m c b state new"),
+    "lstm backward": (lstm_cell._slopes_kernel, "g dh dc gates c new da"),
+    "gru forward": (gru_cell._cell_kernel, "gates m h b state hidden"),
+    "gru backward": (gru_cell._slopes_kernel, "g dh gates hidden h da dm dold"),
 }
 
 
@@ -15,8 +15,6 @@ def case(kernel, arrays, dtype):
     names = (f"{name}_ptr" for name in arrays.split())
     units = "units" if kernel.function.__module__.endswith("gru_cell") else "h"
     constants = {"DOUBLE": dtype == "fp64", "BLOCK": lstm_cell.BLOCK}
-    if "SCALE" in kernel.function.__code__.co_varnames:
-        constants["SCALE"] = 2
     signature = {**dict.fromkeys(names, f"*{dtype}"), units: "i32"}
     return {"kernel": kernel, "signature": signature, "constants": constants}
 
