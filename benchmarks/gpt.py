@@ -47,27 +47,11 @@ def minidist_step():
 def torch_step():
     """The same step in PyTorch."""
     import torch
-    from torch import nn
     from torch.nn import functional as F
-    from torch_block import Block
+    from torch_block import GPT
 
     torch.set_num_threads(1)
-
-    class GPT(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.wte, self.wpe = nn.Embedding(VOCAB, HIDDEN), nn.Embedding(SEQ, HIDDEN)
-            self.h = nn.Sequential(*(Block(HIDDEN, HEADS) for _ in range(LAYERS)))
-            self.ln_f = nn.LayerNorm(HIDDEN)
-            for p in self.parameters():
-                if p.ndim > 1:
-                    nn.init.normal_(p, std=0.02)
-
-        def forward(self, index):
-            x = self.h(self.wte(index) + self.wpe.weight)
-            return F.linear(self.ln_f(x), self.wte.weight)
-
-    model = GPT()
+    model = GPT(LAYERS, HIDDEN, HEADS, SEQ, VOCAB)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
 
     def step(batch):

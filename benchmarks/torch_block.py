@@ -1,4 +1,4 @@
-"""A layer of our GPT in PyTorch: the competitor of several benchmarks."""
+"""Our GPT and its layer in PyTorch: the competitor of several benchmarks."""
 
 from torch import nn
 from torch.nn import functional as F
@@ -21,3 +21,20 @@ class Block(nn.Module):
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.c_proj(y.transpose(1, 2).reshape(b, s, h))
         return x + self.mlp_proj(F.gelu(self.c_fc(self.ln_2(x)), approximate="tanh"))
+
+
+class GPT(nn.Module):
+    """Token numbers (b, s) -> logits (b, s, V), with the parameter names of ours."""
+
+    def __init__(self, layers, hidden, heads, positions, vocab):
+        super().__init__()
+        self.wte, self.wpe = nn.Embedding(vocab, hidden), nn.Embedding(positions, hidden)
+        self.h = nn.Sequential(*(Block(hidden, heads) for _ in range(layers)))
+        self.ln_f = nn.LayerNorm(hidden)
+        for p in self.parameters():
+            if p.ndim > 1:
+                nn.init.normal_(p, std=0.02)
+
+    def forward(self, index):
+        x = self.h(self.wte(index) + self.wpe.weight)
+        return F.linear(self.ln_f(x), self.wte.weight)

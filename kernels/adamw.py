@@ -1,13 +1,15 @@
-"""Adam (Kingma & Ba 2015) and AdamW (Loshchilov & Hutter 2019): one pass over memory, in tiles.
+"""Adam (Kingma & Ba 2015) and AdamW (Loshchilov & Hutter 2019): a step of one array of parameters.
 
-The ladder: naive, each operation streams its arrays through memory; in NumPy, all passes over one
-tile run while it is in cache; in Triton, over one block while it is in registers. Memory traffic
-of the last: p, g, m and v are read, p, m and v are written, 7 arrays (with AMSGrad 9); there is
-nothing to go back through. The gradient may be of 16 bits beside parameters and moments of 32.
+The ladder, n parameters of b bytes:
 
-What changes from step to step, three factors, is worked out on the host and handed over as numbers;
-or, where `step` is an array, beside it, in float64, by a launch of its own: a step that is captured
-in a CUDA graph then counts on when it is replayed.
+- formula: whole arrays, an operation at a time. AdamW moves 39nb bytes.
+- loop: all of a parameter's numbers are in registers at once. p, g, m and v are read, p, m and v
+  are written: 7nb bytes, with AMSGrad 9nb.
+- tile program: the same, and the same bytes, for a block of parameters a program.
+
+The bias corrections 1 - βᵗ are the same for all parameters: with r = sqrt(1 - β2ᵗ),
+lr · m̂ / (sqrt(v̂) + eps) is lr · r / (1 - β1ᵗ) · m / (sqrt(v) + eps · r). So loop and tile program
+take three numbers that are computed once a step: the scale of m / (…), eps · r, and the decay.
 """
 
 from __future__ import annotations
@@ -16,28 +18,21 @@ import math
 from typing import Any
 
 from . import arrays as xp
-from .descent import decayed, scratched
-from .dispatch import dispatched
+from .descent import decayed, rows
+from .dispatch import formula
+from .half_precision import as_dtype
 from .launch import triton_kernel
+from .loops import F, Out, helper, loop
 
 tl: Any = None  # Triton's language, once a kernel is launched
 
 BLOCK = 1024  # elements a program: 8 a thread, so two loads of 16 bytes of each array in flight
 
 
-def naive(p, g, m, v, *, step, lr, beta1, beta2, eps, weight_decay, decoupled=True):
-    """The formula, one temporary an operation; returns p, m, v."""
-    if decoupled:
-        p = p - lr * weight_decay * p
-    else:
-        g = g + weight_decay * p
-    m = beta1 * m + (1 - beta1) * g
-    v = beta2 * v + (1 - beta2) * g * g
-    m_hat, v_hat = m / (1 - beta1**step), v / (1 - beta2**step)
-    return p - lr * m_hat / (xp.sqrt(v_hat) + eps), m, v
+# The formula
 
 
-@dispatched
+@formula
 def step_(
     p: xp.ndarray, g: xp.ndarray, m: xp.ndarray, v: xp.ndarray, *,
     step: int | xp.ndarray, lr: float | xp.ndarray, beta1: float, beta2: float, eps: float,
@@ -45,41 +40,75 @@ def step_(
 ) -> None:  # fmt: skip
     """Update parameters p and moments m and v in place; all contiguous, of one shape.
 
-    `highest`, if given, holds the largest v so far and takes its place under the root (AMSGrad,
-    Reddi et al. 2018). With r = sqrt(1 - β2ᵗ), m̂ / (sqrt(v̂) + eps) is
-    m · r / (1 - β1ᵗ) / (sqrt(v) + eps · r). That is twelve passes over a tile, of which the root
-    takes a quarter of the time, and a thirteenth for weight decay (two if it is not decoupled).
-    `step` is the number of this step; or an array () that holds the number of those before, is
-    counted up, and lies beside p. Then lr may be an array () there too.
+    The gradient g may be of 16 bits beside parameters of 32. `highest`, if given, holds the largest
+    v so far and takes its place under the root (AMSGrad, Reddi et al. 2018). `step` is the number
+    of this step; or an array () that holds the number of those before, is counted up, and lies
+    beside p (a step that is captured in a CUDA graph then counts on when it is replayed). Then lr
+    may be an array () there too.
     """
+    if isinstance(step, xp.ndarray):
+        step += 1
+    if isinstance(lr, xp.ndarray):
+        lr = lr.astype(xp.float64)
+    g = as_dtype(g, p.dtype)  # squares of 16 bits would overflow
+    if decoupled:
+        p *= 1 - lr * weight_decay
+    else:
+        g = decayed(g, p, weight_decay)
+    m[...] = beta1 * m + (1 - beta1) * g
+    v[...] = beta2 * v + (1 - beta2) * g * g
+    if highest is not None:
+        xp.maximum(highest, v, out=highest)
+    m_hat = m / (1 - beta1**step)
+    v_hat = (v if highest is None else highest) / (1 - beta2**step)
+    p -= lr * m_hat / (xp.sqrt(v_hat) + eps)
+
+
+# The loop
+
+
+@helper()
+def larger(a, b):
+    """The larger of two numbers; NaN if one of them is."""
+    return a if a >= b or a != a else b
+
+
+@loop
+def adam(
+    p: Out[::1], g: F[::1], m: Out[::1], v: Out[::1], highest: Out[::1], scale: float,
+    beta1: float, beta2: float, rest1: float, rest2: float, eps: float, decay: float,
+    decoupled: bool, amsgrad: bool,
+):  # fmt: skip
+    """decay is what p is multiplied by; or, not decoupled, what times p is added to g."""
+    for i in range(len(p)):
+        old, slope = p[i], g[i]
+        if decoupled:
+            old *= decay
+        elif decay != 0.0:
+            slope += decay * old
+        first = beta1 * m[i] + rest1 * slope
+        second = beta2 * v[i] + rest2 * slope * slope
+        m[i], v[i] = first, second
+        if amsgrad:
+            second = larger(highest[i], second)
+            highest[i] = second
+        p[i] = old - scale * (first / (math.sqrt(second) + eps))
+
+
+@step_.version("numba")
+def _step_loop(
+    p, g, m, v, *, step, lr, beta1, beta2, eps, weight_decay, decoupled=True, highest=None
+):
     scale, eps, decay = _factors(p, step, lr, beta1, beta2, eps, weight_decay, decoupled)
-    highest = v if highest is None else highest
-    for pt, gt, mt, vt, ht, s, t in scratched(p, g, m, v, highest):
-        if decoupled and weight_decay:
-            pt *= decay
-        else:
-            gt = decayed(gt, pt, weight_decay, out=s)
-        if gt.dtype != s.dtype:  # products of 16 bits would be rounded to 16 bits, and overflow
-            s[...] = gt
-            gt = s
-        xp.multiply(gt, 1 - beta1, out=t)
-        mt *= beta1
-        mt += t
-        xp.multiply(gt, gt, out=t)
-        t *= 1 - beta2
-        vt *= beta2
-        vt += t
-        if highest is not v:
-            xp.maximum(ht, vt, out=ht)
-        xp.sqrt(ht, out=t)
-        t += eps
-        xp.divide(mt, t, out=t)
-        t *= scale
-        pt -= t
+    amsgrad = highest is not None
+    for arrays in rows(p, g, m, v, highest):
+        adam(
+            *arrays, scale, beta1, beta2, 1 - beta1, 1 - beta2, eps, decay, decoupled, amsgrad
+        )  # fmt: skip
 
 
 def _factors(p, step, lr, beta1, beta2, eps, weight_decay, decoupled):
-    """Of m / (sqrt(v) + ·), of what is added to that root, and the decay (as in _adam_kernel)."""
+    """The scale of m / (sqrt(v) + ·), what is added to that root, and the decay (see adam)."""
     if isinstance(step, xp.ndarray):
         return _counted(p, step, lr, beta1, beta2, eps, weight_decay, decoupled)
     root = math.sqrt(1 - beta2**step)
@@ -99,46 +128,7 @@ def _counted(p, step, lr, beta1, beta2, eps, weight_decay, decoupled):
     return factors
 
 
-@step_.version("naive")
-def _step_naive(
-    p, g, m, v, *, step, lr, beta1, beta2, eps, weight_decay, decoupled=True, highest=None
-):
-    g = g.astype(p.dtype)
-    if isinstance(step, xp.ndarray):
-        factors = _factors(p, step, lr, beta1, beta2, eps, weight_decay, decoupled)
-        _step_by_factors(p, g, m, v, factors, beta1, beta2, decoupled, highest)
-        return
-    if highest is None:
-        p[...], m[...], v[...] = naive(
-            p, g, m, v, step=step, lr=lr, beta1=beta1, beta2=beta2, eps=eps,
-            weight_decay=weight_decay, decoupled=decoupled,
-        )  # fmt: skip
-        return
-    if decoupled:
-        p[...] = p - lr * weight_decay * p
-    else:
-        g = g + weight_decay * p
-    m[...] = beta1 * m + (1 - beta1) * g
-    v[...] = beta2 * v + (1 - beta2) * g * g
-    highest[...] = xp.maximum(highest, v)
-    m_hat, v_hat = m / (1 - beta1**step), highest / (1 - beta2**step)
-    p[...] = p - lr * m_hat / (xp.sqrt(v_hat) + eps)
-
-
-def _step_by_factors(p, g, m, v, factors, beta1, beta2, decoupled, highest):
-    scale, eps, decay = factors
-    if decoupled:
-        p[...] = p * decay
-    else:
-        g = g + decay * p
-    m[...] = beta1 * m + (1 - beta1) * g
-    v[...] = beta2 * v + (1 - beta2) * g * g
-    if highest is not None:
-        highest[...] = xp.maximum(highest, v)
-    p[...] = p - scale * (m / (xp.sqrt(v if highest is None else highest) + eps))
-
-
-# The same on a GPU: a block of elements a program
+# The tile program: a block of elements a program
 
 
 @triton_kernel

@@ -141,6 +141,64 @@ def _cast_loop(x, dtype):
     return y
 
 
+# Sums of 16-bit numbers: added as float32 and rounded once, in one pass
+
+
+@Instruction
+def bfloat16_bits(builder, x: F) -> Half:
+    """The bits of x rounded to bfloat16: the upper half of a float32."""
+    ints, half = words()
+    bits = builder.bitcast(_as_float32(builder, x), ints)
+    odd = builder.and_(builder.lshr(bits, ints(16)), ints(1))
+    rounded = builder.add(builder.add(bits, ints(0x7FFF)), odd)  # a tie goes to even
+    size = builder.and_(bits, ints(0x7FFFFFFF))
+    nan = builder.icmp_signed(">", size, ints(0x7F800000))
+    return builder.trunc(builder.select(nan, ints(0x7FC0), builder.lshr(rounded, ints(16))), half)
+
+
+@Instruction
+def bfloat16_value(builder, bits: Half, like: F) -> F:
+    """The number with the bits of a bfloat16, in the dtype of `like`."""
+    ints, _ = words()
+    single = _as_float32(builder, like).type
+    value = builder.bitcast(builder.shl(builder.zext(bits, ints), ints(16)), single)
+    return value if like.type == single else builder.fpext(value, like.type)
+
+
+@loop
+def add_bfloat16(x: Half[::1], y: OutHalf[::1], zero: F[::1]):
+    # zero (1,): its dtype is that of the sums
+    for i in range(len(x)):
+        y[i] = bfloat16_bits(bfloat16_value(x[i], zero[0]) + bfloat16_value(y[i], zero[0]))
+
+
+@loop
+def add_float16(x: Half[::1], y: OutHalf[::1], zero: F[::1]):
+    for i in range(len(x)):
+        y[i] = float16_bits(float16_value(x[i], zero[0]) + float16_value(y[i], zero[0]))
+
+
+@formula
+def add(a: xp.ndarray, b: xp.ndarray, out: xp.ndarray | None = None) -> xp.ndarray:
+    """a + b of 16-bit numbers of one shape; `out` may be one of them."""
+    return xp.add(a, b, out=out)
+
+
+@add.version("numba", dtypes=(BFLOAT16, FLOAT16))
+def _add_loop(a, b, out=None):
+    mine = out if out is a or out is b else b.copy(order="C")
+    theirs = b if mine is a else a  # a + b = b + a, to the bit
+    if a.shape != b.shape or a.dtype != b.dtype or not mine.flags.c_contiguous:
+        return xp.add(a, b, out=out)
+    run = add_float16 if mine.dtype == FLOAT16 else add_bfloat16
+    x, y = (xp.ascontiguousarray(z).reshape(-1).view(xp.uint16) for z in (theirs, mine))
+    run(x, y, xp.zeros(1, FLOAT32))
+    if out is None or out is mine:
+        return mine
+    xp.copyto(out, mine)
+    return out
+
+
 @triton_kernel
 def _cast_kernel(x_ptr, y_ptr, n, BLOCK: tl.constexpr):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)

@@ -143,21 +143,24 @@ def dropped():
     return case._replace(same=False)
 
 
-def adam(**how):
-    size = 3_000_000
+def adam(optimizer=torch.optim.AdamW, **how):
+    """AdamW, or Adam without weight decay."""
+    size, decay = 3_000_000, 0.01 if optimizer is torch.optim.AdamW else 0.0
     p, g = numbers(size), numbers(size)
     m, v = np.zeros_like(p), np.zeros_like(p)
     q = torch.nn.Parameter(torch.tensor(p))
-    q.grad, optimizer = torch.tensor(g), torch.optim.AdamW([q], lr=1e-3, **how)
+    q.grad = torch.tensor(g)
+    twin = optimizer([q], lr=1e-3, weight_decay=decay, **how)
 
     def ours():
         adamw.step_(
-            p, g, m, v, step=1, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01
-        )
+            p, g, m, v, step=1, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=decay,
+            decoupled=decay > 0,
+        )  # fmt: skip
         return [p]
 
     def theirs():
-        optimizer.step()
+        twin.step()
         return [q.detach()]
 
     return Case("3M", ours, theirs, moved=7 * p.nbytes)
@@ -214,6 +217,7 @@ CASES = {
     "rotary, halves": lambda: turned(False),
     "embedding": table_rows,
     "dropout": dropped,
+    "Adam, beside fused": lambda: adam(torch.optim.Adam, fused=True),
     "AdamW, beside fused": lambda: adam(fused=True),
     "AdamW, beside foreach": lambda: adam(foreach=True),
     "max pool": largest,

@@ -57,12 +57,15 @@ def last_change_of(array: xp.ndarray) -> Change:
 
 def mark_changed(array: xp.ndarray, name: str) -> None:
     """Note that the operation `name` has just written into the array's memory."""
-    memory, before = owner(array), last_change_of(array)
-    key, changes = id(memory), versions.changes
-    versions.last_change = versions.tick()
-    forget = lambda _: changes.pop(key, None)
-    watch = before.watch if before.changes else weakref.ref(memory, forget)
-    changes[key] = Change(versions.last_change, name, before.changes + 1, watch)
+    memory, changes = owner(array), versions.changes
+    key = id(memory)
+    before = changes.get(key)
+    if before is None:
+        watch, count = weakref.ref(memory, lambda _: changes.pop(key, None)), 1
+    else:
+        watch, count = before.watch, before.changes + 1
+    versions.last_change = time = versions.tick()
+    changes[key] = Change(time, name, count, watch)
 
 
 def refuse_changed(name: str, order: int, vjps: Any) -> None:

@@ -21,7 +21,7 @@ class Parameter(Tensor):
 
     def __init__(self, data: Any, requires_grad: bool = True):
         super().__init__(data, requires_grad)
-        self.data = xp.asarray(self.data, order="C")  # optimisers go through it tile by tile
+        self.data = xp.asarray(self.data, order="C")  # optimisers write to it as to one row
 
     def __setattr__(self, name: str, value: Any) -> None:
         is_data = name == "data" and isinstance(value, Tensor)

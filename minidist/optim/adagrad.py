@@ -6,7 +6,7 @@ from typing import Any
 from ..kernels import arrays as xp
 from ..kernels import descent
 from ..kernels.half_precision import sum_dtype
-from .optimizer import Optimizer, count_step, require_nonnegative
+from .optimizer import Optimizer, count_step, moments, require_nonnegative
 
 
 class Adagrad(Optimizer):
@@ -40,6 +40,5 @@ class Adagrad(Optimizer):
         if not state:
             self._begin(p, state, group)
         lr = group["lr"] / (1 + (count_step(state) - 1) * group["lr_decay"])
-        descent.adagrad_(
-            p, g, state["sum"], lr=lr, eps=group["eps"], weight_decay=group["weight_decay"]
-        )
+        (total,) = moments(state, p, "sum")
+        descent.adagrad_(p, g, total, lr=lr, eps=group["eps"], weight_decay=group["weight_decay"])

@@ -7,7 +7,7 @@ from ..kernels import adamw as kernel
 from ..kernels import arrays as xp
 from ..kernels.capture import capturing
 from ..tensor.tensor import Tensor
-from .optimizer import Optimizer, count_step, moments, require_betas, require_nonnegative
+from .optimizer import Optimizer, moments, require_betas, require_nonnegative
 
 
 class Adam(Optimizer):
@@ -76,8 +76,8 @@ class AdamW(Adam):
 
 def _here(state: dict[str, Any], group: dict[str, Any]) -> tuple[int, float]:
     """The number of this step, and lr, as numbers."""
-    state["step"] = _steps(state)
-    return count_step(state), float(group["lr"])
+    state["step"] = step = _steps(state) + 1
+    return step, float(group["lr"])
 
 
 def _steps(state: dict[str, Any]) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from ..autograd.modes import enable_grad
 from ..autograd.versions import mark_changed
 from ..kernels import arrays as xp
-from ..kernels.half_precision import as_dtype, sum_dtype, summable
+from ..kernels.half_precision import BFLOAT16, as_dtype, sum_dtype, summable
 from ..tensor.device import moved
 from ..tensor.tensor import Tensor
 
@@ -59,22 +59,25 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
+        name = f"{type(self).__name__}.step"
         for group in self.param_groups:
             for p in group["params"]:
-                if p.grad is not None:
-                    self._update(p, p.grad.data, group)
+                grad = p.grad
+                if grad is not None:
+                    self._update(p, grad.data, group)
+                    mark_changed(p.data, name)
         return loss
 
     def _update(self, p: Tensor, g: xp.ndarray, group: dict[str, Any]) -> None:
-        # The kernels go through memory tile by tile: other layouts are copied there and back.
-        g = summable(g)
-        g = xp.asarray(-g if group.get("maximize") else g, order="C")
-        array = xp.asarray(summable(p.data), order="C")
-        with xp.beside(array):
+        array = _dense(p.data)
+        g = _dense(-g if group.get("maximize") else g)
+        if xp.gpu() is None:
             self.update(array, g, self.state[p], group)
+        else:
+            with xp.beside(array):
+                self.update(array, g, self.state[p], group)
         if array is not p.data:
             p.data[...] = array
-        mark_changed(p.data, f"{type(self).__name__}.step")
 
     def update(
         self, p: xp.ndarray, g: xp.ndarray, state: dict[str, Any], group: dict[str, Any]
@@ -105,6 +108,11 @@ class Optimizer:
         self.state = defaultdict(dict, state)
 
 
+def _dense(x: xp.ndarray) -> xp.ndarray:
+    """x itself, or a copy that kernels take: numbers without gaps, of a dtype for long sums."""
+    return x if x.flags.c_contiguous and x.dtype != BFLOAT16 else xp.asarray(summable(x), order="C")
+
+
 def _check(params: list[Any]) -> None:
     for i, p in enumerate(params):
         if not isinstance(p, Tensor):
@@ -133,10 +141,12 @@ def _loaded(state: dict[str, Any], p: Tensor) -> dict[str, Any]:
 
 
 def moments(state: dict[str, Any], p: xp.ndarray, *names: str) -> list[xp.ndarray]:
-    """The named arrays of a state, zeros at first."""
+    """The named arrays of a state, zeros at first; of p's dtype, also when that has changed."""
     for name in names:
         if name not in state:
             state[name] = xp.zeros_like(p)
+        elif state[name].dtype != p.dtype:  # model.double() after a step
+            state[name] = as_dtype(state[name], p.dtype)
     return [state[name] for name in names]
 
 

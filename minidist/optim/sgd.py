@@ -3,9 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
-from ..kernels import arrays as xp
 from ..kernels import descent
-from .optimizer import Optimizer, require_nonnegative
+from .optimizer import Optimizer, moments, require_nonnegative
 
 
 class SGD(Optimizer):
@@ -35,10 +34,9 @@ class SGD(Optimizer):
 
     def update(self, p, g, state, group):
         first = "momentum_buffer" not in state
-        if first and group["momentum"]:
-            state["momentum_buffer"] = xp.empty_like(p)
+        (b,) = moments(state, p, "momentum_buffer") if group["momentum"] else (None,)
         descent.sgd_(
-            p, g, state["momentum_buffer"] if group["momentum"] else None, lr=group["lr"],
+            p, g, b, lr=group["lr"],
             momentum=group["momentum"], dampening=group["dampening"], nesterov=group["nesterov"],
             weight_decay=group["weight_decay"], first=first,
         )  # fmt: skip

@@ -177,7 +177,7 @@ class SumOptions:
     """All-reduce algorithm for gradients; native is the MPI library's own."""
     sync: Literal["naive", "bucketed", "overlapped"] = "bucketed"
     """Sum gradients one by one, in buckets, or in buckets during backward (without ZeRO)."""
-    bucket_mib: float = 1.0
+    bucket_mib: float = 4.0
     """Size of a gradient bucket in MiB."""
 
 

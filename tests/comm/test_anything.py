@@ -184,3 +184,22 @@ def test_zero_takes_a_reduce_scatter_of_the_user():
         return layer.weight.tolist()
 
     assert simulate(main, 2) == [[[-1.0, -1.0]] * 2] * 2
+
+
+@pytest.mark.parametrize("dtype", [np.dtype(np.float16), BFLOAT16], ids=str)
+@pytest.mark.parametrize("name", ["ring", "doubling", "rabenseifner", "ordered", "tree", "naive"])
+def test_sums_of_16_bit_numbers_are_rounded_after_each_addition(dtype, name):
+    parts = np.random.default_rng(0).standard_normal((3, 40)).astype(dtype)
+    sums = simulate(lambda comm: c.all_reduce(comm, parts[comm.rank], algorithm=name), 3)
+    orders = [(0, 1, 2), (1, 2, 0), (2, 0, 1)]  # whose sum comes first, then the other number
+    possible = [((parts[i] + parts[j]) + parts[k]).view(np.uint16) for i, j, k in orders]
+    assert sums[0].dtype == dtype and all(np.array_equal(s, sums[0]) for s in sums)
+    assert (sums[0].view(np.uint16) == possible).any(0).all()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("op", ["max", "min", "sum"])
+def test_a_nan_of_bfloat16_passes_without_a_warning(op):
+    parts = np.array([[np.nan, 1, 2], [0, np.nan, 3]], BFLOAT16)
+    for found in simulate(lambda comm: c.all_reduce(comm, parts[comm.rank], op), 2):
+        assert np.isnan(found.astype(float)).tolist() == [True, True, False]

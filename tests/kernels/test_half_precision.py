@@ -1,6 +1,7 @@
 """float16 and bfloat16: to float32 and back, and rounded to the nearest."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from minidist.kernels import half_precision
 from minidist.kernels.dispatch import using
@@ -68,3 +69,48 @@ def test_the_loop_reads_every_float16():
     assert np.array_equal(np.isnan(found), nan)
     assert np.array_equal(found[~nan].view("u4"), every.astype("f4")[~nan].view("u4"))
     assert np.array_equal(strided, found.reshape(256, 256).T, equal_nan=True)
+
+
+# Sums of 16-bit numbers, by the loop
+
+HALVES = pytest.mark.parametrize("dtype", [np.dtype(np.float16), BFLOAT16], ids=str)
+
+
+def same_numbers(found, wanted):
+    """Whether two arrays have the same bits, and NaN in the same places."""
+    nan = np.isnan(wide(wanted))
+    same = found.view(np.uint16) == wanted.view(np.uint16)
+    return found.dtype == wanted.dtype and np.where(nan, np.isnan(wide(found)), same).all()
+
+
+@HALVES
+def test_the_loop_adds_every_number_to_many_as_numpy_does(dtype):
+    every = np.arange(1 << 16, dtype=np.uint16).view(dtype)
+    for other in np.random.default_rng(0).integers(0, 1 << 16, 60, np.uint16):
+        b = np.full(1 << 16, other).view(dtype)
+        with np.errstate(all="ignore"):
+            wanted = np.add(every, b)
+        mine = every.copy()
+        with using("numba"):
+            assert half_precision.add(mine, b, out=mine) is mine
+        assert same_numbers(mine, wanted)
+
+
+@HALVES
+def test_a_sum_goes_where_it_should(dtype):
+    a, b = np.random.default_rng(1).standard_normal((2, 6, 5)).astype(dtype)
+    for x, y in ((a, b), (a.T, b.T), (a[:0], b[:0]), (a[0, 0], b[0, 0]), (a[::2, 1:], b[::2, 1:])):
+        x, y = np.asarray(x), np.asarray(y)
+        wanted, x_before, y_before = x + y, x.copy(), y.copy()
+        for place in (None, "x", "y", "new", "strided", "a view of x"):
+            mine, theirs = x_before.copy(), y_before.copy()
+            out = {
+                None: None, "x": mine, "y": theirs, "new": np.full_like(mine, 9),
+                "strided": np.full((*mine.shape, 2), 9, dtype)[..., 0], "a view of x": mine[...],
+            }[place]  # fmt: skip
+            with using("numba"):
+                found = half_precision.add(mine, theirs, out=out)
+            assert out is None or found is out
+            assert same_numbers(found, np.asarray(wanted))
+            assert out is mine or place == "a view of x" or same_numbers(mine, x_before)
+            assert out is theirs or same_numbers(theirs, y_before)

@@ -1,4 +1,4 @@
-"""GELU and erf: loop ≡ formula ≡ float64; AdamW, whatever the size of a tile."""
+"""GELU and erf: loop ≡ formula ≡ float64; how work is cut into tiles."""
 
 import math
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minidist.kernels import adamw, gelu, tiles
+from minidist.kernels import gelu, tiles
 from minidist.kernels.functions import erf
-from support.cases import LAYOUTS, SEEDS, laid_out, numbers, tiny_tiles
+from support.cases import LAYOUTS, SEEDS, laid_out, numbers
 
 BOUNDS = {"float32": 3e-6, "float64": 1e-14}
 DTYPES = pytest.mark.parametrize("dtype", BOUNDS)
@@ -126,34 +126,6 @@ def test_small_values_of_exact_gelu_keep_their_digits():
     np.testing.assert_allclose(gelu.forward(x)[0], wanted, rtol=1e-6)
     by_erf = x * (0.5 + 0.5 * erf(x / np.float32(math.sqrt(2))))
     assert np.abs(by_erf / wanted - 1).max() > 0.9
-
-
-# AdamW
-
-HYPER = {"lr": 0.01, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.1}
-
-
-@DTYPES
-@given(n=st.integers(0, 40), tile=st.integers(1, 20), step=st.integers(1, 50), seed=SEEDS)
-@settings(max_examples=30)
-def test_adamw_is_naive_is_float64(dtype, n, tile, step, seed):
-    p, g, m, v = (numbers((n, 2), seed + i, dtype) for i in range(4))
-    v = np.abs(v)
-    naive = adamw.naive(p, g, m, v, step=step, **HYPER)
-    wide = adamw.naive(*(x.astype("float64") for x in (p, g, m, v)), step=step, **HYPER)
-    before = g.tobytes()
-    with tiny_tiles(tile):
-        adamw.step_(p, g, m, v, step=step, **HYPER)
-    assert g.tobytes() == before
-    for got, one, two in zip((p, m, v), naive, wide):
-        assert got.dtype == dtype
-        assert off(got, one) < BOUNDS[dtype] and off(got, two) < BOUNDS[dtype]
-
-
-def test_adamw_refuses_memory_that_it_could_not_write_to():
-    x = np.ones((4, 4))
-    with pytest.raises(AssertionError, match="C-contiguous"):
-        adamw.step_(x.T[::2], x[:2], x[:2], x[:2], step=1, **HYPER)
 
 
 # Tiles

@@ -1,4 +1,4 @@
-"""Adam's step in Triton ≡ in NumPy ≡ the formula in float64: results, bytes moved, memory."""
+"""Adam's step in Triton ≡ the loop ≡ the formula in float64: results, bytes moved, memory."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from minidist.kernels import adamw, descent
 from minidist.kernels.dispatch import using
-from support.cases import SEEDS, tiny_tiles
+from support.cases import SEEDS
 from support.peak import peak
 from support.tritons import traffic
 
@@ -50,13 +50,12 @@ def differences(version, arrays, **options):
     "dtype, gradient",
     [("float32", "float32"), ("float32", "float16"), ("float64", "float64")],
 )
-@given(shape=st.sampled_from(SHAPES), seed=SEEDS, tile=st.integers(1, 99))
+@given(shape=st.sampled_from(SHAPES), seed=SEEDS)
 @settings(max_examples=10)
-def test_triton_is_numpy_is_the_formula(dtype, gradient, decoupled, amsgrad, shape, seed, tile):
+def test_triton_is_the_loop_is_the_formula(dtype, gradient, decoupled, amsgrad, shape, seed):
     arrays = inputs(shape, dtype, gradient, amsgrad, seed)
-    with tiny_tiles(tile):
-        for version in ("numba", "triton"):
-            assert differences(version, arrays, decoupled=decoupled) <= BOUND[dtype]
+    for version in ("numba", "triton"):
+        assert differences(version, arrays, decoupled=decoupled) <= BOUND[dtype]
 
 
 @pytest.mark.parametrize("version", ["numba", "triton"])
@@ -87,10 +86,11 @@ def test_bytes_moved_by_amsgrad():
 
 @pytest.mark.parametrize("gradient", ["float32", "float16"])
 def test_temporary_memory(gradient):
-    """Two tiles, whatever the size."""
-    arrays = inputs(4 * descent.ELEMENTS, gradient=gradient)
+    """None; or two pieces of the gradient in 32 bits."""
+    arrays = inputs(8 * descent.PIECE, gradient=gradient)
+    adamw.step_(*inputs(1), **HYPER)  # compiled before
     used = peak(lambda: adamw.step_(*arrays, **HYPER))
-    assert used < 2.1 * descent.ELEMENTS * 4
+    assert used < (8 * descent.PIECE if gradient == "float16" else 0) + (1 << 14)
 
 
 @pytest.mark.parametrize("version", ["numba", "triton"])

@@ -1,6 +1,7 @@
-"""The optimisers' kernels: tiled ≡ naive ≡ float64, the same bits whatever the size of a tile."""
+"""The optimisers' kernels: loop ≡ formula ≡ float64, and an element's step is its own business."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from minidist.kernels import adamw, descent, newton_schulz
 from minidist.kernels import vector_norm as norms
-from support.cases import LAYOUTS, SEEDS, laid_out, numbers, tiny_tiles
+from minidist.kernels.dispatch import using
+from support.cases import LAYOUTS, SEEDS, laid_out, numbers
 
 BOUNDS = {"float32": 3e-6, "float64": 1e-14}
 DTYPES = pytest.mark.parametrize("dtype", BOUNDS)
@@ -17,31 +19,59 @@ SGD = {"lr": 0.1, "momentum": 0.9, "dampening": 0.0, "nesterov": False, "weight_
        "first": False}  # fmt: skip
 RMSPROP = {"lr": 0.1, "alpha": 0.8, "eps": 1e-3, "weight_decay": 0.1, "momentum": 0.9}
 ADAM = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-4, "weight_decay": 0.1, "step": 3}
-# fast, naive, how many memories, options
+
+
+def plain_sgd(p, g, b, **options):
+    descent.sgd_(p, g, None, **options)
+
+
+def rmsprop(p, g, v, b, **options):
+    descent.rmsprop_(p, g, v, None, b, **options)
+
+
+def rmsprop_without_momentum(p, g, v, a, **options):
+    descent.rmsprop_(p, g, v, a, None, **options)
+
+
+def amsgrad(p, g, m, v, highest, **options):
+    adamw.step_(p, g, m, v, **options, highest=highest)
+
+
+# the step, how many memories, options
 KERNELS = {
-    "SGD": (descent.sgd_, descent.naive_sgd, 1, SGD),
-    "SGD, first": (descent.sgd_, descent.naive_sgd, 1, {**SGD, "first": True, "dampening": 0.5}),
-    "SGD, dampened": (
-        descent.sgd_, descent.naive_sgd, 1, {**SGD, "dampening": 0.3, "weight_decay": 0.2}),
-    "Nesterov": (
-        descent.sgd_, descent.naive_sgd, 1, {**SGD, "nesterov": True, "weight_decay": 0.2}),
-    "Adagrad": (descent.adagrad_, descent.naive_adagrad, 1,
-                {"lr": 0.1, "eps": 1e-3, "weight_decay": 0.2}),
-    "RMSprop": (descent.rmsprop_, descent.naive_rmsprop, 3, RMSPROP),
-    "Lion": (descent.lion_, descent.naive_lion, 1,
-             {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.1}),
-    "Adam": (adamw.step_, adamw.naive, 2, {**ADAM, "decoupled": False}),
-    "AdamW": (adamw.step_, adamw.naive, 2, ADAM),
-}  # fmt: skip
+    "SGD": (plain_sgd, 1, {**SGD, "momentum": 0.0}),
+    "SGD, momentum": (descent.sgd_, 1, SGD),
+    "SGD, first": (descent.sgd_, 1, {**SGD, "first": True, "dampening": 0.5}),
+    "SGD, dampened": (descent.sgd_, 1, {**SGD, "dampening": 0.3, "weight_decay": 0.2}),
+    "Nesterov": (descent.sgd_, 1, {**SGD, "nesterov": True, "weight_decay": 0.2}),
+    "Adagrad": (descent.adagrad_, 1, {"lr": 0.1, "eps": 1e-3, "weight_decay": 0.2}),
+    "RMSprop": (rmsprop, 2, RMSPROP),
+    "RMSprop, centred": (descent.rmsprop_, 3, RMSPROP),
+    "RMSprop, centred, plain": (rmsprop_without_momentum, 2, {**RMSPROP, "weight_decay": 0.0}),
+    "Lion": (descent.lion_, 1, {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.1}),
+    "Adam": (adamw.step_, 2, {**ADAM, "decoupled": False}),
+    "Adam, no decay": (adamw.step_, 2, {**ADAM, "decoupled": False, "weight_decay": 0.0}),
+    "AdamW": (adamw.step_, 2, ADAM),
+    "AMSGrad": (amsgrad, 3, ADAM),
+}
 each_kernel = pytest.mark.parametrize("kernel", KERNELS)
 
 
-def arrays(memories: int, shape, seed: int, dtype: str) -> list[np.ndarray]:
-    """p, g and memories; the first memory is positive, and large beside the others' squares."""
-    found = [numbers(shape, seed + i, dtype) for i in range(2 + memories)]
-    found[2] = np.abs(found[2]) + (4 if memories == 3 else 0)
-    if memories == 2:
-        found[3] = np.abs(found[3])
+def arrays(kernel: str, shape, seed: int, dtype: str) -> list[np.ndarray]:
+    """p, g and memories; means of squares are positive, and large beside the other squares."""
+    found = [numbers(shape, seed + i, dtype) for i in range(2 + KERNELS[kernel][1])]
+    squares = {"RMSprop": [2], "Adagrad": [2], "Adam": [3], "AdamW": [3], "AMSGrad": [3, 4]}
+    for i in squares.get(kernel.partition(",")[0], ()):
+        found[i] = np.asarray(np.abs(found[i]) + (4 if "RMSprop" in kernel else 0), dtype)
+    return found
+
+
+def stepped(kernel, version, given_, **changes):
+    """p, g and memories after a step, copies."""
+    step, _, options = KERNELS[kernel]
+    found = [a.copy() for a in given_]
+    with using(version), np.errstate(invalid="ignore", over="ignore"):
+        step(*found, **{**options, **changes})
     return found
 
 
@@ -51,46 +81,101 @@ def off(a: np.ndarray, b: np.ndarray) -> float:
 
 @each_kernel
 @DTYPES
-@given(n=st.integers(0, 40), tile=st.integers(1, 20), seed=SEEDS)
+@given(shape=st.sampled_from([(), (0,), (1,), (7,), (3, 11), (5, 41)]), seed=SEEDS)
 @settings(max_examples=15)
-def test_tiled_is_naive_is_float64(kernel, dtype, n, tile, seed):
-    fast, naive, memories, options = KERNELS[kernel]
-    given_ = arrays(memories, (n, 2), seed, dtype)
-    p, g, *memory = (a.copy() for a in given_)
-    with tiny_tiles(tile):
-        fast(p, g, *memory, **options)
-    assert g.tobytes() == given_[1].tobytes()
-    wide = naive(*(a.astype("float64") for a in given_), **options)
-    for got, one, two in zip((p, *memory), naive(*given_, **options), wide, strict=True):
-        assert got.dtype == dtype
+def test_the_loop_is_the_formula_is_float64(kernel, dtype, shape, seed):
+    given_ = arrays(kernel, shape, seed, dtype)
+    found = stepped(kernel, "numba", given_)
+    assert found[1].tobytes() == given_[1].tobytes(), "the gradient is never written to"
+    formula = stepped(kernel, "naive", given_)
+    wide = stepped(kernel, "naive", [a.astype("float64") for a in given_])
+    for got, one, two in zip(found, formula, wide, strict=True):
+        assert got.dtype == one.dtype == dtype and got.shape == shape
         assert off(got, one) < BOUNDS[dtype] and off(got, two) < BOUNDS[dtype]
 
 
 @each_kernel
-def test_the_tile_does_not_change_a_bit(kernel):
-    fast, _, memories, options = KERNELS[kernel]
-    one, two = arrays(memories, (1001,), 0, "float32"), arrays(memories, (1001,), 0, "float32")
-    fast(*one, **options)
-    with tiny_tiles(16):
-        fast(*two, **options)
-    assert all(a.tobytes() == b.tobytes() for a, b in zip(one, two))
+@DTYPES
+@given(n=st.integers(1, 70), cuts=st.lists(st.integers(0, 70), max_size=4), seed=SEEDS)
+@settings(max_examples=15)
+def test_where_an_element_stands_does_not_change_a_bit(kernel, dtype, n, cuts, seed):
+    """The shards of ZeRO are cut anywhere; a vector of a processor ends somewhere else then."""
+    given_ = arrays(kernel, (n,), seed, dtype)
+    whole = stepped(kernel, "numba", given_)
+    edges = sorted({0, n, *(c for c in cuts if c < n)})
+    parts = [stepped(kernel, "numba", [a[i:j] for a in given_]) for i, j in pairwise(edges)]
+    for k, a in enumerate(whole):
+        assert a.tobytes() == np.concatenate([part[k] for part in parts]).tobytes()
+
+
+@each_kernel
+@DTYPES
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_nan_and_infinity_stay_with_their_element(kernel, dtype, bad):
+    """In any array; every other element has the bits that it has without them."""
+    given_ = arrays(kernel, (67,), 0, dtype)
+    clean = stepped(kernel, "numba", given_)
+    for k in range(len(given_)):
+        spoilt = [a.copy() for a in given_]
+        spoilt[k][[3, 66]] = bad  # in a vector, and behind the last
+        found, formula = stepped(kernel, "numba", spoilt), stepped(kernel, "naive", spoilt)
+        for a, b, c in zip(found, formula, clean):
+            np.testing.assert_allclose(a[[3, 66]], b[[3, 66]], rtol=BOUNDS[dtype])
+            rest = np.delete(np.arange(67), [3, 66])
+            assert a[rest].tobytes() == c[rest].tobytes()
+        lost = kernel == "SGD" and k == 2  # a buffer that this step does not have
+        lost |= kernel == "SGD, first" and k == 2  # or that it fills
+        lost |= kernel == "AMSGrad" and k == 4 and bad == -math.inf  # v is larger
+        assert lost or not all(np.isfinite(a[3]) for a in found)
 
 
 @each_kernel
 def test_a_wrong_number_is_seen(kernel):
-    fast, naive, memories, options = KERNELS[kernel]
-    given_ = arrays(memories, (20,), 0, "float64")
-    wrong = naive(*given_, **{**options, "lr": options["lr"] * (1 + 1e-12)})
-    fast(*given_, **options)
-    assert off(given_[0], wrong[0]) > BOUNDS["float64"]
+    given_ = arrays(kernel, (20,), 0, "float64")
+    wrong = stepped(kernel, "naive", given_, lr=KERNELS[kernel][2]["lr"] * (1 + 1e-12))
+    assert off(stepped(kernel, "numba", given_)[0], wrong[0]) > BOUNDS["float64"]
 
 
 @each_kernel
-def test_memory_that_could_not_be_written_to_is_refused(kernel):
-    fast, _, memories, options = KERNELS[kernel]
-    x = np.ones((4, 4))
-    with pytest.raises(AssertionError, match="C-contiguous"):
-        fast(x.T[::2], *[x[:2]] * (1 + memories), **options)
+def test_float32_fails_the_bound_of_float64(kernel):
+    given_ = arrays(kernel, (100,), 0, "float32")
+    wide = stepped(kernel, "naive", [a.astype("float64") for a in given_])
+    assert off(stepped(kernel, "numba", given_)[0], wide[0]) > 100 * BOUNDS["float64"]
+
+
+@each_kernel
+@pytest.mark.parametrize("gradient", ["float16", "bfloat16"])
+@pytest.mark.parametrize("piece", [7, 1 << 16])
+def test_a_gradient_of_16_bits_is_converted(kernel, gradient, piece, monkeypatch):
+    monkeypatch.setattr(descent, "PIECE", piece)
+    given_ = arrays(kernel, (40,), 0, "float32")
+    given_[1] = given_[1].astype(gradient)
+    found = stepped(kernel, "numba", given_)
+    given_[1] = given_[1].astype("float32")
+    wanted = stepped(kernel, "numba", given_)
+    for k in (0, *range(2, len(found))):
+        assert found[k].tobytes() == wanted[k].tobytes()
+
+
+@each_kernel
+@pytest.mark.parametrize("which", range(4))
+def test_memory_that_could_not_be_written_to_is_refused(kernel, which):
+    given_ = arrays(kernel, (4, 4), 0, "float64")
+    if which >= len(given_) or (kernel == "SGD" and which == 2):
+        return
+    given_[which] = given_[which].T
+    step, _, options = KERNELS[kernel]
+    with using("numba"), pytest.raises(AssertionError, match="C-contiguous"):
+        step(*given_, **options)
+
+
+@pytest.mark.parametrize("kernel", [k for k in KERNELS if k != "SGD"])
+def test_a_memory_of_another_dtype_is_refused(kernel):
+    given_ = arrays(kernel, (4,), 0, "float64")
+    given_[2] = given_[2].astype("float32")
+    step, _, options = KERNELS[kernel]
+    with using("numba"), pytest.raises(TypeError, match="is float32, want float64"):
+        step(*given_, **options)
 
 
 # Orthogonalisation

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, mutually_broadcastable_shapes
-from minidist.kernels import attention, descent, flash, flash_tiles, linear, tiles
+from minidist.kernels import attention, flash, flash_tiles, linear, tiles
 
 SEEDS = st.integers(0, 2**32 - 1)
 LAYOUTS = ("C", "F", "step", "reversed")
@@ -74,6 +74,5 @@ def tiny_tiles(elements: int, queries: int = 64, rows: int = 256) -> Iterator[No
         for name in ("FEWEST", "MOST"):
             patch.setattr(flash_tiles, name, queries)
         patch.setattr(flash, "ALONG", queries)
-        patch.setattr(descent, "ELEMENTS", elements)
         patch.setattr(linear, "ROWS", rows)
         yield

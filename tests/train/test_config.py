@@ -92,7 +92,7 @@ def test_impossible_sizes_are_refused(change, message):
     [
         ({"sync": "naive", "zero": 1}, "--sync naive has no effect: --zero 1 .* at bucketed"),
         ({"sync": "overlapped", "zero": 3}, "--sync overlapped has no effect: --zero 3"),
-        ({"bucket_mib": 2.0, "zero": 3}, "--bucket-mib 2.0 has no effect: --zero 3 .* at 1.0"),
+        ({"bucket_mib": 2.0, "zero": 3}, "--bucket-mib 2.0 has no effect: --zero 3 .* at 4.0"),
         ({"bucket_mib": 2.0, "sync": "naive"}, "--bucket-mib 2.0 has no effect: --sync naive"),
         ({"schedule": "gpipe"}, "--schedule gpipe has no effect: without --pp"),
         ({"chunks": 2}, "1f1b has 1 chunk a rank"),

@@ -29,7 +29,7 @@ from .native import in_place, mpi_op, native_call
 from .recursive import add_extra_ranks, double, halve, largest_power_of_two, send_to_extra_rank
 from .reduce import tree as tree_reduce
 from .reduce_scatter import ordered as ordered_reduce_scatter
-from .reductions import OPS, check_op, divide_if_mean
+from .reductions import check_op, combine_of, divide_if_mean
 from .ring import ring_all_gather, ring_reduce_scatter
 
 
@@ -189,7 +189,7 @@ def all_reduce(
             xp.copyto(work, array)
         if comm.size > 1:
             run = function_of("all_reduce", ALGORITHMS, algorithm, comm.size, work.nbytes)
-            run(comm, work.reshape(-1), comm.reducing(OPS[op]))
+            run(comm, work.reshape(-1), comm.reducing(combine_of(op, array.dtype)))
     divide_if_mean(work, op, comm.size)
     if work is not result:
         xp.copyto(result, work)

@@ -16,7 +16,7 @@ from .checks import check_algorithm, check_root
 from .chunks import segments
 from .entry import by_host, nonblocking
 from .native import in_place, mpi_op, native_call
-from .reductions import OPS, check_op, divide_if_mean
+from .reductions import check_op, combine_of, divide_if_mean
 
 
 def linear(comm: Communicator, flat: xp.ndarray, combine: xp.ufunc, root: int = 0) -> None:
@@ -88,7 +88,7 @@ def reduce(
     with comm.collective("reduce", array, label, reduction=op, root=root, algorithm=algorithm):
         work = array.copy(order="C")
         run = function_of("reduce", ALGORITHMS, algorithm, comm.size, work.nbytes)
-        run(comm, work.reshape(-1), comm.reducing(OPS[op]), root)
+        run(comm, work.reshape(-1), comm.reducing(combine_of(op, array.dtype)), root)
     return divide_if_mean(work, op, comm.size) if comm.rank == root else None
 
 

@@ -23,7 +23,7 @@ from .chunks import Bounds, chunk, pack, row_bounds
 from .entry import by_host, nonblocking
 from .native import mpi_op, native_call
 from .recursive import add_extra_ranks, chunks_of_participants, halve, largest_power_of_two
-from .reductions import OPS, check_op, divide_if_mean
+from .reductions import check_op, combine_of, divide_if_mean
 from .ring import neighbours, ring_reduce_scatter
 
 
@@ -116,7 +116,7 @@ def reduce_scatter(
         work = array.copy(order="C")  # (rows, …): the algorithms overwrite it
         if comm.size > 1:
             run = function_of("reduce_scatter", ALGORITHMS, algorithm, comm.size, work.nbytes)
-            run(comm, work.reshape(-1), bounds, comm.reducing(OPS[op]))
+            run(comm, work.reshape(-1), bounds, comm.reducing(combine_of(op, array.dtype)))
     mine = work[slice(*rows[comm.rank])].copy()  # (counts[rank], …)
     return divide_if_mean(mine, op, comm.size)
 

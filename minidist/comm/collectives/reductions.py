@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
+from typing import Any
 
 import numpy as np
 
 from ...kernels import arrays as xp
+from ...kernels import half_precision
 from ..communicator import check_array
 from .checks import check_known
 
@@ -39,6 +41,21 @@ def _has(dtype: xp.dtype, op: str) -> bool:
         return OPS[op](none, none).dtype == dtype.newbyteorder("=")
     except TypeError:
         return False
+
+
+def combine_of(op: str, dtype: xp.dtype) -> Any:
+    """The function (a, b, out=) that combines two arrays: a ufunc, or one for 16-bit numbers.
+
+    NumPy adds float16, and ml_dtypes bfloat16, number by number: a loop takes a tenth of the time.
+    """
+    if dtype.char not in "eE":
+        return OPS[op]
+    return half_precision.add if OPS[op] is xp.add else partial(_without_warning, OPS[op])
+
+
+def _without_warning(combine: xp.ufunc, *arrays: xp.ndarray, **options: Any) -> xp.ndarray:
+    with np.errstate(invalid="ignore"):  # the largest of numbers with a NaN is NaN, no error
+        return combine(*arrays, **options)
 
 
 def divide_if_mean(total: xp.ndarray, op: str, count: int) -> xp.ndarray:

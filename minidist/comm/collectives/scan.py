@@ -17,7 +17,7 @@ from .auto import Algorithm, function_of
 from .checks import check_algorithm
 from .entry import by_host, nonblocking
 from .native import in_place, mpi_op, native_call
-from .reductions import OPS, check_op, divide_if_mean
+from .reductions import check_op, combine_of, divide_if_mean
 
 
 def chain(comm: Communicator, flat: xp.ndarray, combine: xp.ufunc) -> None:
@@ -77,7 +77,7 @@ def scan(
     with comm.collective("scan", array, label, reduction=op, algorithm=algorithm):
         work = array.copy(order="C")
         run = function_of("scan", ALGORITHMS, algorithm, comm.size, work.nbytes)
-        run(comm, work.reshape(-1), comm.reducing(OPS[op]))
+        run(comm, work.reshape(-1), comm.reducing(combine_of(op, array.dtype)))
     return divide_if_mean(work, op, comm.rank + 1)
 
 

@@ -19,7 +19,7 @@ PEERS = 8  # number of ranks that a note can hold; a rank that waits for more no
 ANY = -1
 NOTE = np.dtype(
     [("when", "f8"), ("state", "i4"), ("pid", "i4"), ("text", "S976"), ("waiting", "i4"),
-     ("peers", "i4", PEERS)]
+     ("peers", "i4", PEERS), ("bell", "u4")]
 )  # fmt: skip
 STOPPED = "TtZX"  # states of a process in /proc: stopped, traced, dead
 
@@ -43,7 +43,7 @@ class Board:
         self.notes = {rank: self._memory(place) for place, rank in enumerate(ranks)}
         self.mine = self.notes[world.Get_rank()]
         self.mine["pid"] = os.getpid()
-        self.mine["waiting"] = 0
+        self.mine["waiting"] = self.mine["bell"] = 0
         self.note("start-up (MINIDIST_DEBUG=1 reports more)", AFTER)
         machine.Barrier()
         # Without /proc (macOS), or if each rank has its own container, their states are unknown.
@@ -70,6 +70,10 @@ class Board:
 
     def end_wait(self) -> None:
         self.mine["waiting"] = 0
+
+    def bells(self) -> dict[int, int]:
+        """The address of each rank's bell (mpi/bell.py), a word of 32 bits."""
+        return {rank: note["bell"].ctypes.data for rank, note in self.notes.items()}
 
     def has_exited(self, rank: int) -> bool:
         return rank in self.notes and int(self.notes[rank]["state"]) == EXITED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 from ...kernels import arrays as xp
@@ -12,6 +13,15 @@ from ..errors import MismatchError
 from .waiting import Process
 
 PART = 1 << 30  # bytes: a longer message goes in several parts, because MPI 3 counts in 32 bits
+EAGER = 1 << 13  # bytes: MPI copies a shorter message when it is sent, and its sender does not wait
+
+
+@cache
+def library() -> Any:
+    """mpi4py's module MPI. To import it starts MPI, so that is left to the first message."""
+    from mpi4py import MPI
+
+    return MPI
 
 
 def hand_to_mpi(post: Callable[..., Any], buffer: xp.ndarray, peer: int, tag: int = 0) -> Any:
@@ -21,13 +31,11 @@ def hand_to_mpi(post: Callable[..., Any], buffer: xp.ndarray, peer: int, tag: in
     carries every dtype, float16 and bool too, and changes none. Returns an mpi4py request, or one
     of Parts.
     """
-    from mpi4py import MPI
-
-    flat = buffer.reshape(-1).view(xp.uint8)
+    flat, kind = buffer.reshape(-1).view(xp.uint8), library().BYTE
     if flat.size < PART:
-        return post([flat, MPI.BYTE], peer, tag)
+        return post([flat, kind], peer, tag)
     parts = (flat[i : i + PART] for i in range(0, flat.size + 1, PART))
-    return Parts([post([part, MPI.BYTE], peer, tag) for part in parts])
+    return Parts([post([part, kind], peer, tag) for part in parts])
 
 
 class Parts:
@@ -46,12 +54,10 @@ class Parts:
         return not self.requests
 
     def _next(self, status: Any) -> None:
-        from mpi4py import MPI
-
         del self.requests[0]
         if status is None or not self.requests:
             return
-        if status.Get_count(MPI.BYTE) == PART:
+        if status.Get_count(library().BYTE) == PART:
             self.before += PART
             return
         for request in self.requests:  # the message was shorter than the receive buffer
@@ -83,7 +89,8 @@ class MpiRequest(Request):
 
     def _complete(self, status: Any) -> None:
         peers: Sequence[int] = (self.comm.ranks[self.peer],)
-        self.process.wait_until(lambda: self._test(status), self.call, peers)
+        long = self.array.nbytes > EAGER
+        self.process.wait_until(lambda: self._test(status), self.call, peers, long)
         if not self.comm.inside:
             self.process.note_end()
 
@@ -110,24 +117,20 @@ class MpiReceive(MpiRequest):
     """A receive that has started; it also checks the number of bytes that came."""
 
     def _status(self) -> Any:
-        from mpi4py import MPI
-
-        return MPI.Status()
+        return library().Status()
 
     def _test(self, status: Any) -> bool:
-        from mpi4py import MPI
-
         try:
             return super()._test(status)
-        except MPI.Exception as error:
-            if error.Get_error_class() != MPI.ERR_TRUNCATE:
+        except library().Exception as error:
+            if error.Get_error_class() != library().ERR_TRUNCATE:
                 raise
             raise self._mismatch("more bytes than that") from error
 
     def _finish(self, status: Any) -> None:
-        from mpi4py import MPI
-
-        got = status.Get_count(MPI.BYTE) + getattr(self.request, "before", 0)
+        if self.array.nbytes > EAGER:
+            self.process.ring(self.comm.ranks[self.peer])  # the sender may wait for this receive
+        got = status.Get_count(library().BYTE) + getattr(self.request, "before", 0)
         if got != self.array.nbytes:
             raise self._mismatch(f"{got} bytes")
         if self.buffer is not self.array:

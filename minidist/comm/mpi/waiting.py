@@ -2,11 +2,11 @@
 
 MPI runs nothing in the background. A rank that waits polls its request; between two polls it
 advances every nonblocking collective that it has started. Such a collective is a greenlet (`Work`)
-with the same code as the blocking one; if it must wait, it hands control back to the program. A
-rank that polls long gives its core away, first by sched_yield, then by sleeping, and looks at the
-board now and then (`Watch`): if the other rank has exited, or the deadline has passed, it raises.
-Inside one of the library's own collectives (algorithm="native") a rank cannot look, so a thread
-does.
+with the same code as the blocking one; if it must wait, it hands control back to the program. If
+there are more ranks than cores, a rank that waits gives its core away at once: it sleeps until
+another rank rings (bell.py). It looks at the board now and then (`Watch`): if the other rank has
+exited, or the deadline has passed, it raises. Inside one of the library's own collectives
+(algorithm="native") a rank cannot look, so a thread does.
 """
 
 from __future__ import annotations
@@ -30,9 +30,12 @@ from ..errors import DeadlineError
 from ..guard.abort import report_and_abort
 from ..guard.board import EXITED, Board
 from ..simulated.deadlock import find_cycle
+from .bell import Bells, find_bells
 
-POLLS = 50  # polls of a crowded rank before it sleeps; a sleep costs some 50 µs
-LATE, LONGEST = 0.02, 5e-4  # a sleep lasts this share of the wait so far, at most these seconds
+SAFE = 1e-3  # seconds that a rank sleeps at most if nobody rings
+# Where there are no bells: polls of a crowded rank before it sleeps, because a sleep costs 50 µs;
+# then a sleep lasts this share of the wait so far, at most these seconds.
+POLLS, LATE, LONGEST = 50, 0.02, 5e-4
 LOOKS = 256  # polls between two looks at the clock and the board
 GRACE = 0.5  # seconds in which the last message of a rank that has exited may still arrive
 LONG = 0.1  # seconds after which a wait is noted on the board
@@ -52,6 +55,9 @@ class Process:
         self.works: list[Work] = []  # nonblocking collectives that are not done
         self.calls = 0  # sends and receives of the user, numbered for the board
         self.board = Board(native) if native.Get_size() > 1 else None
+        self.bells: Bells | None = None  # for more ranks than cores
+        if self.board is not None and crowded:
+            self.bells = find_bells(self.board, native.Get_rank(), native.Get_size())
         self.fingerprints: Any = native.Dup() if self.debug else None  # a communicator for them
         # At the end of the process the others must learn that they wait in vain.
         atexit.register(self._exit)
@@ -66,10 +72,18 @@ class Process:
         if self.debug and self.board is not None:
             self.board.note_end()
 
-    def wait_until(self, is_done: Callable[[], bool], call: str, peers: Sequence[int]) -> None:
+    def ring(self, rank: int) -> None:
+        """Wake a rank of the world that may be waiting for what was done now."""
+        if self.bells is not None:
+            self.bells.ring(rank)
+
+    def wait_until(
+        self, is_done: Callable[[], bool], call: str, peers: Sequence[int], long: bool = False
+    ) -> None:
         """Poll until `is_done()`; meanwhile nonblocking collectives progress.
 
-        Raises DeadlineError, which says what the ranks `peers` did last.
+        `long`: it is a long message, for which the library of both ranks must run. Raises
+        DeadlineError, which says what the ranks `peers` did last.
         """
         current = getcurrent()
         if isinstance(current, WorkGreenlet):
@@ -77,13 +91,19 @@ class Process:
             while not is_done():
                 current.parent.switch()
             return
-        polls, start = 0, time.monotonic()
+        polls, start, bells = 0, time.monotonic(), self.bells
+        heard = bells.heard() if bells is not None else 0  # before the first poll
         watch: Watch | None = None
         try:
             while not is_done():
                 self.progress()
                 polls += 1
-                if self.crowded or polls > 1 << 16:
+                if bells is not None:
+                    if polls == 1 and (long or self.works):  # a peer may wait for this very poll
+                        bells.ring(*peers)
+                    bells.sleep(heard, SAFE)
+                    heard = bells.heard()
+                elif self.crowded or polls > 1 << 16:
                     if polls < POLLS:
                         os.sched_yield()
                     else:
@@ -292,7 +312,7 @@ class Work(Request):
     def wait(self) -> Any:
         while not self.greenlet.dead:
             stage = self.call, self.peers
-            self.process.wait_until(partial(self._is_beyond, stage), *stage)
+            self.process.wait_until(partial(self._is_beyond, stage), *stage, long=True)
         if self.error is not None:
             raise self.error
         return self.result

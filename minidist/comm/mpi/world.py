@@ -89,6 +89,7 @@ class MpiCommunicator(Communicator):
         post = self.native.Issend if synchronous else self.native.Isend
         call = self._note("ssend" if synchronous else "send", "dest", dest, tag)
         request = hand_to_mpi(post, buffer, dest, tag)
+        self.process.ring(self.ranks[dest])
         return MpiRequest(self, self.process, request, array, buffer, dest, call)
 
     def _irecv(self, out: xp.ndarray, source: int, tag: int) -> MpiRequest:
