@@ -28,7 +28,7 @@ def little(c: TrainConfig) -> TrainConfig:
     return replace(
         c, layers=1, heads=1, hidden=width, batch=2, ranks=None, simulate=False, dp=1, tp=1, pp=1,
         sequence_parallel=False, schedule="1f1b", chunks=None, split=None, zero=0, out=None,
-        resume=False, microbatches=2 if c.microbatches != 1 else 1,
+        resume=False, microbatches=2 if c.microbatches != 1 else 1, seed=0, steps=1, lr=1e-3,
     )  # fmt: skip
 
 

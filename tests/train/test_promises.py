@@ -18,6 +18,7 @@ from minidist.models.gpt import GPT
 from minidist.tensor.tensor import Tensor
 from minidist.train.config import TrainConfig, read_toml
 from minidist.train.metrics import read
+from minidist.train import run as run_module
 from minidist.train.run import run
 from minidist.train.sample import sample_run
 
@@ -29,6 +30,12 @@ CONFIG = TrainConfig(
 DRAWN = np.random.default_rng(0)
 TRAIN = "".join(DRAWN.choice(list("abcdefghijklm"), 900)).encode()  # the first nine tenths
 HELD_OUT = "".join(DRAWN.choice(list("nopqrstuvwxyz"), 100)).encode()
+
+
+@pytest.fixture(autouse=True)
+def no_warm_up(monkeypatch):
+    """Forward passes of the run alone are counted, without those of the little model before it."""
+    monkeypatch.setattr(run_module, "warm_up", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
