@@ -1,30 +1,34 @@
 """Dropout (Srivastava et al. 2014) whose mask follows from a key and a count, not from a layout.
 
 Philox (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") turns a key and a count
-into 256 random bits, eight numbers of 32 bits: no state, so any tile may be drawn anywhere, and a
-GPU draws to the last bit what NumPy draws. The elements of a sample take the numbers of counts of
-its own, in order; the numbers left over in its last count are not used.
+into 256 random bits, eight numbers of 32 bits: no state, so any part may be drawn anywhere, and the
+loop and a GPU draw to the last bit what NumPy draws. The elements of a sample take the numbers of
+counts of its own, in order; the numbers left over in its last count are not used.
 
-The ladder: naive, numbers, mask and both products stream through memory, one array after another;
-in NumPy, a tile of mask is drawn and multiplied while it is in cache; in Triton, a count is worked
-out in the registers of one thread, and its eight elements are multiplied there. Memory traffic:
-forward reads x and writes y, backward reads g and writes dx. Triton stores no mask, for drawing
-again hides behind the traffic; NumPy draws two numbers in the time of ten products, so it keeps
-the mask, a bit an element: 1/32 of x in float32.
+The ladder, n numbers of b bytes:
+
+- formula: numbers, mask and both products stream through memory, one array after another: forward
+  moves 6nb + 6n bytes.
+- loop: some counts are drawn, and their elements multiplied while the numbers are in the cache.
+  Forward reads x and writes y, 2nb bytes, and n/8 bytes of mask, a bit an element. Drawing takes
+  longer than the traffic, so backward reads the mask: 2nb + n/8 bytes.
+- tile program: a count is worked out in the registers of one thread, and its eight elements are
+  multiplied there. It stores no mask, for drawing again hides behind the traffic.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
+
+import numpy
 
 from . import arrays as xp
 from .capture import refuse
-from .dispatch import dispatched
+from .dispatch import formula
 from .half_precision import is_half
 from .launch import contiguous, triton_kernel
-from .tiles import ELEMENTS
+from .loops import Bytes, F, Instruction, Out, OutBytes, Word, helper, loop
 
 tl: Any = None  # Triton's language, once a kernel is launched
 
@@ -32,47 +36,40 @@ NUMBERS = 8  # of 32 bits that Philox makes of one count
 COUNTS = 128  # a program: a count a thread, whose eight numbers are two loads of 16 bytes
 
 
-@dispatched
+# The formula
+
+
+@formula
 def forward(
     x: xp.ndarray, key: int, first: int, samples: int, keep: float, scale: float
 ) -> tuple[xp.ndarray, Any]:
     """x times scale where the number drawn is under `keep`, x times 0 elsewhere; and the mask.
 
     x has equal parts, `samples` of them, the first at count `first`; its numbers are (bits >> 8)
-    / 2²⁴, from Philox's words in order, the low half of each first. Temporary memory is 6 bytes
-    for each of a tile's ELEMENTS; the mask takes n/8 bytes.
+    / 2²⁴, from Philox's words in order, the low half of each first.
     """
-    x, kept = xp.asarray(x, order="C"), []
-    y = xp.empty_like(x, dtype=xp.result_type(x, scale))
-    for part, mask in _masks(x.size, key, first, samples, keep):
-        _scaled(x, part, mask, scale, y)
-        kept.append((part, xp.packbits(mask)))
-    return y, kept
+    kept = mask(x.shape, key, first, samples, keep)
+    return x * kept * scale, xp.packbits(kept, bitorder="little")
 
 
-@dispatched
+@formula
 def backward(
     g: xp.ndarray, kept: Any, key: int, first: int, samples: int, keep: float, scale: float
 ) -> xp.ndarray:
     """g times scale where forward kept, times 0 elsewhere; the mask is drawn again if it is None.
 
-    Temporary memory is 2 bytes for each of a tile's ELEMENTS.
+    The map is linear, and its own transpose.
     """
     if kept is None:
-        return forward.versions["numba"](g, key, first, samples, keep, scale)[0]
-    g = xp.asarray(g, order="C")
-    dx = xp.empty_like(g)
-    for part, bits in kept:
-        mask = xp.unpackbits(bits, count=part.stop - part.start).view(bool)
-        _scaled(g, part, mask, scale, dx)
-    return dx
+        return forward.formula(g, key, first, samples, keep, scale)[0]
+    kept = xp.unpackbits(kept, count=g.size, bitorder="little").reshape(g.shape)
+    return g * kept.view(bool) * scale
 
 
 def mask(shape: tuple[int, ...], key: int, first: int, samples: int, keep: float) -> xp.ndarray:
     """The mask as one array, True where dropout keeps, from NumPy's own numbers.
 
-    `forward` draws the same bits tile by tile. Attention and recurrent layers, which drop inside
-    their own operation, take this one.
+    Attention and recurrent layers, which drop inside their own operation, take this one.
     """
     size = math.prod(shape) // max(samples, 1)
     draws = xp.random.Generator(xp.random.Philox(key=key, counter=first)).random(
@@ -81,60 +78,104 @@ def mask(shape: tuple[int, ...], key: int, first: int, samples: int, keep: float
     return (draws[:, :size] < keep).reshape(shape)
 
 
-@forward.version("naive")
-def naive(x, key, first, samples, keep, scale):
-    """The whole mask, then two products."""
-    return x * mask(x.shape, key, first, samples, keep) * scale, None
-
-
-@backward.version("naive")
-def _backward_naive(g, kept, *drawn):
-    """The map is linear, and its own transpose."""
-    return naive(g, *drawn)[0]
-
-
 def limit(keep: float) -> int:
     """u / 2²⁴ < float32(keep), as NumPy compares numbers drawn in float32, where u < limit."""
     return math.ceil(float(xp.float32(keep)) * 2**24)
 
 
-def _masks(
-    n: int, key: int, first: int, samples: int, keep: float
-) -> Iterator[tuple[slice, xp.ndarray]]:
-    """Pieces of n elements, in order, each with its mask, flat."""
-    philox, start = xp.random.Philox(key=key, counter=first), 0
-    for rows, width in _pieces(n, samples):
-        stop = start + rows * width
-        yield slice(start, stop), _mask(philox, rows, width, limit(keep) << 8)
-        start = stop
+# The loop
+
+ZERO, ONE = numpy.uint64(0), numpy.uint64(1)
+MULTIPLIERS = numpy.uint64(0xD2E7470EE14C6C93), numpy.uint64(0xCA5A826395121157)
+ADDED = numpy.uint64(0x9E3779B97F4A7C15), numpy.uint64(0xBB67AE8584CAA73B)  # to the key, a round
+BLOCK = 64  # counts, whose 2 KiB of numbers stay in the nearest cache
 
 
-def _mask(philox: xp.random.Philox, rows: int, width: int, below: int) -> xp.ndarray:
-    words = philox.random_raw(rows * -(-width // NUMBERS) * 4)
-    bits = words.view(xp.uint32).reshape(rows, -1)[:, :width]  # on a big-endian machine: swapped
-    return xp.less(bits, below).reshape(-1)
+@Instruction
+def high(builder, a: Word, b: Word) -> Word:
+    """The upper 64 bits of the 128 bits of a · b."""
+    wide = type(a.type)(128)
+    product = builder.mul(builder.zext(a, wide), builder.zext(b, wide))
+    return builder.trunc(builder.lshr(product, wide(64)), a.type)
 
 
-def _pieces(n: int, samples: int) -> Iterator[tuple[int, int]]:
-    """(rows, width) of pieces that take whole counts: several samples, or a part of one."""
-    if n == 0:
-        return
-    if n // samples % NUMBERS == 0:  # no number is left over: one long sample
-        samples = 1
-    size, most = n // samples, -(-ELEMENTS // NUMBERS) * NUMBERS
-    step = max(1, most // (-(-size // NUMBERS) * NUMBERS))
-    for row in range(0, samples, step):
-        for column in range(0, size, most):
-            yield min(step, samples - row), min(most, size - column)
+@helper()
+def philox_words(c0, c1, key0, key1):
+    """Philox4x64-10 of the count c0 + 2⁶⁴·c1: ten rounds of multiplying and mixing."""
+    c2 = c3 = ZERO
+    for _ in range(10):
+        high0, low0 = high(c0, MULTIPLIERS[0]), c0 * MULTIPLIERS[0]
+        high2, low2 = high(c2, MULTIPLIERS[1]), c2 * MULTIPLIERS[1]
+        c0, c1, c2, c3 = high2 ^ c1 ^ key0, low2, high0 ^ c3 ^ key1, low0
+        key0, key1 = key0 + ADDED[0], key1 + ADDED[1]
+    return c0, c1, c2, c3
 
 
-def _scaled(x: xp.ndarray, part: slice, mask: xp.ndarray, scale: float, out: xp.ndarray) -> None:
-    piece = out.reshape(-1)[part]
-    xp.multiply(x.reshape(-1)[part], mask, out=piece)
-    piece *= scale
+@loop
+def dropout_samples(
+    x: F[::1], y: Out[::1], kept: OutBytes[::1], size: int,
+    key0: Word, key1: Word, low: Word, high_: Word, below: int, scale: float,
+):  # fmt: skip
+    # x: samples of `size` elements. kept: a bit an element, the lowest first, all 0 before
+    words = numpy.empty((BLOCK, 4), numpy.uint64)
+    numbers = words.reshape(-1).view(numpy.uint32)  # on a big-endian machine: swapped
+    for sample in range(0, len(x), size):
+        for start in range(sample, sample + size, BLOCK * NUMBERS):
+            m = min(BLOCK * NUMBERS, sample + size - start)
+            counts = (m + NUMBERS - 1) // NUMBERS
+            for c in range(counts):
+                low += ONE  # NumPy adds 1 before it draws
+                high_ += ONE if low == ZERO else ZERO
+                words[c, 0], words[c, 1], words[c, 2], words[c, 3] = philox_words(
+                    low, high_, key0, key1
+                )
+            xs, ys = x[start : start + m], y[start : start + m]
+            for j in range(m):
+                ys[j] = xs[j] * (1.0 if numbers[j] < below else 0.0) * scale
+            for c in range(counts):
+                bits = 0
+                for j in range(NUMBERS):
+                    bits |= int(numbers[NUMBERS * c + j] < below) << j
+                place = start + NUMBERS * c
+                bits &= (1 << min(NUMBERS, sample + size - place)) - 1
+                kept[place >> 3] |= bits << (place & 7)
+                if bits >> (8 - (place & 7)):  # a sample may start in the middle of a byte
+                    kept[(place >> 3) + 1] |= bits >> (8 - (place & 7))
 
 
-# The same on a GPU: a count a thread
+@loop
+def dropout_by_mask(g: F[::1], kept: Bytes[::1], scale: float, dx: Out[::1]):
+    whole = len(g) // 8
+    for c in range(whole):
+        for j in range(8):
+            dx[8 * c + j] = g[8 * c + j] * (1.0 if kept[c] >> j & 1 else 0.0) * scale
+    for i in range(8 * whole, len(g)):
+        dx[i] = g[i] * (1.0 if kept[whole] >> (i & 7) & 1 else 0.0) * scale
+
+
+@forward.version("numba")
+def _forward_loop(x, key, first, samples, keep, scale):
+    x = xp.asarray(x, order="C")
+    y, kept = xp.empty_like(x), xp.zeros(-(-x.size // 8), xp.uint8)
+    if x.size:
+        dropout_samples(
+            x.reshape(-1), y.reshape(-1), kept, x.size // samples, *_words(key), *_words(first),
+            limit(keep) << 8, scale,
+        )  # fmt: skip
+    return y, kept
+
+
+@backward.version("numba")
+def _backward_loop(g, kept, key, first, samples, keep, scale):
+    if kept is None:
+        return _forward_loop(g, key, first, samples, keep, scale)[0]
+    g = xp.asarray(g, order="C")
+    dx = xp.empty_like(g)
+    dropout_by_mask(g.reshape(-1), kept, scale, dx.reshape(-1))
+    return dx
+
+
+# The tile program: a count a thread
 
 
 @triton_kernel

@@ -1,10 +1,15 @@
-"""GELU (Hendrycks & Gimpel 2016), exact and by tanh, tile by tile.
+"""GELU (Hendrycks & Gimpel 2016): x · Φ(x), with Φ the normal distribution, exact or by tanh.
 
-The ladder: naive, each pass streams the array through memory; in NumPy, all passes over one tile
-run while it is in cache; in Triton, over one block while it is in registers. Value and slope share
-the distribution function, so forward works out both and keeps the slope: backward is one product,
-and neither needs the input any more. Memory traffic: forward reads x and writes y and the slope,
-backward reads g and the slope and writes dx.
+Value and slope share Φ, so forward works out both and keeps the slope: backward is one product, and
+neither needs the input any more.
+
+The ladder, n numbers of b bytes:
+
+- formula: whole arrays, an operation at a time: forward moves about 30nb bytes.
+- loop: forward reads x and writes y and the slope, 3nb bytes.
+- tile program: a block of elements in registers, and the same bytes.
+
+Backward reads g and the slope and writes dx, 3nb bytes, in every version.
 """
 
 from __future__ import annotations
@@ -13,10 +18,11 @@ import math
 from typing import Any
 
 from . import arrays as xp
-from .dispatch import dispatched
-from .erf import erf
+from .dispatch import formula
+from .elementary import normal, sigmoid
+from .functions import erf
 from .launch import contiguous, triton_kernel
-from .tiles import flat_tiles
+from .loops import F, Out, helper, loop
 
 tl: Any = None  # Triton's language, once a kernel is launched
 
@@ -25,81 +31,69 @@ K = 0.044715
 BLOCK = 1024  # elements a program
 
 
-@dispatched
+# The formula
+
+
+@formula
 def forward(x: xp.ndarray, approximate: str = "none") -> tuple[xp.ndarray, xp.ndarray]:
-    """x · Φ(x), and its slope for backward.
-
-    Temporary memory is two tiles of ELEMENTS; but exact in float16 it is 8 and in float64 14,
-    for erf then has more terms.
-    """
-    x = xp.asarray(x, order="C")  # np.ascontiguousarray would make 1-d of 0-d
-    y, slope = xp.empty_like(x), xp.empty_like(x)
-    form = _by_tanh if approximate == "tanh" else _exact
-    for xt, yt, st in flat_tiles(x, y, slope):
-        half = xp.empty_like(xt)
-        form(xt, half, yt, st)
-        xp.multiply(half, xt, out=yt)
-        st += half
-    return y, slope
-
-
-def naive(x: xp.ndarray, approximate: str = "none") -> xp.ndarray:
-    """The formula, one temporary an operation."""
-    return x * _naive_half(x, approximate)
-
-
-@forward.version("naive")
-def _forward_naive(x, approximate="none"):
-    half = _naive_half(x, approximate)
+    """x · Φ(x), and its slope for backward."""
     if approximate == "tanh":
+        half = 0.5 * (1 + xp.tanh(C * (x + K * x**3)))
         slope = half + 2 * x * half * (1 - half) * C * (1 + 3 * K * x * x)
     else:
+        half = 0.5 * (1 + erf.formula(x / math.sqrt(2)))
         slope = half + x * xp.exp(-x * x / 2) / math.sqrt(2 * math.pi)
     return x * half, slope
 
 
-def _naive_half(x, approximate):
-    if approximate == "tanh":
-        return 0.5 * (1 + xp.tanh(C * (x + K * x**3)))
-    return 0.5 * (1 + erf(x / math.sqrt(2)))
-
-
-@dispatched
+@formula
 def backward(g: xp.ndarray, slope: xp.ndarray) -> xp.ndarray:
     """g · d gelu/dx."""
     return g * slope
 
 
-def _exact(x, half, scratch, rest):
-    """half = Φ(x); rest = x · φ(x), φ the normal density."""
-    erf(x, out=half, scale=math.sqrt(0.5))
-    half *= 0.5
-    half += 0.5
-    xp.multiply(x, x, out=rest)
-    rest *= -0.5
-    xp.exp(rest, out=rest)
-    rest *= C / 2
-    rest *= x
+# The loop
 
 
-def _by_tanh(x, half, scratch, rest):
-    """With u = C(x + Kx³): half = (1 + tanh u) / 2; rest = x · d half/dx."""
-    square = xp.multiply(x, x, out=scratch)
-    xp.multiply(square, C * K, out=half)
-    half += C
-    half *= x
-    xp.tanh(half, out=half)
-    half *= 0.5
-    half += 0.5
-    xp.subtract(1, half, out=rest)
-    rest *= half  # half the slope of tanh; before x: x³ may overflow, and inf · 0 is NaN
-    square *= 6 * C * K
-    square += 2 * C
-    rest *= square
-    rest *= x
+@helper()
+def exact(x):
+    """gelu(x) and its slope."""
+    half, density = normal(x)
+    return x * half, half + x * density
 
 
-# The same on a GPU: a block of elements a program
+@helper()
+def by_tanh(x):
+    """The same by tanh. Φ(x) is about (1 + tanh u) / 2 = sigmoid(2u) with u = C(x + Kx³)."""
+    square = x * x
+    square = 400.0 if square > 400.0 else square  # Φ is 0 or 1 there, and 0 · inf would be NaN
+    half = sigmoid(2.0 * C * x * (1.0 + K * square))
+    rest = half * (1.0 - half) * (2.0 * C + 6.0 * C * K * square)
+    return x * half, half + x * rest
+
+
+@loop
+def gelu_each(x: F[::1], y: Out[::1], slope: Out[::1]):
+    for i in range(len(x)):
+        y[i], slope[i] = exact(x[i])
+
+
+@loop
+def gelu_tanh_each(x: F[::1], y: Out[::1], slope: Out[::1]):
+    for i in range(len(x)):
+        y[i], slope[i] = by_tanh(x[i])
+
+
+@forward.version("numba")
+def _forward_loop(x, approximate="none"):
+    x = xp.asarray(x, order="C")  # np.ascontiguousarray would make 1-d of 0-d
+    y, slope = xp.empty_like(x), xp.empty_like(x)
+    run = gelu_tanh_each if approximate == "tanh" else gelu_each
+    run(x.reshape(-1), y.reshape(-1), slope.reshape(-1))
+    return y, slope
+
+
+# The tile program: a block of elements a program
 
 
 @triton_kernel

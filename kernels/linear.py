@@ -1,9 +1,17 @@
-"""y = x Wᵀ + b: for many rows in blocks, so that the bias is added while the block is in cache."""
+"""y = x Wᵀ + b and its cotangents.
+
+The ladder:
+
+- formula: the product goes to memory, and is read and written again when the bias is added.
+- loop: BLAS multiplies ROWS rows at a time, and the bias is added while they are in the cache. For
+  few rows BLAS is faster when the output's units are its rows.
+- tile program: matmul's, which adds the bias before a tile is written.
+"""
 
 from __future__ import annotations
 
 from . import arrays as xp
-from .dispatch import dispatched, formula
+from .dispatch import formula
 from .half_precision import is_half
 from .loops import F, Out, loop
 from .matmul import column_sums, matmul
@@ -14,12 +22,46 @@ SUMMED = 64  # rows that the bias's gradient adds up before they join the total
 FEW = 64  # rows up to which the output's units serve a GEMM better as its rows
 
 
-@dispatched
-def forward(x: xp.ndarray, weight: xp.ndarray, bias: xp.ndarray | None) -> xp.ndarray:
-    """x (n, in), weight (out, in), bias (out,) -> (n, out).
+# The formula
 
-    Temporary memory: none, but for 2 to FEW rows an array like the result.
-    """
+
+@formula
+def forward(x: xp.ndarray, weight: xp.ndarray, bias: xp.ndarray | None) -> xp.ndarray:
+    """x (n, in), weight (out, in), bias (out,) -> (n, out)."""
+    y = xp.matmul(x, weight.T)
+    return y if bias is None else y + bias
+
+
+@formula
+def backward_input(g: xp.ndarray, weight: xp.ndarray) -> xp.ndarray:
+    """(n, out) -> (n, in)."""
+    return xp.matmul(g, weight)
+
+
+@formula
+def backward_weight(g: xp.ndarray, x: xp.ndarray) -> xp.ndarray:
+    """(n, out), (n, in) -> (out, in)."""
+    return xp.matmul(g.T, x)
+
+
+@formula
+def backward_bias(g: xp.ndarray) -> xp.ndarray:
+    """(n, out) -> (out,)."""
+    return g.sum(0)
+
+
+@formula
+def multiply(a: xp.ndarray, b: xp.ndarray) -> xp.ndarray:
+    """(..., m, k) @ (..., k, n), leading sizes broadcast: there is nothing to fuse."""
+    return xp.matmul(a, b)
+
+
+# On the CPU: BLAS in blocks, of arrays of every dtype
+
+
+@forward.version("numba", dtypes=None)
+def _forward_blocks(x, weight, bias):
+    """Temporary memory: none, but for 2 to FEW rows an array like the result."""
     y = xp.empty((len(x), len(weight)), xp.result_type(x, weight))
     if _few(x, weight):
         return xp.add(xp.matmul(weight, x.T).T, 0 if bias is None else bias, out=y)
@@ -32,26 +74,22 @@ def forward(x: xp.ndarray, weight: xp.ndarray, bias: xp.ndarray | None) -> xp.nd
     return y
 
 
+@backward_input.version("numba", dtypes=None)
+def _backward_input_blocks(g, weight):
+    return product(g, weight)
+
+
+@backward_weight.version("numba", dtypes=None)
+def _backward_weight_blocks(g, x):
+    """Temporary memory: none, but for 2 to FEW rows two like g."""
+    return product(turned(g), x) if _few(g, x) else xp.matmul(g.T, x)
+
+
 def _few(x: xp.ndarray, other: xp.ndarray) -> bool:
     return 1 < len(x) <= FEW and len(x) * other.size > MULTIPLICATIONS
 
 
-@dispatched
-def backward_input(g: xp.ndarray, weight: xp.ndarray) -> xp.ndarray:
-    """(n, out) -> (n, in)."""
-    return product(g, weight)
-
-
-@dispatched
-def backward_weight(g: xp.ndarray, x: xp.ndarray) -> xp.ndarray:
-    """(n, out), (n, in) -> (out, in). Temporary memory: none, but for 2 to FEW rows two like g."""
-    return product(turned(g), x) if _few(g, x) else xp.matmul(g.T, x)
-
-
-@formula
-def backward_bias(g: xp.ndarray) -> xp.ndarray:
-    """(n, out) -> (out,)."""
-    return g.sum(0)
+# The loop: sums of columns
 
 
 @loop
@@ -76,30 +114,7 @@ def _backward_bias_loop(g):
     return total
 
 
-@dispatched
-def multiply(a: xp.ndarray, b: xp.ndarray) -> xp.ndarray:
-    """(..., m, k) @ (..., k, n), leading sizes broadcast: there is nothing to fuse."""
-    return xp.matmul(a, b)
-
-
-@forward.version("naive")
-def naive(x, weight, bias):
-    """The formula; so are its cotangents."""
-    y = xp.matmul(x, weight.T)
-    return y if bias is None else y + bias
-
-
-@backward_input.version("naive")
-def _backward_input_naive(g, weight):
-    return xp.matmul(g, weight)
-
-
-@backward_weight.version("naive")
-def _backward_weight_naive(g, x):
-    return xp.matmul(g.T, x)
-
-
-# On a GPU they are matmul's tiles, with the bias in the epilogue
+# The tile program
 
 
 @forward.version("triton")

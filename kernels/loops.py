@@ -47,6 +47,7 @@ Bits: Any = None  # an array of bool, read
 OutBits: Any = None  # an array of bool, written
 Bytes: Any = None  # an array of uint8, read
 OutBytes: Any = None  # an array of uint8, written
+Word: Any = None  # a number of uint64
 Half: Any = None  # an array of 16-bit words, read: the bits of float16 or bfloat16 numbers
 OutHalf: Any = None  # an array of 16-bit words, written
 
@@ -88,12 +89,16 @@ class Helper:
         """Numba's function for F = dtype."""
         if dtype not in self._built:
             double = self.double if dtype == numpy.float64 else None
+            if isinstance(double, Helper):
+                double = double.built(dtype)
             self._built[dtype] = double or _jit(_typed(self.function, dtype), self.sums)
         return self._built[dtype]
 
     def text(self) -> Iterator[Any]:
         """All that the machine code follows from: this function and those it calls."""
         code = self.function.__code__
+        if isinstance(self.double, Helper):
+            yield from self.double.text()
         yield code.co_code, code.co_consts, code.co_names, self.sums, self.function.__annotations__
         yield getattr(self.double, "__name__", None)
         for name in code.co_names:
@@ -119,7 +124,8 @@ class Instruction(Helper):
 
             bits = numba_types.int32 if dtype.itemsize == 4 else numba_types.int64
             real = numba_types.float32 if dtype.itemsize == 4 else numba_types.float64
-            types_of = {"F": real, "Bits": bits, "Half": numba_types.uint16}
+            types_of: dict[str, Any] = {"F": real, "Bits": bits}
+            types_of |= {"Half": numba_types.uint16, "Word": numba_types.uint64}
             *words, result = (types_of[w] for w in self.function.__annotations__.values())
 
             def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -171,6 +177,7 @@ class Loop(Helper):
         for (name, word), value in zip(words, args):
             if "[" in word:
                 known = {"F": dtype, "Out": dtype, "OutDouble": "float64", "Int": "int64"}
+                known |= {"Bytes": "uint8", "OutBytes": "uint8"}
                 wanted = known.get(word.partition("[")[0], "?")
                 if value.dtype != wanted and wanted != "?":
                     raise TypeError(f"loop {self.__name__}: {name} is {value.dtype}, want {wanted}")
@@ -221,8 +228,8 @@ def loop(function: Callable[..., Any]) -> Loop:
 
 
 def helper(*, sums: bool = False, double: Any = None) -> Callable[[Callable[..., Any]], Helper]:
-    """Declare a function for loops. `sums`: it may add in any order. `double`: Numba knows this
-    function, such as math.exp, and takes it where F is float64."""
+    """Declare a function for loops. `sums`: it may add in any order. `double`: where F is float64,
+    this one is taken instead: a helper, or a function that Numba knows, such as math.exp."""
     return lambda function: Helper(function, sums, double)
 
 
@@ -284,6 +291,7 @@ def _signature(function: Callable[..., Any], dtype: numpy.dtype) -> tuple[Any, .
     kinds |= dict.fromkeys(("Half", "OutHalf"), numba_types.uint16)
     kinds |= dict.fromkeys(("Bytes", "OutBytes"), numba_types.uint8)
     numbers = {"float": real, "int": numba_types.int64, "bool": numba_types.bool_}
+    numbers |= {"Word": numba_types.uint64}
 
     def type_of(word: str) -> Any:
         if word in numbers:

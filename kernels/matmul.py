@@ -1,11 +1,14 @@
 """C = activation(A B + bias), each operand in either order: a layer forward and backward.
 
-The ladder: naive, product, bias and activation each stream C through memory; in NumPy, bias and
-activation pass over tiles of C, a block of rows after its product; in Triton, a program keeps one
-tile of C in registers, adds products of tiles along k and finishes it there.
-Memory traffic: tiles of BM × BN read k (m n / BN + n m / BM) elements, from L2 where the programs
-that run together (GROUP rows of tiles) share them; C is written once, and its value before the
-activation once more if it is kept. Separate passes would read and write C for each.
+The ladder:
+
+- formula: product, bias and activation each stream C through memory.
+- loop: BLAS multiplies a block of rows, then one pass over the block adds the bias and works out
+  the activation.
+- tile program: a program keeps one tile of C in registers, adds products of tiles along k and
+  finishes it there. Tiles of BM × BN read k (m n / BN + n m / BM) elements, from L2 where the
+  programs that run together (GROUP rows of tiles) share them; C is written once, and its value
+  before the activation once more if it is kept.
 
 A linear layer is y = matmul(x, Wᵀ, b), dx = matmul(g, W), dW = matmul(gᵀ, x), db = column_sums(g):
 transposed views are passed as they are, no operand is copied.
@@ -13,6 +16,7 @@ transposed views are passed as they are, no operand is copied.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -20,12 +24,14 @@ from typing import Any
 from . import arrays as xp
 from . import gelu, matmul_tma, pointwise
 from . import matmul_plan as plan
-from .dispatch import dispatched
-from .erf import erf
+from .dispatch import formula
+from .each import loop_from
+from .gelu import by_tanh as gelu_by_tanh
+from .gelu import exact as gelu_exact
 from .half_precision import wide
 from .launch import next_power_of_2, triton_kernel
+from .loops import FLOATS, Loop, available, helper
 from .matmul_tiles import GROUP, activate, biased, parted, place, put
-from .tiles import ELEMENTS, row_tiles
 
 tl: Any = None  # Triton's language, once a kernel is launched
 
@@ -34,7 +40,18 @@ ROWS = 2048  # of a, at a time: each block packs all of b anew, for 5 to 9 perce
 Array = xp.ndarray
 
 
-@dispatched
+# The formula
+
+
+FORMULAS: dict[str, Callable] = {
+    "relu": pointwise.relu.formula,
+    "gelu": lambda z: gelu.forward.formula(z)[0],
+    "gelu_tanh": lambda z: gelu.forward.formula(z, "tanh")[0],
+    "silu": pointwise.silu.formula,
+}
+
+
+@formula
 def matmul(
     a: Array, b: Array, bias: Array | None = None, activation: str | None = None,
     out: Array | None = None, pre: Array | None = None, precision: str = "ieee",
@@ -44,32 +61,13 @@ def matmul(
     activation: relu, gelu (exact), gelu_tanh or silu. `pre` receives a @ b + bias, which backward
     through an activation needs. float16 and bfloat16 are summed in float32.
     `precision` is for float32 on a GPU: ieee, tf32 or tf32x3 (three products: nearly ieee).
-    Temporary memory: two tiles of ELEMENTS; for 16 bits three, and b and ROWS rows of a and of
-    a @ b in float32.
     """
-    out, formula = plan.output(a, b, out), _formula(activation, FORMULAS)
-    b, bias = wide(b), None if bias is None else wide(bias)
-    with xp.errstate(over="ignore"):  # silu's exp(-x), and numbers that are infinite in 16 bits
-        if out.ndim == 2:
-            _in_blocks(a, b, bias, formula, out, pre)
-            return out
-        x, w, y, z = plan.stacked(a, b, out, pre)
-        for i in range(len(x)):
-            _in_blocks(x[i], w[i], bias, formula, y[i], None if z is None else z[i])
-    return out
-
-
-@matmul.version("naive")
-def naive(
-    a: Array, b: Array, bias: Array | None = None, activation: str | None = None,
-    out: Array | None = None, pre: Array | None = None, precision: str = "ieee",
-) -> Array:  # fmt: skip
-    """The formula, one temporary an operation."""
-    out, z = plan.output(a, b, out), wide(a) @ wide(b) + (0 if bias is None else wide(bias))
-    formula = _formula(activation, NAIVE)
+    _known(activation)
+    out, z = plan.output(a, b, out), xp.matmul(wide(a), wide(b))
+    z = z if bias is None else z + wide(bias)
     if pre is not None:
         pre[...] = z
-    out[...] = formula(z) if formula else z
+    out[...] = FORMULAS[activation](z) if activation else z
     return out
 
 
@@ -79,77 +77,91 @@ def column_sums(g: Array) -> Array:
     return matmul(ones, g)[0]
 
 
-NAIVE: dict[str, Callable] = {
-    "relu": lambda z: xp.maximum(z, 0),
-    "gelu": gelu.naive,
-    "gelu_tanh": lambda z: gelu.naive(z, "tanh"),
-    "silu": lambda z: z / (1 + xp.exp(-z)),
-}
+def _known(activation: str | None) -> None:
+    if activation is not None and activation not in FORMULAS:
+        raise ValueError(f"activation {activation!r}: want None or one of {', '.join(FORMULAS)}")
 
 
-def _gelu(x, out):
-    erf(x, out=out, scale=math.sqrt(0.5))
-    out += 1
-    out *= x
-    out *= 0.5
+# The loop
 
 
-def _gelu_tanh(x, out):
-    xp.multiply(x, x, out=out)
-    out *= gelu.C * gelu.K
-    out += gelu.C
-    out *= x
-    xp.tanh(out, out=out)
-    out += 1
-    out *= x
-    out *= 0.5
+@helper()
+def same(z):
+    return z
 
 
-FORMULAS: dict[str, Callable] = {
-    "relu": pointwise.relu, "gelu": _gelu, "gelu_tanh": _gelu_tanh, "silu": pointwise.silu,
+@helper()
+def gelu_of(z):
+    return gelu_exact(z)[0]
+
+
+@helper()
+def gelu_tanh_of(z):
+    return gelu_by_tanh(z)[0]
+
+
+HELPERS = {
+    None: same, "relu": pointwise.relu_of, "gelu": gelu_of, "gelu_tanh": gelu_tanh_of,
+    "silu": pointwise.silu_of,
 }  # fmt: skip
 
-
-def _formula(activation: str | None, formulas: dict[str, Callable]) -> Callable | None:
-    if activation is not None and activation not in formulas:
-        raise ValueError(f"activation {activation!r}: want None or one of {', '.join(formulas)}")
-    return None if activation is None else formulas[activation]
-
-
-def _in_blocks(a, b, bias, formula, out, pre):
-    """a (m, k), b (k, n) and bias, wide -> out (m, n), a block of rows at a time."""
-    for start in range(0, len(a), ROWS):
-        rows = slice(start, start + ROWS)
-        _block(wide(a[rows]), b, bias, formula, out[rows], None if pre is None else pre[rows])
-
-
-def _block(a, b, bias, formula, out, pre):
-    in_place = out.dtype == a.dtype == b.dtype
-    z = xp.matmul(a, b, out=out if in_place else None)
-    if formula or pre is not None or not in_place:
-        _finish(z, bias, formula, out, pre)
-    elif bias is not None:
-        for tile in row_tiles(len(z), z.shape[1], ELEMENTS):
-            z[tile] += bias
+IN_PLACE = """
+def finish_{}(z: Out[:, ::1], bias: F[::1]):
+    m, n = z.shape
+    for i in range(m):
+        for j in range(n):
+            z[i, j] = f(z[i, j] + bias[j])
+"""
+KEPT = """
+def keep_and_finish_{}(z: Out[:, ::1], bias: F[::1], y: Out[:, ::1]):
+    m, n = z.shape
+    for i in range(m):
+        for j in range(n):
+            z[i, j] += bias[j]
+            y[i, j] = f(z[i, j])
+"""
 
 
-def _finish(z: Array, bias: Array | None, formula: Callable | None, out: Array, pre: Array | None):
-    """z (m, n), which may be out itself, to out, by way of pre."""
-    for rows in row_tiles(len(z), z.shape[1], ELEMENTS):
-        x = z[rows].copy() if bias is None else z[rows] + bias
-        if pre is not None:
-            pre[rows] = x
-        if formula is None:
-            out[rows] = x
-        elif out.dtype == x.dtype:
-            formula(x, out=out[rows])
+@functools.cache
+def _finish(activation: str | None, text: str) -> Loop:
+    f = HELPERS[activation]
+    return loop_from(text.format(f.__name__), f)
+
+
+@matmul.version("numba", dtypes=None)
+def _matmul_loop(a, b, bias=None, activation=None, out=None, pre=None, precision="ieee"):
+    """Temporary memory: none; for 16 bits, or if out or pre has gaps, ROWS rows of a and of the
+    results, and b in float32."""
+    _known(activation)
+    out, w = plan.output(a, b, out), wide(b)
+    if not available() or xp.result_type(wide(a[:0]), w) not in FLOATS:
+        return matmul.formula(a, b, bias, activation, out, pre)
+    stacks = plan.stacked(a, w, out, pre)
+    for x, w, y, z in zip(*(len(stacks[0]) * [None] if s is None else s for s in stacks)):
+        for start in range(0, len(x), ROWS):
+            rows = slice(start, start + ROWS)
+            _block(wide(x[rows]), w, bias, activation, y[rows], None if z is None else z[rows])
+    return out
+
+
+def _block(x, w, bias, activation, out, pre):
+    """x (m, k), w (k, n), neither of 16 bits -> out (m, n); x w + bias goes to pre on the way."""
+    dtype, home = xp.result_type(x, w), out if pre is None else pre
+    fits = lambda target: target.dtype == dtype and target.flags.c_contiguous
+    y = z = xp.matmul(x, w, out=home if fits(home) else None)
+    if pre is not None or bias is not None or activation is not None:
+        b = xp.zeros_like(z, shape=z.shape[1]) if bias is None else wide(bias).astype(dtype)
+        if pre is None:
+            _finish(activation, IN_PLACE)(z, b)
         else:
-            y = xp.empty_like(x)
-            formula(x, out=y)
-            out[rows] = y
+            y = out if fits(out) else xp.empty_like(z)
+            _finish(activation, KEPT)(z, b, y)
+    for result, target in ((z, home), (y, out)):
+        if result is not target:
+            target[...] = result
 
 
-# The same on a GPU: a tile of c a program (16 bits on Hopper: matmul_tma)
+# The tile program: a tile of c in registers (16 bits on Hopper: matmul_tma)
 
 
 @triton_kernel
@@ -224,7 +236,7 @@ def _sum_kernel(
 def _matmul_triton(a, b, bias=None, activation=None, out=None, pre=None, precision="ieee"):
     if a.dtype != b.dtype or a.dtype.name not in SERVED:
         return matmul.plain(a)(a, b, bias, activation, out, pre)
-    _formula(activation, FORMULAS)
+    _known(activation)
     out = plan.output(a, b, out)
     x, w, *targets = plan.stacked(a, b, out, pre)
     if out.size:

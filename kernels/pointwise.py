@@ -1,320 +1,321 @@
-"""Activations as formulas, each value beside its cotangent, worked out tile by tile.
+"""Activations, each value beside its slope: the formula of arrays, then the same of one number.
 
-A formula is written as passes over one tile; the last passes write into `out`: while the tile
-is in cache a pass costs a tenth of what it costs over the whole array.
+`relu_slope(g, x)` is g times the slope of relu at x; a slope that follows from the result y takes y
+in place of x. The ladder and the loop are in each.py.
 """
 
-from collections.abc import Callable
-from typing import Any
+from __future__ import annotations
+
+import math
 
 from . import arrays as xp
-from .dispatch import dispatched
-from .tiles import constant, flat_tiles, without
+from .each import each
+from .elementary import exp, expm1, fma
+from .elementary import sigmoid as sigmoid_of
+from .loops import helper
 
 
-@dispatched
-def tiled(formula: Callable[..., Any], *arguments: Any) -> xp.ndarray:
-    """formula(*arguments, out): arrays of one shape, worked through in tiles, then numbers.
-
-    Temporary memory: at most three tiles of ELEMENTS.
-    """
-    arrays = [xp.asarray(a, order="C") for a in arguments if isinstance(a, xp.ndarray)]
-    if arrays[-1].dtype.kind != "f":
-        name = arrays[-1].dtype.name
-        raise NotImplementedError(f"an activation of {name}: convert with .float() first")
-    out, numbers = xp.empty_like(arrays[-1]), arguments[len(arrays) :]
-    with xp.errstate(over="ignore"):  # exp(-x) may be infinite: 1 / (1 + it) is 0
-        for *parts, part in flat_tiles(*arrays, out):
-            formula(*parts, *numbers, out=part)
-    return out
-
-
-def relu(x, out):
+@each
+def relu(x):
     """max(x, 0)."""
-    xp.maximum(x, constant(0, x), out=out)
+    return xp.maximum(x, 0)
 
 
-def relu_slope(g, x, out):
+@relu.of
+def relu_of(x):
+    return 0.0 if x <= 0.0 else x  # NaN stays
+
+
+@each
+def relu_slope(g, x):
     """g where x is positive or NaN, 0 elsewhere."""
-    without(xp.less_equal(x, 0), g, out)
+    return xp.where(x <= 0, 0, g)
 
 
-def sigmoid(x, out):
+@relu_slope.of
+def relu_slope_of(g, x):
+    return 0.0 if x <= 0.0 else g
+
+
+@each
+def sigmoid(x):
     """1 / (1 + exp(-x))."""
-    xp.negative(x, out=out)
-    xp.exp(out, out=out)
-    out += 1
-    xp.divide(1, out, out=out)
+    return 1 / (1 + xp.exp(-x))
 
 
-def sigmoid_slope(g, y, out):
+sigmoid.of(sigmoid_of)
+
+
+@each
+def sigmoid_slope(g, y):
     """g·y·(1 - y), from the sigmoid y."""
-    xp.subtract(1, y, out=out)
-    out *= y
-    out *= g
+    return g * y * (1 - y)
 
 
-def log1p_exp(x, out):
+@sigmoid_slope.of
+def sigmoid_slope_of(g, y):
+    return g * y * (1.0 - y)
+
+
+@helper(double=math.log1p)
+def log1p_to_1(e):
+    """log(1 + e) for 0 ≤ e ≤ 1, as 2 artanh(s) with s = e / (2 + e) ≤ 1/3: no case differs."""
+    s = e / (2.0 + e)
+    z = s * s
+    p = fma(0.07692307692307693, z, 0.09090909090909091)  # 1/13, 1/11, …
+    p = fma(p, z, 0.1111111111111111)
+    p = fma(p, z, 0.14285714285714285)
+    p = fma(p, z, 0.2)
+    p = fma(p, z, 0.3333333333333333)
+    return 2.0 * fma(p * z, s, s)
+
+
+@helper()
+def log1p_exp(x):
     """log(1 + exp(x)) as max(x, 0) + log1p(exp(-|x|)): no overflow, exact where it is tiny."""
-    t = xp.abs(x)
-    xp.negative(t, out=t)
-    xp.exp(t, out=t)
-    xp.log1p(t, out=t)
-    xp.maximum(x, constant(0, x), out=out)
-    out += t
+    return (x if x > 0.0 else 0.0) + log1p_to_1(exp(-abs(x)))
 
 
-def log_sigmoid(x, out):
+@each
+def log_sigmoid(x):
     """-log(1 + exp(-x))."""
-    log1p_exp(-x, out)
-    xp.negative(out, out=out)
+    return -xp.logaddexp(0, -x)
 
 
-def log_sigmoid_slope(g, x, out):
+@log_sigmoid.of
+def log_sigmoid_of(x):
+    return -log1p_exp(-x)
+
+
+@each
+def log_sigmoid_slope(g, x):
     """g·sigmoid(-x)."""
-    xp.exp(x, out=out)
-    out += 1
-    xp.divide(g, out, out=out)
+    return g / (1 + xp.exp(x))
 
 
-def softplus(x, beta, threshold, out):
+@log_sigmoid_slope.of
+def log_sigmoid_slope_of(g, x):
+    return g * sigmoid_of(-x)
+
+
+@each
+def softplus(x, beta, threshold):
     """log(1 + exp(beta·x)) / beta; x itself where beta·x is above the threshold."""
-    scaled = x if beta == 1 else x * beta
-    log1p_exp(scaled, out)
-    if beta != 1:
-        out /= beta
-    _above(scaled, threshold, x, out)
+    return xp.where(x * beta > threshold, x, xp.logaddexp(0, x * beta) / beta)
 
 
-def softplus_slope(g, x, beta, threshold, out):
+@softplus.of
+def softplus_of(x, beta: float, threshold: float):
+    y = log1p_exp(x * beta) / beta
+    return x if x * beta > threshold else y
+
+
+@each
+def softplus_slope(g, x, beta, threshold):
     """g·sigmoid(beta·x); g itself where beta·x is above the threshold."""
-    scaled = x if beta == 1 else x * beta
-    sigmoid(scaled, out)
-    out *= g
-    _above(scaled, threshold, g, out)
+    return xp.where(x * beta > threshold, g, g / (1 + xp.exp(-x * beta)))
 
 
-def _above(scaled, threshold, value, out):
-    # Not "max > threshold": with a NaN the maximum is NaN, and NaN > threshold is false.
-    if xp.on_gpu(scaled) or not scaled.max(initial=-xp.inf) <= threshold:
-        xp.copyto(out, value, where=scaled > threshold)
+@softplus_slope.of
+def softplus_slope_of(g, x, beta: float, threshold: float):
+    return g if x * beta > threshold else g * sigmoid_of(x * beta)
 
 
-def silu(x, out):
+@each
+def silu(x):
     """x·sigmoid(x)."""
-    sigmoid(x, out)
-    out *= x
+    return x / (1 + xp.exp(-x))
 
 
-def silu_slope(g, x, out):
+@silu.of
+def silu_of(x):
+    return x * sigmoid_of(x)
+
+
+@each
+def silu_slope(g, x):
     """g·s·(1 + x·(1 - s)), from s = sigmoid(x)."""
-    s = xp.empty_like(x)
-    sigmoid(x, s)
-    xp.subtract(1, s, out=out)
-    out *= x
-    out += 1
-    out *= s
-    out *= g
+    s = 1 / (1 + xp.exp(-x))
+    return g * s * (1 + x * (1 - s))
 
 
-def leaky_relu(x, slope, out):
-    """x or slope·x, whichever is larger (smaller, if slope is over 1)."""
-    low = x if slope else xp.minimum(x, constant(0, x))  # 0 times inf would be NaN
-    xp.multiply(low, slope, out=out)
-    (xp.maximum if slope <= 1 else xp.minimum)(x, out, out=out)
+@silu_slope.of
+def silu_slope_of(g, x):
+    s = sigmoid_of(x)
+    return g * s * (1.0 + x * (1.0 - s))
 
 
-def leaky_relu_slope(g, x, slope, out):
+@each
+def leaky_relu(x, slope):
+    """x where it is positive, slope·x elsewhere."""
+    return xp.where(x > 0, x, x * slope)
+
+
+@leaky_relu.of
+def leaky_relu_of(x, slope: float):
+    return x if x > 0.0 else x * slope
+
+
+@each
+def leaky_relu_slope(g, x, slope):
     """g where x is positive, slope·g elsewhere."""
-    xp.greater(x, 0, out=out)
-    if 0 < slope <= 1:
-        xp.maximum(out, constant(slope, x), out=out)
-    elif slope:
-        out *= 1 - slope
-        out += slope
-    out *= g
+    return xp.where(x > 0, g, g * slope)
 
 
-def elu(x, alpha, out):
+@leaky_relu_slope.of
+def leaky_relu_slope_of(g, x, slope: float):
+    return g if x > 0.0 else g * slope
+
+
+@each
+def elu(x, alpha):
     """x where it is positive, alpha·(exp(x) - 1) elsewhere."""
-    t = xp.minimum(x, constant(0, x))
-    xp.expm1(t, out=t)
-    if alpha != 1:
-        t *= alpha
-    xp.maximum(x, constant(0, x), out=out)
-    out += t
+    return xp.where(x > 0, x, alpha * xp.expm1(x))
 
 
-def elu_slope(g, x, alpha, out):
-    """g where x is positive, alpha·exp(x)·g elsewhere."""
-    xp.fmin(x, constant(0, x), out=out)  # 0 for NaN, where the slope is 1
-    xp.exp(out, out=out)
-    if alpha != 1:
-        out *= alpha
-        out += ~(x <= 0) * out.dtype.type(1 - alpha)
-    out *= g
+@elu.of
+def elu_of(x, alpha: float):
+    return x if x > 0.0 else alpha * expm1(x)
 
 
-def bce_of_logits(x, t, out):
-    """log(1 + exp(-|x|)) + x·((x > 0) - t): nothing cancels where t is 0 or 1."""
-    xp.abs(x, out=out)
-    xp.negative(out, out=out)
-    xp.exp(out, out=out)
-    xp.log1p(out, out=out)
-    missed = xp.greater(x, 0, out=xp.empty_like(x))
-    missed -= t
-    missed *= x
-    out += missed
+@each
+def elu_slope(g, x, alpha):
+    """g where x is positive, alpha·exp(x)·g elsewhere; g at NaN."""
+    return xp.where(x <= 0, g * alpha * xp.exp(x), g)
 
 
-def bce_of_logits_slope(g, x, t, out):
-    """g·(sigmoid(x) - t), computed from (x > 0) - t and the distance of sigmoid(x) to 0 or 1."""
-    e = xp.abs(x)
-    xp.negative(e, out=e)
-    xp.exp(e, out=e)
-    xp.add(e, 1, out=out)
-    e /= out  # sigmoid(-|x|)
-    xp.copysign(e, x, out=e)
-    xp.signbit(x, out=out)
-    xp.subtract(1, out, out=out)
-    out -= t
-    out -= e
-    out *= g
+@elu_slope.of
+def elu_slope_of(g, x, alpha: float):
+    return g * alpha * exp(x) if x <= 0.0 else g
 
 
 ALPHA, SCALE = 1.6732632423543772, 1.0507009873554805  # SELU: mean 0, variance 1
 
 
-def selu(x, out):
+@each
+def selu(x):
     """SCALE·elu(x) with ALPHA (Klambauer et al. 2017)."""
-    elu(x, ALPHA, out)
-    out *= SCALE
+    return SCALE * xp.where(x > 0, x, ALPHA * xp.expm1(x))
 
 
-def selu_slope(g, x, out):
+@selu.of
+def selu_of(x):
+    return SCALE * (x if x > 0.0 else ALPHA * expm1(x))
+
+
+@each
+def selu_slope(g, x):
     """SCALE·g where x is positive, SCALE·ALPHA·exp(x)·g elsewhere."""
-    elu_slope(g, x, ALPHA, out)
-    out *= SCALE
+    return SCALE * xp.where(x <= 0, g * ALPHA * xp.exp(x), g)
 
 
-def mish(x, out):
+@selu_slope.of
+def selu_slope_of(g, x):
+    return SCALE * (g * ALPHA * exp(x) if x <= 0.0 else g)
+
+
+@each
+def mish(x):
     """x·tanh(log(1 + exp(x)))."""
-    log1p_exp(x, out)
-    xp.tanh(out, out=out)
-    out *= x
-
-
-def mish_slope(g, x, out):
-    """g·(t + x·s·(1 - t²)), from t = tanh(log(1 + exp(x))) and s = sigmoid(x)."""
-    s = xp.empty_like(x)
-    sigmoid(x, s)
-    s *= x
-    log1p_exp(x, out)
-    xp.tanh(out, out=out)
-    t = xp.multiply(out, out)
-    xp.subtract(1, t, out=t)
-    s *= t
-    out += s
-    out *= g
-
-
-def hard_tanh(x, low, high, out):
-    """x, limited to the range from low to high."""
-    xp.maximum(x, constant(low, x), out=out)
-    xp.minimum(out, constant(high, x), out=out)
-
-
-def hard_tanh_slope(g, x, low, high, out):
-    """g strictly between low and high, 0 elsewhere; g at NaN."""
-    stopped = x <= low
-    stopped |= x >= high
-    without(stopped, g, out)
-
-
-def hard_swish(x, out):
-    """x·min(max(x + 3, 0), 6) / 6."""
-    xp.add(x, 3, out=out)
-    xp.maximum(out, constant(0, x), out=out)
-    xp.minimum(out, constant(6, x), out=out)
-    out *= x
-    out /= 6
-
-
-def hard_swish_slope(g, x, out):
-    """g·(x/3 + 1/2) between -3 and 3, 0 below, g above and at NaN."""
-    xp.fmin(x, constant(3, x), out=out)  # 3 for NaN too
-    xp.fmax(out, constant(-3, x), out=out)
-    out /= 3
-    out += 0.5
-    out -= xp.multiply(~(x < 3), out.dtype.type(0.5))  # 3/3 + 1/2 is 1
-    out *= g
-    without(x <= -3, out, out)
-
-
-# The formulas as they are written, one temporary an operation
-
-
-def _naive_sigmoid(x):
-    return 1 / (1 + xp.exp(-x))
-
-
-def _naive_silu_slope(g, x):
-    s = _naive_sigmoid(x)
-    return g * s * (1 + x * (1 - s))
-
-
-def _naive_softplus(x, beta, threshold):
-    return xp.where(x * beta > threshold, x, xp.logaddexp(0, x * beta) / beta)
-
-
-def _naive_softplus_slope(g, x, beta, threshold):
-    return xp.where(x * beta > threshold, g, g * _naive_sigmoid(x * beta))
-
-
-def _naive_mish(x):
     return x * xp.tanh(xp.logaddexp(0, x))
 
 
-def _naive_mish_slope(g, x):
+@helper()
+def tanh_log1p_exp(x):
+    """tanh(log(1 + exp(x))) = (u² - 1) / (u² + 1) with u = 1 + exp(x), by one exponential.
+
+    exp(-|x|) does not overflow: for x > 0 both terms are divided by exp(x)².
+    """
+    e = exp(-abs(x))
+    top = 1.0 + 2.0 * e if x > 0.0 else e * (e + 2.0)
+    return top / (top + 2.0 * (e * e if x > 0.0 else 1.0))
+
+
+@mish.of
+def mish_of(x):
+    return x * tanh_log1p_exp(x)
+
+
+@each
+def mish_slope(g, x):
+    """g·(t + x·s·(1 - t²)), from t = tanh(log(1 + exp(x))) and s = sigmoid(x)."""
     t = xp.tanh(xp.logaddexp(0, x))
-    return g * (t + x * _naive_sigmoid(x) * (1 - t * t))
+    return g * (t + x / (1 + xp.exp(-x)) * (1 - t * t))
 
 
-def _naive_hard_swish_slope(g, x):
-    return g * xp.where(x < 3, xp.where(x > -3, x / 3 + 0.5, 0), 1)
+@mish_slope.of
+def mish_slope_of(g, x):
+    t = tanh_log1p_exp(x)
+    return g * (t + x * sigmoid_of(x) * (1.0 - t * t))
 
 
-NAIVE: dict[Any, Callable[..., xp.ndarray]] = {
-    relu: lambda x: xp.maximum(x, 0),
-    relu_slope: lambda g, x: xp.where(x <= 0, 0, g),
-    sigmoid: _naive_sigmoid,
-    sigmoid_slope: lambda g, y: g * y * (1 - y),
-    selu: lambda x: SCALE * xp.where(x > 0, x, ALPHA * xp.expm1(x)),
-    selu_slope: lambda g, x: SCALE * xp.where(x <= 0, g * ALPHA * xp.exp(x), g),
-    mish: _naive_mish,
-    mish_slope: _naive_mish_slope,
-    hard_tanh: lambda x, low, high: xp.minimum(xp.maximum(x, low), high),
-    hard_tanh_slope: lambda g, x, low, high: xp.where((x <= low) | (x >= high), 0, g),
-    hard_swish: lambda x: x * xp.minimum(xp.maximum(x + 3, 0), 6) / 6,
-    hard_swish_slope: _naive_hard_swish_slope,
-    log_sigmoid: lambda x: -xp.logaddexp(0, -x),
-    log_sigmoid_slope: lambda g, x: g * _naive_sigmoid(-x),
-    softplus: _naive_softplus,
-    softplus_slope: _naive_softplus_slope,
-    silu: lambda x: x * _naive_sigmoid(x),
-    silu_slope: _naive_silu_slope,
-    leaky_relu: lambda x, slope: xp.where(x > 0, x, x * slope),
-    leaky_relu_slope: lambda g, x, slope: xp.where(x > 0, g, g * slope),
-    bce_of_logits: lambda x, t: xp.maximum(x, 0) - x * t + xp.log1p(xp.exp(-xp.abs(x))),
-    bce_of_logits_slope: lambda g, x, t: g * (_naive_sigmoid(x) - t),
-    elu: lambda x, alpha: xp.where(x > 0, x, alpha * xp.expm1(x)),
-    elu_slope: lambda g, x, alpha: xp.where(x <= 0, g * alpha * xp.exp(x), g),
-}
+@each
+def hard_tanh(x, low, high):
+    """x, limited to the range from low to high."""
+    return xp.minimum(xp.maximum(x, low), high)
 
 
-@tiled.version("naive")
-def _naively(formula, *arguments):
-    with xp.errstate(over="ignore"):
-        if formula in NAIVE:
-            return NAIVE[formula](*arguments)
-        return formula(*arguments, out=xp.empty_like(arguments[0]))
+@hard_tanh.of
+def hard_tanh_of(x, low: float, high: float):
+    x = low if x < low else x
+    return high if x > high else x
+
+
+@each
+def hard_tanh_slope(g, x, low, high):
+    """g strictly between low and high, 0 elsewhere; g at NaN."""
+    return xp.where((x <= low) | (x >= high), 0, g)
+
+
+@hard_tanh_slope.of
+def hard_tanh_slope_of(g, x, low: float, high: float):
+    g = 0.0 if x <= low else g
+    return 0.0 if x >= high else g
+
+
+@each
+def hard_swish(x):
+    """x·min(max(x + 3, 0), 6) / 6."""
+    return x * xp.minimum(xp.maximum(x + 3, 0), 6) / 6
+
+
+@hard_swish.of
+def hard_swish_of(x):
+    return x * hard_tanh_of(x + 3.0, 0.0, 6.0) / 6.0
+
+
+@each
+def hard_swish_slope(g, x):
+    """g·(x/3 + 1/2) between -3 and 3, 0 below, g above and at NaN."""
+    return xp.where(x <= -3, 0, xp.where(x < 3, g * (x / 3 + 0.5), g))
+
+
+@hard_swish_slope.of
+def hard_swish_slope_of(g, x):
+    g = g * (x / 3.0 + 0.5) if x < 3.0 else g
+    return 0.0 if x <= -3.0 else g
+
+
+@each
+def bce_of_logits(x, t):
+    """log(1 + exp(x)) - x·t."""
+    return xp.logaddexp(0, x) - x * t
+
+
+@bce_of_logits.of
+def bce_of_logits_of(x, t):
+    """log(1 + exp(-|x|)) + x·((x > 0) - t): nothing cancels where t is 0 or 1."""
+    return log1p_to_1(exp(-abs(x))) + x * ((1.0 if x > 0.0 else 0.0) - t)
+
+
+@each
+def bce_of_logits_slope(g, x, t):
+    """g·(sigmoid(x) - t)."""
+    return g * (1 / (1 + xp.exp(-x)) - t)
+
+
+@bce_of_logits_slope.of
+def bce_of_logits_slope_of(g, x, t):
+    """g·((x > 0) - t ± sigmoid(-|x|)): the distance to t keeps its digits where t is 0 or 1."""
+    far = sigmoid_of(-abs(x))
+    return g * ((1.0 - t) - far if x > 0.0 else far - t)

@@ -1,7 +1,6 @@
 """Cutting work into tiles: pieces small enough that all passes over one stay in cache."""
 
 import contextlib
-import functools
 from collections.abc import Iterator
 
 from . import arrays as xp
@@ -50,16 +49,6 @@ def added(factors: xp.ndarray, parts: xp.ndarray, out: xp.ndarray) -> None:
     xp.matmul(factors[:, None], parts.swapaxes(0, 1), out=out[:, None])
 
 
-def constant(value: float, x: xp.ndarray) -> xp.ndarray:
-    """As many of one value as x has elements: NumPy's maximum of two arrays takes a third of the
-    time of one with a number."""
-    if xp.on_gpu(x):
-        return value  # type: ignore[return-value]
-    if x.size > ELEMENTS:
-        return xp.full_like(x, value)
-    return _tile(value, x.dtype)[: x.size].reshape(x.shape)
-
-
 def without(gone: xp.ndarray, g: xp.ndarray, out: xp.ndarray) -> None:
     """out = g with zeros where `gone` (bools, which are overwritten) is true.
 
@@ -75,13 +64,6 @@ def zeroed(g: xp.ndarray, gone: xp.ndarray) -> xp.ndarray:
     out = xp.empty_like(g)
     without(gone, g, out)
     return out
-
-
-@functools.lru_cache(maxsize=8)
-def _tile(value: float, dtype: xp.dtype) -> xp.ndarray:
-    tile = xp.full(ELEMENTS, value, dtype)
-    tile.flags.writeable = False
-    return tile
 
 
 def _flat(array: xp.ndarray) -> xp.ndarray:

@@ -74,3 +74,40 @@ def test_each_question_takes_at_most_two_files():
     assert len(rows) >= 15
     for row in rows:
         assert 1 <= len(set(re.findall(r"`([\w/]+\.py)`", row))) <= 2, row
+
+
+# Code that pages show is the source's own
+
+SHOWN = re.compile(r"```python\n# ((?:kernels|minidist)/[\w/]+\.py)\n(.*?)```", re.DOTALL)
+
+
+def unlike_the_source(text: str) -> list[str]:
+    """Files whose excerpt, a block that begins with the file's name, is no part of the file."""
+    return [
+        file for file, code in SHOWN.findall(text) if code not in (ROOT / file).read_text("utf-8")
+    ]
+
+
+KERNELS = (ROOT / "docs" / "kernels.md").read_text("utf-8")
+
+
+def test_excerpts_are_the_source():
+    assert len(SHOWN.findall(KERNELS)) >= 8
+    assert not unlike_the_source(KERNELS)
+
+
+def test_the_example_runs():
+    (example,) = re.findall(r"```python\n(import .*?)```", KERNELS, re.DOTALL)
+    exec(compile(example, "kernels.md", "exec"), {})
+
+
+def test_an_excerpt_that_was_changed_is_seen():
+    changed = KERNELS.replace("top = row_max(x[i])", "top = x[i].max()")
+    assert unlike_the_source(changed) == ["kernels/softmax.py"]
+
+
+def test_the_bounds_shown_are_those_that_are_tested():
+    rows = dict(re.findall(r"^\| `?(\w+)`?[^|]* \| ([\d.]+) \|", KERNELS, re.MULTILINE))
+    source = (ROOT / "tests" / "kernels" / "test_elementary.py").read_text("utf-8")
+    bounds = ast.literal_eval(re.search(r"^ULPS = (\{.*\})$", source, re.MULTILINE)[1])
+    assert {name: float(rows[name]) for name in bounds} == bounds

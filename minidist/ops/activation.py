@@ -1,9 +1,8 @@
-"""Activations: each value beside its VJP, both formulas that the kernel works through in tiles."""
+"""Activations: each value beside its VJP."""
 
 from ..kernels import arrays as xp
 from ..kernels import pointwise as k
 from ..kernels import swiglu as swiglu_kernel
-from ..kernels.pointwise import tiled
 from ..tensor.dtypes import is_floating
 from .op import axes_of, differentiable, elementwise
 
@@ -15,13 +14,13 @@ def relu(input):
         raise RuntimeError("relu of bool: convert with .long() first")
     if not is_floating(input):
         return (xp.maximum(input, 0),)
-    return tiled(k.relu, input), lambda g: tiled(k.relu_slope, g, input)
+    return k.relu(input), lambda g: k.relu_slope(g, input)
 
 
 @differentiable(autocast="fallthrough")
 def _sigmoid(x):
-    y = tiled(k.sigmoid, x)
-    return y, lambda g: tiled(k.sigmoid_slope, g, y)
+    y = k.sigmoid(x)
+    return y, lambda g: k.sigmoid_slope(g, y)
 
 
 def sigmoid(input):
@@ -32,20 +31,20 @@ def sigmoid(input):
 @differentiable(autocast="fallthrough")
 def logsigmoid(input):
     """log(sigmoid(x)), to the last digit far from 0 too."""
-    return tiled(k.log_sigmoid, input), lambda g: tiled(k.log_sigmoid_slope, g, input)
+    return k.log_sigmoid(input), lambda g: k.log_sigmoid_slope(g, input)
 
 
 @differentiable(autocast="fp32")
 def softplus(input, beta=1.0, threshold=20.0):
     """log(1 + exp(beta·x)) / beta, and x itself where beta·x is above the threshold."""
     by = beta, threshold
-    return tiled(k.softplus, input, *by), lambda g: tiled(k.softplus_slope, g, input, *by)
+    return k.softplus(input, *by), lambda g: k.softplus_slope(g, input, *by)
 
 
 @differentiable(autocast="fallthrough")
 def silu(input):
     """x·sigmoid(x) (Elfwing et al. 2017)."""
-    return tiled(k.silu, input), lambda g: tiled(k.silu_slope, g, input)
+    return k.silu(input), lambda g: k.silu_slope(g, input)
 
 
 @differentiable(autocast="fallthrough", native_on_gpu=True)
@@ -60,13 +59,13 @@ def swiglu(input):
 def leaky_relu(input, negative_slope=0.01):
     """x where it is positive, negative_slope·x elsewhere."""
     by = negative_slope
-    return tiled(k.leaky_relu, input, by), lambda g: tiled(k.leaky_relu_slope, g, input, by)
+    return k.leaky_relu(input, by), lambda g: k.leaky_relu_slope(g, input, by)
 
 
 @differentiable(autocast="fallthrough")
 def elu(input, alpha=1.0):
     """x where it is positive, alpha·(exp(x) - 1) elsewhere (Clevert et al. 2015)."""
-    return tiled(k.elu, input, alpha), lambda g: tiled(k.elu_slope, g, input, alpha)
+    return k.elu(input, alpha), lambda g: k.elu_slope(g, input, alpha)
 
 
 @differentiable(autocast="fallthrough")
@@ -75,19 +74,19 @@ def selu(input):
 
     Klambauer et al. 2017.
     """
-    return tiled(k.selu, input), lambda g: tiled(k.selu_slope, g, input)
+    return k.selu(input), lambda g: k.selu_slope(g, input)
 
 
 @differentiable(autocast="fallthrough")
 def mish(input):
     """x·tanh(softplus(x)) (Misra 2019)."""
-    return tiled(k.mish, input), lambda g: tiled(k.mish_slope, g, input)
+    return k.mish(input), lambda g: k.mish_slope(g, input)
 
 
 @differentiable(autocast="fallthrough")
 def hardswish(input):
     """x·relu6(x + 3) / 6 (Howard et al. 2019)."""
-    return tiled(k.hard_swish, input), lambda g: tiled(k.hard_swish_slope, g, input)
+    return k.hard_swish(input), lambda g: k.hard_swish_slope(g, input)
 
 
 @differentiable(autocast="fallthrough")
@@ -95,7 +94,7 @@ def _hardtanh(x, low, high):
     if not is_floating(x):
         return (xp.minimum(xp.maximum(x, int(low)), int(high)),)
     by = low, high
-    return tiled(k.hard_tanh, x, *by), lambda g: tiled(k.hard_tanh_slope, g, x, *by)
+    return k.hard_tanh(x, *by), lambda g: k.hard_tanh_slope(g, x, *by)
 
 
 def hardtanh(input, min_val=-1.0, max_val=1.0):
@@ -117,7 +116,7 @@ def relu6(input):
 @differentiable(autocast="fallthrough")
 def _glu(x, axis):
     a, b = xp.split(x, 2, axis)
-    s = tiled(k.sigmoid, b)
+    s = k.sigmoid(b)
     return a * s, lambda g: xp.concatenate([g * s, g * a * s * (1 - s)], axis)
 
 

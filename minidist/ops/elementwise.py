@@ -4,10 +4,8 @@ import functools
 import math
 
 from ..kernels import arrays as xp
+from ..kernels import functions, half_precision
 from ..kernels import gelu as gelu_kernel
-from ..kernels import half_precision
-from ..kernels.erf import erf as erf_kernel
-from ..kernels.pointwise import tiled
 from ..kernels.tiles import zeroed
 from ..tensor.device import want_one_place
 from ..tensor.dtypes import DEFAULT, bool_, finfo, fitting, int64, is_floating, want_fit
@@ -283,12 +281,12 @@ def _unary(name, autocast, value, of_x=None, of_y=None):
     return _named(name, autocast, function, of_floats)
 
 
-exp = _unary("exp", "fp32", xp.exp, of_y=lambda g, y: g * y)
-expm1 = _unary("expm1", "fp32", xp.expm1, of_y=lambda g, y: g * (y + 1))
-log = _unary("log", "fp32", xp.log, lambda g, x: g / x)
+exp = _unary("exp", "fp32", functions.exp, of_y=lambda g, y: g * y)
+expm1 = _unary("expm1", "fp32", functions.expm1, of_y=lambda g, y: g * (y + 1))
+log = _unary("log", "fp32", functions.log, lambda g, x: g / x)
 log2 = _unary("log2", "fp32", xp.log2, lambda g, x: g / (x * math.log(2)))
 log10 = _unary("log10", "fp32", xp.log10, lambda g, x: g / (x * math.log(10)))
-log1p = _unary("log1p", "fp32", xp.log1p, lambda g, x: g / (x + 1))
+log1p = _unary("log1p", "fp32", functions.log1p, lambda g, x: g / (x + 1))
 sqrt = _unary("sqrt", "fallthrough", xp.sqrt, of_y=lambda g, y: g / (2 * y))
 rsqrt = _unary("rsqrt", "fp32", lambda x: 1 / xp.sqrt(x), of_y=lambda g, y: g * y**3 / -2)
 reciprocal = _unary("reciprocal", "fp32", xp.reciprocal, of_y=lambda g, y: -g * y * y)
@@ -303,13 +301,8 @@ cosh = _unary("cosh", "fp32", xp.cosh, lambda g, x: g * xp.sinh(x))
 asinh = _unary("asinh", "fallthrough", xp.arcsinh, lambda g, x: g / xp.sqrt(x * x + 1))
 acosh = _unary("acosh", "fallthrough", xp.arccosh, lambda g, x: g / xp.sqrt(x * x - 1))
 atanh = _unary("atanh", "fallthrough", xp.arctanh, lambda g, x: g / (1 - x * x))
-tanh = _unary("tanh", "fallthrough", xp.tanh, of_y=lambda g, y: g * (1 - y * y))
-erf = _unary(
-    "erf",
-    "fp32",
-    lambda x: tiled(erf_kernel, x),
-    lambda g, x: g * xp.exp(-x * x) * (2 / math.sqrt(math.pi)),
-)
+tanh = _unary("tanh", "fallthrough", functions.tanh, of_y=functions.tanh_slope)
+erf = _unary("erf", "fp32", functions.erf, functions.erf_slope)
 
 
 def _times(a, b):
@@ -329,6 +322,8 @@ clone = _named("clone", "fallthrough", lambda x: (x.copy(), lambda g: g), moves_
 
 @differentiable(autocast="fallthrough", native_on_gpu=True)
 def _gelu(x, approximate):
+    if not is_floating(x):
+        raise NotImplementedError(f"gelu of {x.dtype.name}: convert with .float() first")
     y, slope = gelu_kernel.forward(x, approximate)
     return y, lambda g: gelu_kernel.backward(g, slope)
 

@@ -10,7 +10,6 @@ from ..kernels import cross_entropy as kernel
 from ..kernels import ctc, huber, pointwise
 from ..kernels import linear_cross_entropy as fused
 from ..kernels.half_precision import wide
-from ..kernels.pointwise import tiled
 from ..tensor.device import moved, want_one_place
 from ..tensor.dtypes import is_floating
 from ..tensor.tensor import Tensor
@@ -111,8 +110,8 @@ def binary_cross_entropy(input, target, weight=None, *, reduction="mean"):
 
 @elementwise(autocast="fp32")
 def _bce_of_logits(x, t):
-    y = tiled(pointwise.bce_of_logits, x, t)
-    return y, lambda g: tiled(pointwise.bce_of_logits_slope, g, x, t), lambda g: -g * x
+    y = pointwise.bce_of_logits(x, t)
+    return y, lambda g: pointwise.bce_of_logits_slope(g, x, t), lambda g: -g * x
 
 
 @composite(autocast="fp32")

@@ -16,6 +16,8 @@ from minidist.kernels import (
     ctc,
     descent,
     embedding,
+    functions,
+    gelu,
     group_norm,
     gru_cell,
     huber,
@@ -29,11 +31,11 @@ from minidist.kernels import (
     recurrent,
     rms_norm,
     softmax,
+    swiglu,
     vector_norm,
     winograd,
 )
 from minidist.kernels.dispatch import using
-from minidist.kernels.erf import erf
 from minidist.kernels.tiles import ELEMENTS, ROW_ELEMENTS
 from minidist.kernels.windows import Windows
 from support.peak import peak
@@ -110,15 +112,24 @@ def of_huber():
 def of_pointwise():
     g, x = normal(2, 16 * ELEMENTS)
     options = {"softplus": (2.0, 3.0), "leaky_relu": (0.1,), "elu": (0.5,), "hard_tanh": (-1, 1)}
-    names = "sigmoid log_sigmoid softplus silu leaky_relu elu selu mish hard_tanh hard_swish"
+    names = "relu sigmoid log_sigmoid softplus silu leaky_relu elu selu mish hard_tanh hard_swish"
+    more = (
+        "sigmoid_slope softplus_slope silu_slope elu_slope selu_slope mish_slope hard_swish_slope"
+    )
     for name in names.split():
-        by = options.get(name, ())
-        one, back = getattr(pointwise, name), getattr(pointwise, f"{name}_slope")
-        yield name, Case(lambda f=one, by=by: pointwise.tiled(f, x, *by), 3 * ELEMENTS)
-        yield (
-            f"{name}_slope",
-            Case(lambda f=back, by=by: pointwise.tiled(f, g, x, *by), 3 * ELEMENTS),
-        )
+        kernel, by = getattr(pointwise, name), options.get(name, ())
+        yield name, Case(lambda f=kernel, by=by: f(x, *by), 0, name != "relu")
+    for name in more.split():
+        kernel, by = getattr(pointwise, name), options.get(name.removesuffix("_slope"), ())
+        yield name, Case(lambda f=kernel, by=by: f(g, x, *by), 0)
+    for form in ("none", "tanh"):
+        yield f"gelu {form}", Case(lambda form=form: gelu.forward(x, form), 0)
+    gate, slope = normal(512, 2048), normal(512, 1024)
+    yield "swiglu", Case(lambda: swiglu.forward(gate), 0)
+    yield "swiglu back", Case(lambda: swiglu.backward(slope, gate), 0)
+    for name in ("exp", "log1p", "tanh", "erf"):
+        kernel = getattr(functions, name)
+        yield name, Case(lambda f=kernel: f(np.abs(x)), x.size, name == "erf")
 
 
 def of_cells():
@@ -212,13 +223,6 @@ def of_products():
     yield "norm 2", Case(lambda: vector_norm.vector_norm([x, w], 2), 0)
 
 
-def of_erf():
-    x = normal(16 * ELEMENTS)
-    yield "erf", Case(lambda: erf(x), 2 * x.size)
-    double = x.astype(float)
-    yield "erf of float64", Case(lambda: erf(double), 24 * x.size, False)
-
-
 # Whole sequences
 
 
@@ -255,7 +259,7 @@ FAMILIES = {
     "adamw": of_adamw, "cross_entropy": of_cross_entropy, "huber": of_huber,
     "batch_norm": of_batch_norm, "descent": of_descent, "pointwise": of_pointwise, "rows": of_rows,
     "cells": of_cells, "conv": of_conv, "winograd": of_winograd, "pool": of_pool,
-    "products": of_products, "erf": of_erf, "ctc": of_ctc, "embedding": of_embedding,
+    "products": of_products, "ctc": of_ctc, "embedding": of_embedding,
     "LSTM": lambda: of_recurrent("LSTM", 4), "GRU": lambda: of_recurrent("GRU", 3),
     "RNN": lambda: of_recurrent("RNN_TANH", 1),
 }  # fmt: skip

@@ -39,8 +39,8 @@ ONE_TEXT = {
 }
 # What is no kernel
 TOOLS = {
-    "arrays", "blas", "capture", "compiling", "dispatch", "elementary", "flash_plan", "half_precision",
-    "launch", "loops", "matmul_plan", "matmul_tiles", "matmul_tma", "tiles",
+    "arrays", "blas", "capture", "compiling", "dispatch", "each", "elementary", "flash_plan",
+    "half_precision", "launch", "loops", "matmul_plan", "matmul_tiles", "matmul_tma", "tiles",
     "windows",
 }  # fmt: skip
 

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minidist.comm import all_gather, reduce_scatter, simulate
 from minidist.kernels import gru_cell, lstm_cell, recurrent
 from minidist.kernels.dispatch import using
 from support.cases import LAYOUTS, SEEDS, laid_out, numbers
+
+from minidist.comm import all_gather, reduce_scatter, simulate
 
 KINDS = pytest.mark.parametrize("kind", recurrent.GATES)
 BOUNDS = {"float32": 5e-6, "float64": 1e-13}

@@ -1,19 +1,18 @@
-"""SwiGLU in Triton ≡ in NumPy ≡ the formula in float64, forward and backward; bytes moved."""
+"""SwiGLU: tile program ≡ loop ≡ the formula in float64, forward and backward; bytes moved."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from minidist.kernels import swiglu
-from minidist.kernels.tiles import ROW_ELEMENTS
-from support.cases import LAYOUTS, SEEDS, laid_out, tiny_tiles
+from support.cases import LAYOUTS, SEEDS, laid_out
 from support.peak import peak
 from support.tritons import both, traffic
 
 DTYPES = pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 SHAPES = [(2,), (0,), (3, 0), (0, 4), (5, 6), (2, 3, 130), (3, 2050), (70, 10), (1100, 2)]
 BOUND = {"float16": 2**-10, "float32": 2**-20, "float64": 2**-49}
-BOUND_NUMPY = {**BOUND, "float16": 1e-2}  # where each pass rounds
+BOUND_NUMPY = {**BOUND, "float16": 1e-2}  # the formula, each of whose operations rounds
 
 
 def inputs(shape, dtype="float32", seed=0, layout="C"):
@@ -32,7 +31,7 @@ def run(g, x):
 def differences(found, g, x):
     """Of y and dx from the formula's in float64, beside numbers of at least 1."""
     g, x = g.astype(np.float64), x.astype(np.float64)
-    wanted = swiglu.naive(x), swiglu.backward.versions["naive"](g, x)
+    wanted = swiglu.forward.formula(x), swiglu.backward.formula(g, x)
     assert all(a.shape == w.shape for a, w in zip(found, wanted))
     errors = [np.abs(a - w) / np.maximum(1, np.abs(w)) for a, w in zip(found, wanted)]
     return np.array([e.max(initial=0) for e in errors])
@@ -45,12 +44,23 @@ def check(g, x):
 
 
 @DTYPES
-@given(shape=st.sampled_from(SHAPES), layout=st.sampled_from(LAYOUTS), seed=SEEDS,
-       tile=st.integers(1, 99))  # fmt: skip
+@given(shape=st.sampled_from(SHAPES), layout=st.sampled_from(LAYOUTS), seed=SEEDS)
 @settings(max_examples=25)
-def test_triton_is_numpy_is_the_formula(dtype, shape, layout, seed, tile):
-    with tiny_tiles(tile):
-        check(*inputs(shape, dtype, seed, layout))
+def test_triton_is_the_loop_is_the_formula(dtype, shape, layout, seed):
+    check(*inputs(shape, dtype, seed, layout))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_nan_stays_in_its_column(dtype):
+    g, x = inputs((3, 40), dtype)
+    clean = swiglu.forward(x), swiglu.backward(g, x)
+    x[1, 7] = np.nan
+    y, dx = swiglu.forward(x), swiglu.backward(g, x)
+    assert np.isnan(y[1, 7]) and np.isnan(dx[1, [7, 27]]).all()
+    assert np.isnan(y).sum() == 1 and np.isnan(dx).sum() == 2
+    for found, wanted in zip((y, dx), clean):
+        kept = ~np.isnan(found)
+        assert np.array_equal(found[kept], wanted[kept])
 
 
 @DTYPES
@@ -75,12 +85,11 @@ def test_bytes_moved(dtype, shape):
     assert dict(count) == ({"load": x.nbytes + g.nbytes, "store": x.nbytes} if x.size else {})
 
 
-@DTYPES
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_temporary_memory(dtype):
-    g, x = inputs((1024, 2048), dtype)
-    tile = ROW_ELEMENTS * x.itemsize
-    assert peak(swiglu.forward, x) < 0.3 * tile
-    assert peak(swiglu.backward, g, x) < 4 * tile
+    g, x = inputs((256, 2048), dtype)
+    assert peak(swiglu.forward, x) < 1 << 14
+    assert peak(swiglu.backward, g, x) < 1 << 14
 
 
 # The controls: what the assertions above must refuse

@@ -11,6 +11,7 @@ from minidist.kernels import (  # fmt: skip
     descent,
     dropout,
     embedding,
+    functions,
     gelu,
     group_norm,
     gru_cell,
@@ -29,7 +30,6 @@ from minidist.kernels import (  # fmt: skip
     swiglu,
     vector_norm,
 )
-from minidist.kernels.erf import erf
 from minidist.kernels.windows import Windows
 
 
@@ -69,11 +69,19 @@ def of_activations(draw):
     names = "relu sigmoid log_sigmoid softplus silu leaky_relu elu selu mish hard_tanh hard_swish"
     for name in names.split():
         by = two.get(name, ())
-        y = k.tiled(getattr(k, name), x, *by)
+        y = getattr(k, name)(x, *by)
         yield y
-        yield k.tiled(getattr(k, f"{name}_slope"), g, y if name == "sigmoid" else x, *by)
-    yield k.tiled(erf, x)
-    yield erf(x, None, 0.5)
+        yield getattr(k, f"{name}_slope")(g, y if name == "sigmoid" else x, *by)
+    yield k.bce_of_logits(x, g)
+    yield k.bce_of_logits_slope(g, x, g)
+
+
+def of_functions(draw):
+    g, x = draw.normal(2, 3, draw.size())
+    y = functions.tanh(x)
+    yield from (y, functions.tanh_slope(g, y), functions.erf(x), functions.erf_slope(g, x))
+    yield from (functions.exp(x), functions.expm1(x))
+    yield from (functions.log(x * x), functions.log1p(x * x))
 
 
 def of_gelu(draw):

@@ -1,8 +1,82 @@
-"""The error function of arrays: float64 by Cody (1969, Math. Comp. 23, 631-637), less by tanh."""
+"""exp, log, tanh, erf of arrays, with the slopes of two. The loops call elementary.py."""
+
+from __future__ import annotations
+
+import math
 
 from . import arrays as xp
-from .dispatch import dispatched
-from .tiles import constant
+from . import elementary
+from .each import each
+from .elementary import exp as exp_of
+
+
+@each
+def exp(x):
+    """eˣ."""
+    return xp.exp(x)
+
+
+@each
+def expm1(x):
+    """eˣ - 1."""
+    return xp.expm1(x)
+
+
+@each
+def log(x):
+    """The natural logarithm."""
+    return xp.log(x)
+
+
+@each
+def log1p(x):
+    """log(1 + x)."""
+    return xp.log1p(x)
+
+
+@each
+def tanh(x):
+    """The hyperbolic tangent."""
+    return xp.tanh(x)
+
+
+@each
+def erf(x):
+    """The error function, in float64 to a few units in the last place (Cody 1969)."""
+    return _cody(x.astype(xp.float64)).astype(x.dtype)
+
+
+exp.of(elementary.exp)
+expm1.of(elementary.expm1)
+log.of(elementary.log)
+log1p.of(elementary.log1p)
+tanh.of(elementary.tanh)
+erf.of(elementary.erf)
+
+
+@each
+def tanh_slope(g, y):
+    """g·(1 - y²), from the tanh y."""
+    return g * (1 - y * y)
+
+
+@tanh_slope.of
+def tanh_slope_of(g, y):
+    return g * (1.0 - y * y)
+
+
+@each
+def erf_slope(g, x):
+    """g·2/√π·exp(-x²)."""
+    return g * xp.exp(-x * x) * (2 / math.sqrt(math.pi))
+
+
+@erf_slope.of
+def erf_slope_of(g, x):
+    return g * (exp_of(-x * x) * 1.1283791670955126)
+
+
+# erf without a library: Math. Comp. 23, 631-637
 
 # Numerator and denominator, highest power first, for |x| <= 0.46875, <= 4, and beyond.
 _SMALL = (
@@ -26,13 +100,6 @@ _LARGE = (
      6.05183413124413191e-2, 2.33520497626869185e-3),
 )  # fmt: skip
 _ONE_OVER_SQRT_PI = 5.6418958354775628695e-1
-# erf(x) = tanh(x · p(x²)): p fitted (weighted minimax, |x| <= 4, 1e-7), lowest power first; beyond
-# x² = FAR, where p grows, tanh(x · p(FAR)) is 1 to the last bit.
-FAR = 17.0
-_TANH = (
-    1.1283792743186163, 0.10276905569172663, -1.9183059732144885e-4, -6.197848173121604e-4,
-    8.763738079600779e-5, -5.6684834535980985e-6, 1.4185262839181668e-7,
-)  # fmt: skip
 
 
 def _ratio(coefficients: tuple, x: xp.ndarray) -> xp.ndarray:
@@ -42,46 +109,6 @@ def _ratio(coefficients: tuple, x: xp.ndarray) -> xp.ndarray:
 def _erfc_large(y: xp.ndarray) -> xp.ndarray:
     z = 1 / (y * y)
     return xp.exp(-y * y) * (_ONE_OVER_SQRT_PI - z * _ratio(_LARGE, z)) / y
-
-
-@dispatched
-def erf(x: xp.ndarray, out: xp.ndarray | None = None, scale: float = 1.0) -> xp.ndarray:
-    """erf(scale · x): float64 to a few units in the last place, float32 to 4e-7 of the value;
-    lesser dtypes as float32, rounded.
-
-    Temporary memory: two arrays like x; for float64, of which all branches are worked out, 12.
-    """
-    out = xp.empty_like(x) if out is None else out
-    if x.dtype == xp.float32:
-        _by_tanh(x, out, scale)
-    elif x.dtype == xp.float64:
-        out[...] = _cody(x if scale == 1 else x * scale)
-    else:
-        out[...] = erf(x.astype(xp.float32), None, scale)
-    return out
-
-
-@erf.version("naive")
-def naive(x, out=None, scale=1.0):
-    """float64's for every dtype."""
-    out = xp.empty_like(x) if out is None else out
-    out[...] = _cody(x.astype(xp.float64) * scale)
-    return out
-
-
-def _by_tanh(x: xp.ndarray, out: xp.ndarray, scale: float) -> None:
-    first, *middle, last = (c * scale ** (2 * i + 1) for i, c in enumerate(_TANH))
-    z = xp.empty_like(x)
-    with xp.errstate(over="ignore"):
-        xp.multiply(x, x, out=z)
-    xp.minimum(z, constant(FAR / scale**2, z), out=z)
-    xp.multiply(z, last, out=out)
-    for coefficient in reversed(middle):
-        out += coefficient
-        out *= z
-    out += first
-    out *= x
-    xp.tanh(out, out=out)
 
 
 def _cody(x: xp.ndarray) -> xp.ndarray:

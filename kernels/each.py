@@ -1,0 +1,98 @@
+"""Kernels of one element at a time, and the loop that they share.
+
+    @each
+    def silu(x):                    # the formula, of whole arrays
+        return x / (1 + xp.exp(-x))
+
+    @silu.of
+    def silu_of(x):                 # the same of one number; other loops may call it too
+        return x * sigmoid(x)
+
+    silu(x)                         # runs one of them
+
+`silu.of` makes a loop from the helper: for every i, out[i] = silu_of(x[i]). A kernel takes arrays
+of one shape, which are the helper's parameters without an annotation, then numbers, which are its
+parameters of `float`.
+
+The ladder, n numbers of b bytes: the formula streams each of its temporaries through memory; the
+loop reads its arrays and writes the result once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+from . import arrays as xp
+from .dispatch import Kernel
+from .loops import F, Helper, Loop, Out, loop  # noqa: F401 - F and Out are the loop's annotations
+
+
+def loop_of(f: Helper, name: str = "") -> Loop:
+    """The loop out[i] = f(a[i], b[i], …, numbers) for a helper f(a, b, …, number: float)."""
+    number = f.function.__annotations__  # the parameters that have one are numbers
+    declared = "".join(f"{n}: {'float' if n in number else 'F[::1]'}, " for n in parameters(f))
+    given = ", ".join(n if n in number else f"{n}[i]" for n in parameters(f))
+    text = f"""
+def {name or f.__name__}_loop({declared}out: Out[::1]):
+    for i in range(len(out)):
+        out[i] = f({given})
+"""
+    return loop_from(text, f)
+
+
+def loop_from(text: str, f: Helper) -> Loop:
+    """The loop of that text, in which `f` is the helper. Loops of one helper need several names."""
+    code = f.function.__code__
+    text = "\n" * (code.co_firstlineno - 2) + text  # a traceback, and Numba's cache, name this line
+    scope: dict[str, Any] = {"f": f, "__name__": f.function.__module__}
+    exec(compile(text, code.co_filename, "exec"), scope)
+    return loop(next(value for value in scope.values() if isinstance(value, FunctionType)))
+
+
+def parameters(f: Helper) -> tuple[str, ...]:
+    """The names of a helper's parameters."""
+    code = f.function.__code__
+    return code.co_varnames[: code.co_argcount]
+
+
+class each(Kernel):
+    """A function of arrays of one shape, then numbers, of which element i gives element i."""
+
+    __name__: str
+    helper: Helper  # the same of one number
+    loop: Loop
+
+    def __init__(self, formula: Callable[..., xp.ndarray]):
+        super().__init__(formula)
+        self.function, self.versions["naive"] = formula, self._whole
+
+    def of(self, function: Callable[..., Any] | Helper) -> Helper:
+        """Declare the same function of single numbers, from which the loop is made."""
+        self.helper = function if isinstance(function, Helper) else Helper(function)
+        self.loop = loop_of(self.helper, self.__name__)
+        number = self.helper.function.__annotations__
+        self.arrays = sum(name not in number for name in parameters(self.helper))
+        self.version("numba")(self._each)
+        return self.helper
+
+    def _each(self, *arguments: Any) -> xp.ndarray:
+        arrays = [xp.asarray(a, order="C") for a in arguments[: self.arrays]]
+        out, flat = xp.empty_like(arrays[-1]), []
+        for a in arrays:
+            if a.shape != out.shape:  # the loop would read past its end
+                shapes = " and ".join(str(a.shape) for a in arrays)
+                raise ValueError(f"{self.__name__}: arrays of shapes {shapes}: want one shape")
+            flat.append(a.reshape(-1))
+        self.loop(*flat, *arguments[self.arrays :], out.reshape(-1))
+        return out
+
+    def _whole(self, *arguments: Any) -> xp.ndarray:
+        x = arguments[self.arrays - 1]
+        if x.dtype.kind not in "fc":
+            raise NotImplementedError(
+                f"{self.__name__} of {x.dtype.name}: convert with .float() first"
+            )
+        with xp.errstate(over="ignore"):  # exp(-x) may be infinite: 1 / (1 + it) is 0
+            return self.function(*arguments)
