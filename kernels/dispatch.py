@@ -103,7 +103,11 @@ def forced() -> str | None:
 
 
 def require() -> str | None:
-    """As forced; RuntimeError if that version cannot run for want of a package."""
+    """The version asked for, with the environment read anew: a command calls it when it starts.
+
+    RuntimeError if that version cannot run for want of a package.
+    """
+    _environment.cache_clear()
     name = forced()
     if name == "numba":
         loops.require()

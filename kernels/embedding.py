@@ -107,7 +107,8 @@ def _forward_loop(table, index):
     if not table.flags.c_contiguous:
         return forward.formula(table, index)
     y = xp.empty_like(table, shape=(*index.shape, table.shape[1]))
-    pick_rows(table, index.astype(xp.int64, copy=False).reshape(-1), y.reshape(-1, table.shape[1]))
+    rows = y.reshape(index.size, table.shape[1])
+    pick_rows(table, index.astype(xp.int64, copy=False).reshape(-1), rows)
     return y
 
 

@@ -47,10 +47,10 @@ def forward(
     Temporary memory of the chunks, of which `chunk_rows` gives r rows: logits (r, V), products as
     large, and a chunk's hidden states; V · h more in float32 if the weight has 16 bits.
     """
-    logits = wide(hidden) @ wide(weight).T  # (n, V)
+    logits = xp.matmul(wide(hidden), wide(weight).T)  # (n, V)
     losses = cross_entropy.gradient_.formula(logits, target)
-    dhidden = _rounded(logits @ wide(weight), hidden)
-    dweight = logits.T @ wide(_scaled(hidden, expect))
+    dhidden = _rounded(xp.matmul(logits, wide(weight)), hidden)
+    dweight = xp.matmul(logits.T, wide(_scaled(hidden, expect)))
     return losses, Saved(dhidden, _rounded(dweight, weight), expect)
 
 

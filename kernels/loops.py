@@ -91,7 +91,7 @@ class Helper:
             double = self.double if dtype == numpy.float64 else None
             if isinstance(double, Helper):
                 double = double.built(dtype)
-            self._built[dtype] = double or _jit(_typed(self.function, dtype), self.sums)
+            self._built[dtype] = double or _jit(_typed(self.function, dtype), self.sums, True)
         return self._built[dtype]
 
     def text(self) -> Iterator[Any]:
@@ -246,7 +246,7 @@ def _set_up() -> None:
     binding.set_option("minidist", LLVM)
 
 
-def _jit(function: Callable[..., Any], sums: bool) -> Any:
+def _jit(function: Callable[..., Any], sums: bool, inner: bool = False) -> Any:
     import numba
 
     _set_up()
@@ -254,7 +254,10 @@ def _jit(function: Callable[..., Any], sums: bool) -> Any:
     # error_model: a check for division by zero would stop vectorisation (AdamW takes 4 times as
     # long). No flag says that there is no NaN or infinity.
     flags = {"reassoc", "contract", "nsz"} if sums else False
-    return numba.njit(function, error_model="numpy", fastmath=flags)
+    return numba.njit(
+        function, error_model="numpy", fastmath=flags, no_cfunc_wrapper=True,
+        no_cpython_wrapper=inner,
+    )  # fmt: skip
 
 
 def _typed(function: Callable[..., Any], dtype: numpy.dtype) -> Callable[..., Any]:

@@ -4,8 +4,8 @@ The ladder for p = 2, n numbers of b bytes in all:
 
 - formula: all arrays copied into one of float64, and its squares: it moves (5b + 32)n bytes.
 - loop: an array after the other is read once, nb bytes. Its numbers are converted to float64 in
-  registers (the square of a float32 number is exact there), the squares of a block are added, and
-  the sums of the blocks of all arrays are added exactly.
+  registers (the square of a float32 number is exact there) and added, together with what the
+  rounding of each addition lost. The sums of all arrays are added exactly.
 - tile program: each program adds the squares of a block, and the sums of all blocks of all arrays
   are added in float64: nb bytes, and no number leaves the GPU.
 """
@@ -27,7 +27,8 @@ from .loops import F, Out, OutDouble, helper, loop
 
 tl: Any = None  # Triton's language, once a kernel is launched
 
-BLOCK = 1 << 14
+BLOCK = 1 << 14  # numbers at a time, for other p than 2 and inf
+LANES = 32
 TERMS = 4  # enough for any squares of float32: 212 bits
 PROGRAM = 4096  # elements a program: 8 a thread of 4 warps, four times
 
@@ -35,11 +36,11 @@ PROGRAM = 4096  # elements a program: 8 a thread of 4 warps, four times
 def vector_norm(arrays: Iterable[xp.ndarray], p: float) -> Any:
     """(Σ |x|ᵖ)^(1/p), p > 0; for p = inf the largest |x|.
 
-    No rounding error grows with the size of the arrays. On the CPU every sum is taken in float64,
-    and the sums of blocks are added exactly: for p = 2 the relative error is below BLOCK · 2⁻⁵³ =
-    2·10⁻¹², in whatever order the numbers of one block are added. On a GPU the squares of float32
-    numbers are added in float32 within a block of PROGRAM numbers only; the result is an array
-    without dimensions, and stays on the GPU.
+    No rounding error grows with the size of the arrays. On the CPU for p = 2 the squares are added
+    in float64 with what each addition lost, so the sum is exact before it is rounded once, and its
+    bits do not depend on the order: not on how the numbers are spread over arrays or ranks. On a
+    GPU the squares of float32 numbers are added in float32 within a block of PROGRAM numbers only;
+    the result is an array without dimensions, and stays on the GPU.
     Temporary memory: none for p = 2 and p = inf, otherwise three BLOCKs in float64.
     """
     return _norm(p, *arrays)
@@ -54,7 +55,7 @@ def squares(arrays: Iterable[xp.ndarray]) -> list[float]:
     arrays = list(arrays)
     if any(map(xp.on_gpu, arrays)):
         return [float(vector_norm(arrays, 2.0)) ** 2]
-    return exact(_sums_of_blocks(arrays))
+    return exact(_square_sums(arrays))
 
 
 def exact(numbers: Iterable[float]) -> list[float]:
@@ -72,8 +73,8 @@ def exact(numbers: Iterable[float]) -> list[float]:
     return terms
 
 
-def _sums_of_blocks(arrays: Iterable[xp.ndarray]) -> list[float]:
-    return [total for a in arrays for total in block_squares(wide(a)).tolist()]
+def _square_sums(arrays: Iterable[xp.ndarray]) -> list[float]:
+    return [total for a in arrays for total in square_sum(wide(a))]
 
 
 # The formula
@@ -91,10 +92,10 @@ def _norm(p: float, *arrays: xp.ndarray) -> float:
 
 
 @formula
-def block_squares(x: xp.ndarray) -> xp.ndarray:
-    """Σ x² of each BLOCK numbers, in float64."""
-    squares = xp.square(x.reshape(-1).astype(xp.float64))
-    return xp.add.reduceat(squares, xp.arange(0, x.size, BLOCK)) if x.size else squares
+def square_sum(x: xp.ndarray) -> list[float]:
+    """Two numbers whose sum is Σ x² to 100 bits: the sum in float64, and what its rounding lost."""
+    with xp.errstate(over="ignore"):
+        return exact(xp.square(x.reshape(-1).astype(xp.float64)).tolist())[:2]
 
 
 @formula
@@ -106,20 +107,36 @@ def largest(x: xp.ndarray) -> xp.ndarray:
 # The loop
 
 
-@helper(sums=True)
-def sum_of_squares(x):
-    """Σ x², in float64."""
-    total = numpy.float64(0.0)
-    for i in range(len(x)):
-        number = numpy.float64(x[i])
-        total += number * number
-    return total
+@helper()
+def two_sum(a, b):
+    """a + b, and exactly what its rounding lost (Knuth, The Art of Computer Programming, 4.2.2)."""
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)
 
 
 @loop
-def block_square_sums(x: F[::1], size: int, sums: OutDouble[::1]):
-    for k in range(len(sums)):
-        sums[k] = sum_of_squares(x[k * size : (k + 1) * size])
+def add_squares(x: F[::1], lanes: OutDouble[:, ::1], sums: OutDouble[::1]):
+    # lanes (2, LANES): sums of every LANES-th square, so that vector instructions serve, and what
+    # their rounding lost; sums (2,): the same of all together
+    lanes[:] = 0.0
+    width = lanes.shape[1]
+    whole = len(x) // width * width
+    for i in range(0, whole, width):
+        part = x[i : i + width]
+        for j in range(width):
+            number = numpy.float64(part[j])  # its square is exact, if it is a float32
+            lanes[0, j], lost = two_sum(lanes[0, j], number * number)
+            lanes[1, j] += lost
+    for i in range(whole, len(x)):
+        number = numpy.float64(x[i])
+        lanes[0, i - whole], lost = two_sum(lanes[0, i - whole], number * number)
+        lanes[1, i - whole] += lost
+    total, rest = lanes[0, 0], lanes[1, 0]
+    for j in range(1, width):
+        total, lost = two_sum(total, lanes[0, j])
+        rest += lost + lanes[1, j]
+    sums[0], sums[1] = total, rest
 
 
 @loop
@@ -131,11 +148,12 @@ def largest_number(x: F[::1], top: Out[::1]):
     top[0] = unordered(highest)
 
 
-@block_squares.version("numba")
-def _block_squares_loop(x):
-    sums = numpy.empty(-(-x.size // BLOCK))
-    block_square_sums(x.reshape(-1), BLOCK, sums)
-    return sums
+@square_sum.version("numba")
+def _square_sum_loop(x):
+    sums = numpy.empty(2)
+    add_squares(x.reshape(-1), numpy.empty((2, LANES)), sums)
+    total, rest = sums.tolist()
+    return [total, rest if math.isfinite(total) else 0.0]
 
 
 @largest.version("numba")
@@ -148,7 +166,7 @@ def _largest_loop(x):
 @_norm.version("numba", dtypes=None)
 def _norm_loop(p, *arrays):
     if p == 2:
-        return math.sqrt(math.fsum(_sums_of_blocks(arrays)))
+        return math.sqrt(math.fsum(_square_sums(arrays)))
     if p == math.inf:
         tops = [largest(wide(a)).item() for a in arrays if a.size]
         return float(xp.max(tops, initial=0.0))  # Python's max may drop a NaN

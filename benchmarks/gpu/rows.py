@@ -54,8 +54,8 @@ def _norms(n: int, h: int) -> Iterator[Case]:
     from minidist.kernels import layer_norm, rms_norm
 
     def layer(g, x, w, b):
-        y, kept, stats = layer_norm.forward(x, w, b, 0.01)
-        return y, *layer_norm.backward(g, kept, w, stats)
+        y, stats = layer_norm.forward(x, w, b, 0.01)
+        return y, *layer_norm.backward(g, x, w, stats)
 
     def rms(g, x, w):
         y, scale = rms_norm.forward(x, w, 0.01)

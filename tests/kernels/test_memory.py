@@ -36,7 +36,7 @@ from minidist.kernels import (
     winograd,
 )
 from minidist.kernels.dispatch import using
-from minidist.kernels.tiles import ELEMENTS, ROW_ELEMENTS
+from minidist.kernels.tiles import ELEMENTS
 from minidist.kernels.windows import Windows
 from support.peak import peak
 

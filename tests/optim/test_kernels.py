@@ -1,6 +1,7 @@
 """The optimisers' kernels: loop ≡ formula ≡ float64, and an element's step is its own business."""
 
 import math
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -227,15 +228,35 @@ def test_the_norm_of_many_arrays_is_that_of_one_vector(dtype, sizes, seed, p):
 @DTYPES
 @given(n=st.integers(0, 60), layout=st.sampled_from(LAYOUTS), seed=SEEDS)
 @settings(max_examples=20)
-def test_sums_of_blocks_and_the_largest_number(dtype, n, layout, seed):
-    x = laid_out(numbers((n, 3), seed, dtype), layout)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(norms, "BLOCK", 7)
-        sums, wanted = norms.block_squares(x), norms.block_squares.formula(x)
-    assert sums.dtype == wanted.dtype == "float64" and sums.shape == wanted.shape
-    np.testing.assert_allclose(sums, wanted, rtol=1e-15)
+def test_sums_of_squares_are_exact_and_the_largest_number(dtype, n, layout, seed):
+    """Two numbers whose exact sum is that of the squares; float64's squares are rounded each."""
+    x = laid_out(numbers((n, 3), seed, dtype) * 10.0 ** (seed % 9), layout).astype(dtype)
+    terms, wanted = norms.square_sum(x), norms.square_sum.formula(x)
+    exact = sum((Fraction(float(v * v)) for v in x.reshape(-1).astype(float)), Fraction(0))
+    for found in (terms, wanted):
+        assert abs(sum(map(Fraction, found)) - exact) <= exact * Fraction(2) ** -95
     top = norms.largest(x)
     assert top.dtype == dtype and top == norms.largest.formula(x) == np.abs(x).max(initial=0)
+
+
+@given(n=st.integers(0, 300), cut=st.integers(0, 300), seed=SEEDS)
+@settings(max_examples=30)
+def test_the_bits_of_the_norm_do_not_depend_on_where_an_array_is_cut(n, cut, seed):
+    """As ZeRO cuts them; sums in float64 without what rounding lost would fail."""
+    x = numbers((n,), seed, "float32") * np.float32(10.0 ** (seed % 7 - 3))
+    parts = [x[:cut], x[cut:]]
+    assert math.fsum(norms.squares(parts)) == math.fsum(norms.squares([x]))
+    assert norms.vector_norm(parts, 2.0) == norms.vector_norm([x], 2.0)
+
+
+def test_a_sum_without_what_rounding_lost_depends_on_the_cut(monkeypatch):
+    whole = norms.square_sum
+    monkeypatch.setattr(norms, "square_sum", lambda x: [whole(x)[0], 0.0])
+    sums = set()
+    for seed in range(20):
+        x = numbers((300,), seed, "float32")
+        sums |= {(seed, math.fsum(norms.squares([x[:k], x[k:]]))) for k in (0, 100)}
+    assert len(sums) > 20
 
 
 @DTYPES
@@ -265,8 +286,8 @@ def test_a_norm_hides_nothing(p, bad):
 
 
 def test_sums_of_squares_go_to_float64_only():
-    x = np.ones(5, "float32")
+    x, lanes = np.ones(5, "float32"), np.empty((2, 4))
     with pytest.raises(TypeError, match="sums is float32, want float64"):
-        norms.block_square_sums(x, 4, np.empty(2, "float32"))
-    norms.block_square_sums(x, 4, sums := np.empty(2))
-    assert sums.tolist() == [4, 1]
+        norms.add_squares(x, lanes, np.empty(2, "float32"))
+    norms.add_squares(x, lanes, sums := np.empty(2))
+    assert sums.tolist() == [5, 0]

@@ -47,19 +47,19 @@ frozen = st.sampled_from([(), ("h.1",), ("wte", "ln"), ("bias",), ("wte", "h.0")
        st.sampled_from([None, 0.01, 1e9]))  # fmt: skip
 def test_bits_are_those_of_data_parallelism(size, seed, frozen, kind, groups, clip):
     told = {"frozen": frozen, "options": {"kind": kind, "groups": groups}, "clip": clip}
-    assert_same(run(size, 3, seed, **told), run(size, "plain 3", **told))
+    assert_same(run(size, 3, seed, **told), run(size, "plain", **told))
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_every_elementwise_optimiser(kind):
     told = {"options": {"kind": kind, "groups": True}, "clip": 0.5}
-    assert_same(run(3, 3, **told), run(3, "plain 3", **told))
+    assert_same(run(3, 3, **told), run(3, "plain", **told))
 
 
 @fewer
 @given(sizes, seeds)
 def test_three_microbatches_are_added_up_locally(size, seed):
-    assert_same(run(size, 3, seed, micro=3), run(size, "plain 3", micro=3))
+    assert_same(run(size, 3, seed, micro=3), run(size, "plain", micro=3))
 
 
 def test_or_each_is_summed_over_the_ranks_as_stage_2_does():
@@ -238,7 +238,7 @@ def compare(change, size=3, loss=Model.loss, **options):
             losses.append(value.item())
         return losses, zero.full_state_dict()
 
-    plain = simulate(lambda comm: main(comm, "plain 3"), size)
+    plain = simulate(lambda comm: main(comm, "plain"), size)
     assert_same(simulate(lambda comm: main(comm, 3), size), plain)
 
 
@@ -324,7 +324,7 @@ def test_weights_inside_containers_are_freed_too():
         zero.step()
         return [0.0], zero.full_state_dict()
 
-    plain = simulate(lambda comm: train(comm, "plain 3"), 2)
+    plain = simulate(lambda comm: train(comm, "plain"), 2)
     assert_same(simulate(lambda comm: train(comm, 3), 2), plain)
 
 
@@ -344,7 +344,7 @@ def test_it_trains_the_gpt():
             zero.zero_grad()
         return losses, zero.full_state_dict()
 
-    plain = simulate(lambda comm: main(comm, "plain 3"), 2)
+    plain = simulate(lambda comm: main(comm, "plain"), 2)
     assert_same(simulate(lambda comm: main(comm, 3), 2), plain)
 
 
@@ -529,7 +529,7 @@ def test_a_gather_that_backward_skips_is_seen():
         if step > 0:
             honest(self, unit, step)
 
-    plain = run(3, "plain 3")
+    plain = run(3, "plain")
     with mock.patch.object(Zero3, "_gather_unit", empty):
         assert differs(lambda: run(3, 3), plain), "stale weights"
     with mock.patch.object(Zero3, "_gather_unit", forward_only):
@@ -572,7 +572,7 @@ def test_a_unit_that_gathers_another_ones_shard_is_seen():
         zero.units[2].swapped = zero.units[1].flats[0].shard
         return steps(zero, comm, 0, 5), zero.full_state_dict()
 
-    plain = run(3, "plain 3", options={"kind": "SGD"})
+    plain = run(3, "plain", options={"kind": "SGD"})
     assert not differs(lambda: simulate(main, 3), plain)
     with mock.patch.object(Unit, "start_gather", crossed):
         assert differs(lambda: simulate(main, 3), plain)

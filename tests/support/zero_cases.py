@@ -85,8 +85,8 @@ def batch(step, part=0, parts=1):
 class Plain:
     """Data parallel with Zero's methods: every rank holds and updates all."""
 
-    def __init__(self, model, comm, optimizer_class, params=None, *, flats=None, **defaults):
-        self.model, self.comm, self.flats = model, comm, flats
+    def __init__(self, model, comm, optimizer_class, params=None, **defaults):
+        self.model, self.comm = model, comm
         self.algorithm, size = defaults.pop("algorithm"), defaults.pop("bucket_bytes", 400)
         self.optimizer = optimizer_class(params or trained(model), **defaults)
         self.sum_gradients = Bucketed(trained(model), comm, size, self.algorithm).sum_gradients
@@ -94,21 +94,13 @@ class Plain:
         self.no_sync = self.gathered = contextlib.nullcontext
 
     def clip_grad_norm_(self, max_norm):
-        """The squares of each rank's stretch of each of `flats`, added exactly."""
-        ranks = range(self.comm.size)
-        total = math.fsum(square for rank in ranks for square in self._squares(rank))
+        """The exact sum of all squares: it does not depend on how they are spread over ranks."""
+        grads = [p.grad.data.astype(np.float64).reshape(-1) for p in trained(self.model)]
+        total = math.fsum(g * g for grad in grads for g in grad.tolist())
         scale = max_norm / (math.sqrt(total) + 1e-6)
         for p in trained(self.model):
             p.grad.data[...] = p.grad.data * min(scale, 1.0)
         return math.sqrt(total)
-
-    def _squares(self, rank):
-        for flat in self.flats(self.model):
-            a, b = shard_range(sum(p.numel() for p in flat), self.comm.size, rank)
-            for p in flat:
-                g = p.grad.data.reshape(-1)[max(a, 0) : max(b, 0)].astype(np.float64)
-                yield float(np.dot(g, g))
-                a, b = a - p.numel(), b - p.numel()
 
     def full_state_dict(self):
         states = self.optimizer.state.values()
@@ -139,7 +131,7 @@ def of_units(model):
 
 
 def optimizer_of(comm, layout, model, kind="AdamW", groups=False, algorithm="ordered", **more):
-    """Layouts are "plain" (with the norm of stages 1 and 2), "plain 3", 1, 2 and 3."""
+    """Layouts are "plain", 1, 2 and 3."""
     cls, options = OPTIMIZERS[kind]
     args = (model, comm, cls, decay_groups(model) if groups else None)
     options = {**options, "algorithm": algorithm, **more}
@@ -147,7 +139,7 @@ def optimizer_of(comm, layout, model, kind="AdamW", groups=False, algorithm="ord
         return Zero3(*args, **options)
     if layout in (1, 2):
         return Zero(*args, stage=layout, bucket_bytes=400, **options)
-    return Plain(*args, flats=of_units if layout == "plain 3" else of_buckets, **options)
+    return Plain(*args, **options)
 
 
 def steps(zero, world, first, last, clip=None, micro=1, sync_each=False, device="cpu"):

@@ -16,9 +16,9 @@ from minidist import cli, no_grad, random
 from minidist.comm import simulate
 from minidist.models.gpt import GPT
 from minidist.tensor.tensor import Tensor
+from minidist.train import run as run_module
 from minidist.train.config import TrainConfig, read_toml
 from minidist.train.metrics import read
-from minidist.train import run as run_module
 from minidist.train.run import run
 from minidist.train.sample import sample_run
 

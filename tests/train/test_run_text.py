@@ -9,6 +9,7 @@ import pytest
 from minidist.comm import simulate
 from minidist.errors import UserError
 from minidist.models.gpt import GPT
+from minidist.train import run as run_module
 from minidist.train.config import TrainConfig, read_toml
 from minidist.train.run import run
 from minidist.train.sample import sample_run
@@ -31,6 +32,7 @@ def test_a_chinese_text_keeps_its_encoding(tmp_path, capsys, monkeypatch):
         return np.frombuffer("天下大势".encode("gb18030"), np.uint8)
 
     monkeypatch.setattr(GPT, "generate", echo)
+    monkeypatch.setattr(run_module, "warm_up", lambda *_: None)
     folder = trained(replace(TINY, data=str(tmp_path / "三国.txt"), out=str(tmp_path / "a")))
     shown = capsys.readouterr().out
     assert "not UTF-8 (byte 0 is 0xBB), looks like gb18030; 40 CRLF" in " ".join(shown.split())

@@ -129,6 +129,7 @@ def test_the_command_ends_with_the_shells_code(tmp_path, monkeypatch, capfd, cur
         return real(*args)
 
     monkeypatch.setattr(Trainer, "evaluate", evaluate)
+    monkeypatch.setattr(run_module, "warm_up", lambda *_: None)
     flags = "--model gpt-nano --steps 99 --batch 4 --seq 16 --eval-every 2 --ranks 2 --simulate"
     monkeypatch.setattr(
         "sys.argv", ["minidist", "train", *flags.split(), "--out", str(tmp_path / "a")]
