@@ -252,12 +252,15 @@ def _jit(function: Callable[..., Any], sums: bool, inner: bool = False) -> Any:
     _set_up()
 
     # error_model: a check for division by zero would stop vectorisation (AdamW takes 4 times as
-    # long). No flag says that there is no NaN or infinity.
-    flags = {"reassoc", "contract", "nsz"} if sums else False
-    return numba.njit(
-        function, error_model="numpy", fastmath=flags, no_cfunc_wrapper=True,
-        no_cpython_wrapper=inner,
-    )  # fmt: skip
+    # long). No flag says that there is no NaN or infinity. Wrappers for C, and for Python if only
+    # loops call the function, would be compiled too.
+    options: Any = {
+        "error_model": "numpy",
+        "fastmath": {"reassoc", "contract", "nsz"} if sums else False,
+        "no_cfunc_wrapper": True,
+        "no_cpython_wrapper": inner,
+    }
+    return numba.njit(function, **options)
 
 
 def _typed(function: Callable[..., Any], dtype: numpy.dtype) -> Callable[..., Any]:
