@@ -1,4 +1,8 @@
-"""exp, log, tanh, erf of arrays, with the slopes of two. The loops call elementary.py."""
+"""exp, log, tanh, erf of arrays, with the slopes of two.
+
+The ladder: the formula is NumPy's own function, or several passes over memory (erf: 12). The loop
+calls elementary.py and reads each number once, writes one: 2nb bytes for n numbers of b bytes.
+"""
 
 from __future__ import annotations
 

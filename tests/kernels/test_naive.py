@@ -128,6 +128,21 @@ def test_every_dispatched_kernel_has_a_naive_version_and_a_case():
     assert not left_out(dispatched()), "add a naive version, or a case that runs it"
 
 
+def without_ladder(found):
+    """Families whose header does not say what each version reads and writes."""
+    own = {name.split(".")[0] for name in dispatched()}
+    for name, module in found:
+        text = module.__doc__ or ""
+        figure = any(word in text for word in ("byte", "number", "read"))
+        if name in own and not (figure and all(w in text for w in ("formula", "loop", "ladder"))):
+            yield name
+
+
+def test_every_header_walks_up_the_ladder():
+    assert not list(without_ladder(modules()))
+    assert list(without_ladder([("softmax", contextlib)])) == ["softmax"]
+
+
 def test_one_without_is_seen():
     @Kernel
     def kernel(x):
