@@ -70,6 +70,9 @@ class Machine:
 
             self.xp = importlib.import_module("cupy")
             arrays.enable(self.xp)
+        from minidist.kernels import dispatch
+
+        dispatch.require()  # reads the environment anew
 
     def mine(self) -> bool:
         """Whether the next check is one of its share."""

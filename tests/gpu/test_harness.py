@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from minidist.kernels import dispatch
 from support import double
 from support.proofs import keeping
 
@@ -25,8 +26,11 @@ setuptools sklearn pytest hypothesis cupy torch""".split()  # noqa: SIM905
 def gpu(monkeypatch):
     """The harness's modules by name, and that the interpreter's kernels are asked for."""
     monkeypatch.setenv("MINIDIST_KERNELS", "triton")
+    dispatch.require()  # reads it anew
     monkeypatch.syspath_prepend(str(FOLDER.parent))
-    return lambda name: importlib.import_module(f"gpu.{name}")
+    yield lambda name: importlib.import_module(f"gpu.{name}")
+    monkeypatch.undo()
+    dispatch.require()
 
 
 @pytest.fixture
