@@ -219,6 +219,8 @@ def peak(name, library):
 
 def measure_peak(name, library):
     build, *_ = CASES[name]()
+    if library == "minidist":
+        import numba  # noqa: F401  # an import too, about 50 MiB: the first loop would load it
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten (Linux)
     before = resident()
     run = build({"minidist": Ours, "torch": Theirs}[library])

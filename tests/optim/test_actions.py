@@ -85,14 +85,14 @@ class World:
     def replace(self):
         p = self.any()
         p.data = self.normal(p)
-        for other in [q for q, r in self.shared.items() if p in (q, r)]:
+        for other in [q for q, r in self.shared.items() if p is q or p is r]:
             self.alone[other].numbers = self.alone[self.shared.pop(other)].numbers.copy()
         self.alone[p].numbers = p.data.copy().reshape(-1)
 
     def transpose(self):
         """The same numbers in another layout, and so in other memory."""
         p = self.any()
-        if p not in self.shared and p not in self.shared.values():
+        if p not in self.shared and all(p is not q for q in self.shared.values()):
             p.data = np.array(p.data, order="F")
 
     def write(self):
@@ -124,7 +124,7 @@ class World:
 
     def double(self):
         p = self.any()
-        if p not in self.shared and p not in self.shared.values():
+        if p not in self.shared and all(p is not q for q in self.shared.values()):
             p.grad, p.data = None, p.data.astype("float64")
             self.alone[p].double()
 
