@@ -18,7 +18,7 @@ import math
 from typing import Any
 
 from . import arrays as xp
-from .descent import decayed, rows
+from .descent import decayed, rows, with_decay
 from .dispatch import formula
 from .half_precision import as_dtype
 from .launch import triton_kernel
@@ -84,8 +84,8 @@ def adam(
         old, slope = p[i], g[i]
         if decoupled:
             old *= decay
-        elif decay != 0.0:
-            slope += decay * old
+        else:
+            slope = with_decay(slope, old, decay)
         first = beta1 * m[i] + rest1 * slope
         second = beta2 * v[i] + rest2 * slope * slope
         m[i], v[i] = first, second

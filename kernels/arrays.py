@@ -12,6 +12,7 @@ The first product of matrices also decides how many threads BLAS uses (blas.py).
 from __future__ import annotations
 
 import builtins
+import math
 from collections.abc import Callable
 from contextvars import ContextVar
 from types import SimpleNamespace
@@ -148,11 +149,36 @@ def sign_of(x: Any) -> Any:
     return subtract(x > 0, x < 0, dtype=x.dtype)  # noqa: F405
 
 
+def zeroed(g: Any, gone: Any) -> Any:
+    """g with zeros where `gone` (bools, which are overwritten) is true; twice as fast as where().
+
+    It masks the bits, because a product of 0 and inf would be NaN.
+    """
+    bits, stays = f"i{g.dtype.itemsize}", gone.view("int8")
+    stays -= 1  # all bits are 1 where g stays
+    out = empty_like(g)  # noqa: F405
+    bitwise_and(stays, g.view(bits), out=out.view(bits))  # noqa: F405
+    return out
+
+
 def outside(index: Any, count: int) -> builtins.bool:
     """Whether a number is not 0 to count - 1. False on a GPU: to know would be to wait for it."""
     if on_gpu(index) or not index.size:
         return False
     return not (index.min() >= 0 and index.max() < count)
+
+
+class Buffer:
+    """Memory for arrays of the dtype of `like`, one after the other; it grows as they need it."""
+
+    def __init__(self, like: Any):
+        self.whole = empty_like(like, order="C", shape=0)  # noqa: F405
+
+    def __call__(self, *shape: int) -> Any:
+        n = math.prod(shape)
+        if self.whole.size < n:
+            self.whole = empty_like(self.whole, shape=n)  # noqa: F405
+        return self.whole[:n].reshape(shape)
 
 
 class beside:

@@ -20,6 +20,7 @@ multiplies the probabilities after they are normalised.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator
 
 from . import arrays as xp
@@ -244,13 +245,10 @@ class Room:
     """Arrays of any shape in memory that is used again, one for each name; the largest first."""
 
     def __init__(self, like: Array):
-        self.like, self.memory = like, dict[str, Array]()
+        self.memory: defaultdict[str, xp.Buffer] = defaultdict(lambda: xp.Buffer(like))
 
     def __call__(self, name: str, shape: tuple[int, ...]) -> Array:
-        size = math.prod(shape)
-        if name not in self.memory or self.memory[name].size < size:
-            self.memory[name] = xp.empty_like(self.like, shape=size, order="C")
-        return self.memory[name][:size].reshape(shape)
+        return self.memory[name](*shape)
 
     def product(self, name: str, x: Array, y: Array) -> Array:
         return xp.matmul(x, y, out=self(name, (*x.shape[:-1], y.shape[-1])))

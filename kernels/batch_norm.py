@@ -17,9 +17,9 @@ from __future__ import annotations
 
 from . import arrays as xp
 from .dispatch import formula
-from .elementary import row_sum
+from .elementary import ROWS, row_sum
 from .half_precision import wide
-from .layer_norm import ROWS, square_distance
+from .layer_norm import square_distance
 from .loops import F, Out, helper, loop, real
 
 # The formula

@@ -198,23 +198,10 @@ def _tiles(n: int, depth: int, size: tuple) -> Iterator[Tile]:
             yield first, min(images, n - first), start, stop - start
 
 
-class Buffer:
-    """Memory for the arrays of one tile after the other."""
-
-    def __init__(self, like: xp.ndarray):
-        self.whole = xp.empty_like(like, order="C", shape=0)
-
-    def __call__(self, *shape: int) -> xp.ndarray:
-        n = math.prod(shape)
-        if self.whole.size < n:
-            self.whole = xp.empty_like(self.whole, shape=n)
-        return self.whole[:n].reshape(shape)
-
-
 def _columns(x: xp.ndarray, win: Windows, count: tuple) -> Iterator[tuple]:
     """(tile, columns (c · kh · kw, images, rows, wo)), all in one buffer."""
     (kh, kw), (sh, sw), ((top, _), (left, _)), (dh, dw) = win
-    (n, c), wo, columns, parts = x.shape[:2], count[1], Buffer(x), Buffer(x)
+    (n, c), wo, columns, parts = x.shape[:2], count[1], xp.Buffer(x), xp.Buffer(x)
     pitch, more = wo + (kw - 1) * dw // sw, (kh - 1) * dh // sh  # of the parts that `split` fills
     line = xp.empty_like(x, order="C", shape=sw * pitch)
     for tile in _tiles(n, c * kh * kw, count):
@@ -231,7 +218,7 @@ def _forward_loop(x, weight, bias, win, groups=1, count=None):
     if winograd.suits(win, (c, o // groups), count):
         return winograd.forward(x, weight, bias, win, groups, count)
     matrix = xp.ascontiguousarray(weight).reshape(groups, o // groups, weight[0].size)
-    y, results, wo = xp.empty_like(x, shape=(len(x), o, *count)), Buffer(x), count[1]
+    y, results, wo = xp.empty_like(x, shape=(len(x), o, *count)), xp.Buffer(x), count[1]
     planes = y.reshape(len(x), o, count[0] * wo)
     for (image, images, row, rows), seen in _columns(x, win, count):
         part = results(groups, o // groups, images * rows * wo)
@@ -245,7 +232,7 @@ def _backward_weight_loop(g, x, shape, win, groups=1):
     g, x, count, o = xp.ascontiguousarray(g), xp.ascontiguousarray(x), g.shape[2:], shape[0]
     if winograd.suits(win, (shape[1], o // groups), count):
         return winograd.backward_weight(g, x, shape, win, groups)
-    planes, results, wo = g.reshape(len(g), o, count[0] * count[1]), Buffer(x), count[1]
+    planes, results, wo = g.reshape(len(g), o, count[0] * count[1]), xp.Buffer(x), count[1]
     dw = xp.zeros((groups, o // groups, math.prod(shape[1:])), x.dtype)
     for (image, images, row, rows), seen in _columns(x, win, count):
         part = results(o, images, rows * wo)
@@ -286,7 +273,7 @@ def _by_patches(g, weight, size, win, groups):
     g, count, wo = xp.ascontiguousarray(g), g.shape[2:], g.shape[3]
     o, c, width, ((top, _), (left, _)) = len(weight), weight.shape[1], weight[0].size, win.padding
     matrix = weight.reshape(groups, o // groups, width).swapaxes(1, 2)
-    planes, columns, results = g.reshape(len(g), o, count[0] * wo), Buffer(g), Buffer(g)
+    planes, columns, results = g.reshape(len(g), o, count[0] * wo), xp.Buffer(g), xp.Buffer(g)
     dx, by = xp.zeros((len(g), c * groups, *size), g.dtype), (*win.kernel, *win.stride)
     for image, images, row, rows in _tiles(len(g), groups * width, count):
         part = results(o, images, rows * wo)

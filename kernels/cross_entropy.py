@@ -102,9 +102,10 @@ def soft_backward_target(g: xp.ndarray, logits: xp.ndarray, sums: xp.ndarray) ->
 def part_forward(
     logits: xp.ndarray, target: xp.ndarray, columns: int
 ) -> tuple[xp.ndarray, xp.ndarray]:
-    """Of some classes (n, v), the first `columns` of which count; target (n,), -1 for others.
+    """A rank's part: logits (n, v), whose first `columns` count; target (n,), -1 if elsewhere.
 
-    The sums (n, 2) of these columns, as forward's, and (n, 2): the target's logit or 0, and Σ x.
+    Returns the sums (n, 2) of these columns, as forward's, and (n, 2): the target's logit or 0,
+    and Σ x.
     """
     x = logits[:, :columns]
     top = xp.highest(x, 1)
@@ -145,7 +146,7 @@ def loss_rows(
     x: F[:, ::1], target: Int[::1], columns: int, loss: Out[::1], sums: Out[:, ::1],
     part: Out[:, ::1],
 ):  # fmt: skip
-    # x (n, v), of which the first columns count; part (n, 2), or (0, 2) if x has all classes
+    # x (n, v), whose first columns count; part (n, 2), or (0, 2) if x has all classes
     for i in range(len(x)):
         row = x[i, :columns]
         top = row_max(row)

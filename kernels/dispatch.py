@@ -61,40 +61,26 @@ class Kernel:
 
     def plain(self, array: Any) -> Callable[..., Any]:
         """The version for what Triton's does not serve, where the array lives."""
-        return self.versions["naive"] if on_gpu(array) else self._on_cpu((array,))
+        return self.formula if on_gpu(array) else self._on_cpu((array,))
 
     def _on_cpu(self, args: tuple) -> Callable[..., Any]:
         loop = self.versions.get("numba")
         if loop is None or (self.dtypes and getattr(args[0], "dtype", None) not in self.dtypes):
-            return self.versions["naive"]
-        return loop if self.dtypes is None or loops.available() else self.versions["naive"]
+            return self.formula
+        return loop if self.dtypes is None or loops.available() else self.formula
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         name = forced()
-        if name is None:
-            if gpu() is None or not any(map(on_gpu, args)):
-                return self._on_cpu(args)(*args, **options)
-            name = "triton"
-        elif name == "numba":
+        if name == "numba":
             loops.require()
+        if name is None or name == "numba":
             if gpu() is None or not any(map(on_gpu, args)):
                 return self._on_cpu(args)(*args, **options)
-            name = "naive"
-        return self.versions.get(name, self.versions["naive"])(*args, **options)
+            name = "naive" if name else "triton"
+        return self.versions.get(name, self.formula)(*args, **options)
 
 
 formula = Kernel
-
-
-class Dispatched(Kernel):
-    """A kernel whose decorated text is NumPy's in tiles; its formula is registered as "naive"."""
-
-    def __init__(self, tiles: Callable[..., Any]):
-        super().__init__(tiles)
-        self.versions["numba"] = tiles
-
-
-dispatched = Dispatched
 
 
 def forced() -> str | None:

@@ -58,7 +58,8 @@ def parameters(f: Helper) -> tuple[str, ...]:
 
 
 class each(Kernel):
-    """A function of arrays of one shape, then numbers, of which element i gives element i."""
+    """A function of arrays of one shape, then numbers. Element i of the result follows from the
+    elements i of the arrays."""
 
     __name__: str
     helper: Helper  # the same of one number

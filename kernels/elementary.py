@@ -69,11 +69,9 @@ def _float_like(i):
     return ir.FloatType() if i.type.width == 32 else ir.DoubleType()
 
 
-@helper(double=math.exp)
-def exp(x):
-    """eˣ to 1.1 ulp. 0 below -104, inf above 88.8."""
-    x = -104.0 if x < -104.0 else x
-    x = 89.0 if x > 89.0 else x  # NaN stays: it is neither
+@helper()
+def reduced(x):
+    """n = round(x / ln 2), and eʳ - 1 for the rest r = x - n · ln 2."""
     n = fma(x, 1.4426950408889634, ROUND) - ROUND
     r = fma(n, -LN2_HIGH, x)
     r = fma(n, -LN2_LOW, r)
@@ -82,7 +80,16 @@ def exp(x):
     p = fma(p, r, 4.1665795894e-2)
     p = fma(p, r, 1.6666665459e-1)
     p = fma(p, r, 5.0000001201e-1)
-    p = fma(p * r, r, r) + 1.0
+    return n, fma(p * r, r, r)
+
+
+@helper(double=math.exp)
+def exp(x):
+    """eˣ to 1.1 ulp. 0 below -104, inf above 88.8."""
+    x = -104.0 if x < -104.0 else x
+    x = 89.0 if x > 89.0 else x  # NaN stays: it is neither
+    n, rest = reduced(x)
+    p = rest + 1.0
     half = fma(n, 0.5, ROUND) - ROUND  # in two steps: 2ⁿ itself may be too large, or too small
     return p * power_of_two(half) * power_of_two(n - half)
 
@@ -122,6 +129,10 @@ def erf(x):
     return tanh(x * fma(p, square, 1.1283792743186163))
 
 
+ROWS = 64  # rows that a sum over rows adds up before they join its total: the rounding error then
+# grows with n / ROWS + ROWS, not with n
+
+
 # Over one row
 
 
@@ -131,7 +142,7 @@ def row_max(x):
 
     A comparison of floats is not vectorised, because NaN has no place in their order.
     """
-    top = ordered(-math.inf)
+    top = ordered(-INFINITY)
     for j in range(len(x)):
         top = max(top, ordered(x[j]))
     return unordered(top)
@@ -237,17 +248,9 @@ def expm1(x):
     """eˣ - 1 to 1.6 ulp: as exp, but 1 is taken off 2ⁿ before the small terms are added."""
     x = -18.0 if x < -18.0 else x
     x = 89.0 if x > 89.0 else x
-    n = fma(x, 1.4426950408889634, ROUND) - ROUND
-    r = fma(n, -LN2_HIGH, x)
-    r = fma(n, -LN2_LOW, r)
-    p = fma(1.9875691500e-4, r, 1.3981999507e-3)  # as in exp
-    p = fma(p, r, 8.3334519073e-3)
-    p = fma(p, r, 4.1665795894e-2)
-    p = fma(p, r, 1.6666665459e-1)
-    p = fma(p, r, 5.0000001201e-1)
-    p = fma(p * r, r, r)
+    n, rest = reduced(x)
     half = power_of_two(n - 1.0)  # 2ⁿ itself may be too large
-    y = 2.0 * fma(p, half, half - 0.5)
+    y = 2.0 * fma(rest, half, half - 0.5)
     return x if abs(x) < 5.9e-8 else y  # -0 and subnormals stay
 
 

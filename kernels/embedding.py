@@ -22,13 +22,12 @@ from typing import Any
 from . import arrays as xp
 from .capture import capturing
 from .dispatch import formula
+from .elementary import ROWS
 from .launch import contiguous, next_power_of_2, triton_kernel
 from .loops import F, Int, Out, OutInt, loop
 
 tl: Any = None  # Triton's language, once a kernel is launched
 
-ROWS = 64  # rows of a run that are added up before they join its total: the rounding error then
-# grows with n / ROWS + ROWS, not with n
 RUN, BLOCK = 8, 256  # rows of g, and columns, that a program loads together: 16 a thread of 4 warps
 SEEN = 1024  # indices that a program looks at together: 8 a thread
 

@@ -59,7 +59,7 @@ TILES = {
 
 
 def choose(kernel: str, width: int, kind: str) -> tuple[str, Tile]:
-    """The tile for heads of `width` numbers, and of which kind it is."""
+    """The kind of tile, and the tile, for heads of `width` numbers."""
     fits = [tile for most, tile in TILES[kind][kernel].items() if width <= most]
     return (kind, fits[0]) if fits else choose(kernel, width, "half")
 
@@ -113,7 +113,7 @@ def settle(homes: list[xp.ndarray], targets: list[xp.ndarray]) -> None:
 
 
 def strides(*arrays: xp.ndarray | None) -> list[int]:
-    """Of batch, head and row of each, in numbers."""
+    """The strides of batch, head and row of each array, in numbers."""
     found = [(0, 0, 0) if x is None else x.strides[:3] for x in arrays]
     return [
         step // x.itemsize if x is not None else 0 for x, of in zip(arrays, found) for step in of

@@ -10,26 +10,8 @@ loop reads d and writes the loss, 2nb bytes, and backward g and d, 3nb bytes.
 from __future__ import annotations
 
 from . import arrays as xp
-from .dispatch import formula
-from .loops import F, Out, helper, loop
-
-# The formula
-
-
-@formula
-def forward(d: xp.ndarray, delta: float, scale: float) -> xp.ndarray:
-    """The losses, of d's shape."""
-    c = xp.clip(d, -delta, delta)
-    return c / scale * (d - c / 2)
-
-
-@formula
-def backward(g: xp.ndarray, d: xp.ndarray, delta: float, scale: float) -> xp.ndarray:
-    """The cotangent of d."""
-    return g * (xp.clip(d, -delta, delta) / scale)
-
-
-# The loop
+from .each import each
+from .loops import helper
 
 
 @helper()
@@ -38,29 +20,25 @@ def clipped(d, delta):
     return delta if d > delta else d  # NaN stays
 
 
-@loop
-def huber(d: F[::1], delta: float, scale: float, y: Out[::1]):
-    for i in range(len(d)):
-        c = clipped(d[i], delta)
-        y[i] = c / scale * (d[i] - 0.5 * c)
+@each
+def forward(d, delta, scale):
+    """The losses, of d's shape."""
+    c = xp.clip(d, -delta, delta)
+    return c / scale * (d - c / 2)
 
 
-@loop
-def huber_slope(g: F[::1], d: F[::1], delta: float, scale: float, dd: Out[::1]):
-    for i in range(len(d)):
-        dd[i] = g[i] * (clipped(d[i], delta) / scale)
+@forward.of
+def huber_of(d, delta: float, scale: float):
+    c = clipped(d, delta)
+    return c / scale * (d - 0.5 * c)
 
 
-@forward.version("numba")
-def _forward_loop(d, delta, scale):
-    y = xp.empty_like(d, order="C")
-    huber(xp.ascontiguousarray(d).reshape(-1), delta, scale, y.reshape(-1))
-    return y
+@each
+def backward(g, d, delta, scale):
+    """The cotangent of d."""
+    return g * (xp.clip(d, -delta, delta) / scale)
 
 
-@backward.version("numba")
-def _backward_loop(g, d, delta, scale):
-    dd = xp.empty_like(d, order="C")
-    g, d = (xp.ascontiguousarray(a).reshape(-1) for a in (g, d))
-    huber_slope(g, d, delta, scale, dd.reshape(-1))
-    return dd
+@backward.of
+def huber_slope_of(g, d, delta: float, scale: float):
+    return g * (clipped(d, delta) / scale)

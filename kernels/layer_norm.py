@@ -19,12 +19,8 @@ import math
 from . import arrays as xp
 from . import norm_triton
 from .dispatch import formula
-from .elementary import row_sum
+from .elementary import ROWS, row_sum
 from .loops import F, Out, helper, loop, real
-
-ROWS = 64  # rows whose cotangents of w and b are added up before they join the total: the rounding
-# error then grows with n / ROWS + ROWS, not with n
-
 
 # The formula
 

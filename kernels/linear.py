@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from . import arrays as xp
 from .dispatch import formula
+from .elementary import ROWS as SUMMED
 from .half_precision import is_half
 from .loops import F, Out, loop
 from .matmul import column_sums, matmul
 from .product import MULTIPLICATIONS, product, turned
 
 ROWS = 256
-SUMMED = 64  # rows that the bias's gradient adds up before they join the total
 FEW = 64  # rows up to which the output's units serve a GEMM better as its rows
 
 

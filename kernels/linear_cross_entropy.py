@@ -44,8 +44,8 @@ def forward(
 ) -> tuple[xp.ndarray, Saved]:
     """hidden (n, h), weight (V, h), target (n,) in [0, V) -> losses (n,), and for backward.
 
-    Temporary memory of the chunks, of which `chunk_rows` gives r rows: logits (r, V), products as
-    large, and a chunk's hidden states; V · h more in float32 if the weight has 16 bits.
+    Temporary memory, if a chunk has r rows (`chunk_rows`): logits (r, V), products as large, and a
+    chunk's hidden states; V · h more in float32 if the weight has 16 bits.
     """
     logits = xp.matmul(wide(hidden), wide(weight).T)  # (n, V)
     losses = cross_entropy.gradient_.formula(logits, target)

@@ -7,10 +7,11 @@ A loop is a function of arrays and numbers that reads like C and goes through me
         for i in range(len(x)):
             y[i] = 0.5 * factor * x[i]
 
-The annotations declare its arguments (see TYPES). `F` stands for float32 and for float64: each is
-compiled when an array of that dtype is first given. A number such as 0.5, a `float` argument and a
-call of another helper have the dtype of F too, as 0.5f has in C; so write 1.0 and not 1, and
-real(n) for an integer n, because an integer times a float32 is a float64 for Numba.
+The annotations declare its arguments; the words are explained below. `F` stands for float32 and
+for float64: each is compiled when an array of that dtype is first given. A number such as 0.5, a
+`float` argument and a call of another helper have the dtype of F too, as 0.5f has in C; so write
+1.0 and not 1, and real(n) for an integer n, because an integer times a float32 is a float64 for
+Numba.
 
 Every operation rounds once, in the order in which it is written, so a loop gives the same bits on
 every processor, and element i does not depend on how many elements there are. NaN and infinity are
@@ -37,7 +38,7 @@ from typing import Any
 
 import numpy
 
-# Words for annotations; read by _signature. mypy takes them for Any.
+# Words for annotations, and what each stands for. mypy takes them for Any.
 F: Any = None  # an array of float32 or float64, read: F[:, ::1] has rows without gaps
 Out: Any = None  # such an array, written
 OutDouble: Any = None  # an array of float64, whatever F is, written
@@ -47,9 +48,19 @@ Bits: Any = None  # an array of bool, read
 OutBits: Any = None  # an array of bool, written
 Bytes: Any = None  # an array of uint8, read
 OutBytes: Any = None  # an array of uint8, written
-Word: Any = None  # a number of uint64
 Half: Any = None  # an array of 16-bit words, read: the bits of float16 or bfloat16 numbers
 OutHalf: Any = None  # an array of 16-bit words, written
+Word: Any = None  # a number of uint64
+
+DTYPES = {
+    "Double": "float64", "Int": "int64", "Bits": "bool", "Bytes": "uint8", "Half": "uint16",
+    "Word": "uint64", "int": "int64", "bool": "bool",
+}  # fmt: skip
+
+
+def _dtype_of(word: str, dtype: numpy.dtype) -> numpy.dtype:
+    """The dtype that a word stands for: F, Out and float are numbers of `dtype`."""
+    return numpy.dtype(DTYPES.get(word.removeprefix("Out"), dtype))
 
 
 def real(n: int) -> float:
@@ -119,14 +130,16 @@ class Instruction(Helper):
 
     def built(self, dtype: numpy.dtype) -> Any:
         if dtype not in self._built:
-            from numba import types as numba_types
             from numba.extending import intrinsic
+            from numba.np.numpy_support import from_dtype
 
-            bits = numba_types.int32 if dtype.itemsize == 4 else numba_types.int64
-            real = numba_types.float32 if dtype.itemsize == 4 else numba_types.float64
-            types_of: dict[str, Any] = {"F": real, "Bits": bits}
-            types_of |= {"Half": numba_types.uint16, "Word": numba_types.uint64}
-            *words, result = (types_of[w] for w in self.function.__annotations__.values())
+            def type_of(word: str) -> Any:  # Bits are here those of a number of F, as an integer
+                bits = word == "Bits"
+                return from_dtype(
+                    numpy.dtype(f"i{dtype.itemsize}") if bits else _dtype_of(word, dtype)
+                )
+
+            *words, result = map(type_of, self.function.__annotations__.values())
 
             def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
                 return self.function(builder, *values)
@@ -176,10 +189,8 @@ class Loop(Helper):
         fitted = []
         for (name, word), value in zip(words, args):
             if "[" in word:
-                known = {"F": dtype, "Out": dtype, "OutDouble": "float64", "Int": "int64"}
-                known |= {"Bytes": "uint8", "OutBytes": "uint8"}
-                wanted = known.get(word.partition("[")[0], "?")
-                if value.dtype != wanted and wanted != "?":
+                wanted = _dtype_of(word.partition("[")[0], dtype)
+                if value.dtype != wanted:
                     raise TypeError(f"loop {self.__name__}: {name} is {value.dtype}, want {wanted}")
                 if word.startswith("Out") and not value.flags.carray:
                     raise TypeError(
@@ -290,22 +301,14 @@ def _signature(function: Callable[..., Any], dtype: numpy.dtype) -> tuple[Any, .
     from numba import types as numba_types
     from numba.np.numpy_support import from_dtype
 
-    real = from_dtype(dtype)
-    kinds: dict[str, Any] = {"F": real, "Out": real, "OutDouble": numba_types.float64}
-    kinds |= dict.fromkeys(("Int", "OutInt"), numba_types.int64)
-    kinds |= dict.fromkeys(("Bits", "OutBits"), numba_types.bool_)
-    kinds |= dict.fromkeys(("Half", "OutHalf"), numba_types.uint16)
-    kinds |= dict.fromkeys(("Bytes", "OutBytes"), numba_types.uint8)
-    numbers = {"float": real, "int": numba_types.int64, "bool": numba_types.bool_}
-    numbers |= {"Word": numba_types.uint64}
-
     def type_of(word: str) -> Any:
-        if word in numbers:
-            return numbers[word]
-        kind, _, axes = word.rstrip("]").partition("[")
+        kind, array, axes = word.rstrip("]").partition("[")
+        number = from_dtype(_dtype_of(kind, dtype))
+        if not array:
+            return number
         layout: Any = "C" if axes.endswith("::1") else "A"
         readonly = not kind.startswith("Out")  # takes arrays that may be written to as well
-        return numba_types.Array(kinds[kind], axes.count(",") + 1, layout, readonly=readonly)
+        return numba_types.Array(number, axes.count(",") + 1, layout, readonly=readonly)
 
     return tuple(type_of(str(word)) for word in function.__annotations__.values())
 

@@ -229,7 +229,7 @@ def _backward_triton(g, dh, dc, gates, c, new, da=None):
 
 
 def want_contiguous(name: str, array: xp.ndarray) -> None:
-    """Refuse an array of which the kernel would write to a copy."""
+    """Refuse an array with gaps: the kernel would write to a copy of it."""
     strides = array.strides
     assert array.flags.c_contiguous, f"{name} is written to: want it contiguous, not {strides}"
 

@@ -36,7 +36,7 @@ LOWEST = -math.inf
 def max_forward(x: xp.ndarray, win: Windows, size: tuple) -> tuple[xp.ndarray, xp.ndarray]:
     """x (n, c, h, w) -> the largest (n, c, *size), and the number of its place (n · c, *size).
 
-    Of equal numbers it is the first; a NaN is larger than all others. Temporary memory of the
+    The first of equal numbers counts; a NaN is larger than all others. Temporary memory of the
     loop: a plane with its padding.
     """
     shape, x = x.shape, x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])

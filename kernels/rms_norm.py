@@ -13,8 +13,7 @@ import math
 from . import arrays as xp
 from . import norm_triton
 from .dispatch import formula
-from .elementary import row_dot
-from .layer_norm import ROWS
+from .elementary import ROWS, row_dot
 from .loops import F, Out, helper, loop, real
 
 # The formula

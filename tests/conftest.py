@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +142,17 @@ def stop(job: subprocess.Popen) -> None:
         job.communicate(timeout=10)
     except subprocess.TimeoutExpired:
         os.killpg(job.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def ask_for_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """A function that sets MINIDIST_KERNELS, which is read once; at first nothing is asked for."""
+    from minidist.kernels import dispatch
+
+    def ask(name: str) -> None:
+        monkeypatch.setenv("MINIDIST_KERNELS", name)
+        dispatch._environment.cache_clear()
+
+    ask("")
+    yield ask
+    dispatch._environment.cache_clear()

@@ -65,6 +65,6 @@ def _attend(causal: bool, scale: float):
 
 
 def _of_views(scale: float):
-    """As layers give them: (b, s, a, d), of which heads are a view."""
+    """Layers give (b, s, a, d); the heads are a view of it."""
     attend = _attend(True, scale)
     return lambda *layers: attend(*(x.swapaxes(1, 2) for x in layers))

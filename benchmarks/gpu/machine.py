@@ -54,7 +54,7 @@ def _no_gpu(cupy: Any) -> str | None:
 class Machine:
     """Arrays there and back; `tiny` asks for sizes that an interpreter can do.
 
-    Of a part's checks it does those whose number is `share` modulo `shares`.
+    It does a part of the checks: those whose number is `share` modulo `shares`.
     """
 
     def __init__(self, device: str, share: int = 0, shares: int = 1):
@@ -103,7 +103,7 @@ class Machine:
 
 
 def versions(machine: Machine) -> dict[str, str]:
-    """Of all that has a part in the figures."""
+    """The versions of Python and of every library that the figures depend on."""
     found = {"python": platform.python_version(), "numpy": np.__version__}
     for name in ("triton", "torch"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -82,7 +82,7 @@ def tensors(place: Place, arrays: list[np.ndarray]) -> list[Any]:
 
 
 def arrays(place: Place, found: list[Any]) -> list[np.ndarray]:
-    """Of tensors, which must be where they were asked for."""
+    """The arrays of tensors, after a check that each is on the device asked for."""
     machine, dtype = place
     for t in found:
         home = np.ndarray if machine is None else machine.xp.ndarray

@@ -44,7 +44,7 @@ def row_by_row(of: str, make: Callable[..., Any], n: int, h: int, dtype: str, ba
 
 
 def copy(bench: Bench, count: int) -> Callable[[], Any]:
-    """Of so many bytes, which are read and written."""
+    """A copy that reads and writes so many bytes."""
     a, b = (bench.torch.zeros(count, dtype=bench.torch.uint8, device=bench.device) for _ in "ab")
     return lambda: b.copy_(a)
 

@@ -61,7 +61,7 @@ def _bytes_off(machine: Machine, dtype: str) -> float:
 
 
 def losses(sizes: Sizes, device: str, dtype: str | None, dropout: float = 0.0) -> list[float]:
-    """Of training on the same few sentences."""
+    """The loss of each step of training on the same few sentences."""
     import minidist as md
     from minidist.optim import AdamW
 

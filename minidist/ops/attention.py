@@ -5,9 +5,9 @@ import math
 from ..autograd.tape import Joint
 from ..kernels import arrays as xp
 from ..kernels import attention as kernel
-from ..kernels.half_precision import cast, is_floating, sum_dtype
+from ..kernels.half_precision import cast, sum_dtype
 from .dropout import keep_mask
-from .op import differentiable, unbroadcast, want_one_dtype
+from .op import differentiable, unbroadcast, want_one_dtype, want_served
 from .shape import expand
 
 
@@ -86,7 +86,7 @@ def scaled_dot_product_attention(
     if min(map(len, (q, k, v))) < 2 or q[-1] != k[-1] or k[-2] != v[-2]:
         raise RuntimeError(f"attention: query {q}, key {k}, value {v}: want (..., length, d)")
     want_one_dtype("attention", query, key, value)
-    _want_floating("attention", query)
+    want_served("attention", query.data)
     if enable_gqa:
         _check_groups(q, k, v)
     at = -3 if enable_gqa else -2  # what is before it broadcasts
@@ -105,11 +105,6 @@ def scaled_dot_product_attention(
     whole = lambda x: x if x.shape[:at] == lead else expand(x, *lead, *x.shape[at:])
     qkv = map(whole, (query, key, value))
     return _attention(*qkv, attn_mask, is_causal, scale, drop, need_mask)
-
-
-def _want_floating(name, x):
-    if not is_floating(x.data):
-        raise NotImplementedError(f"{name} of {x.dtype.name}: convert with .float() first")
 
 
 def _check_groups(q, k, v):
@@ -154,7 +149,7 @@ def packed_attention(
         raise RuntimeError(
             f"packed_attention: input {qkv.shape} with {heads} heads: want (b, s, 3·heads·d)"
         )
-    _want_floating("packed_attention", qkv)
+    want_served("packed", qkv.data)
     b, s, _ = qkv.shape
     _check_mask(attn_mask, (b, heads, s, s), qkv, is_causal)
     drop = _drop(dropout_p, (b, heads, s, s), qkv.data, name)

@@ -6,7 +6,6 @@ import math
 from ..kernels import arrays as xp
 from ..kernels import functions, half_precision
 from ..kernels import gelu as gelu_kernel
-from ..kernels.tiles import zeroed
 from ..tensor.device import want_one_place
 from ..tensor.dtypes import DEFAULT, bool_, finfo, fitting, int64, is_floating, want_fit
 from ..tensor.tensor import Tensor
@@ -17,6 +16,7 @@ from .op import (
     want_floating,
     want_numbers_fit,
     want_one_dtype,
+    want_served,
     want_tensors,
     want_whole,
     wrapped,
@@ -167,7 +167,7 @@ def pow(input, exponent):
 
 def _share(g, behind, level):
     """The cotangent of an operand: none if it is behind, half if both are equal, all for NaN."""
-    return zeroed(g, behind) * (1 - level * g.dtype.type(0.5))
+    return xp.zeroed(g, behind) * (1 - level * g.dtype.type(0.5))
 
 
 @elementwise(autocast="fallthrough", numbers="error")
@@ -197,13 +197,13 @@ def atan2(a, b):
 @elementwise(autocast="fallthrough")
 def _at_least(x, low):
     y = xp.maximum(x, low)
-    return y, lambda g: zeroed(g, ~(x >= low)), lambda g: zeroed(g, ~(x < low))
+    return y, lambda g: xp.zeroed(g, ~(x >= low)), lambda g: xp.zeroed(g, ~(x < low))
 
 
 @elementwise(autocast="fallthrough")
 def _at_most(x, high):
     y = xp.minimum(x, high)
-    return y, lambda g: zeroed(g, ~(x <= high)), lambda g: zeroed(g, ~(x > high))
+    return y, lambda g: xp.zeroed(g, ~(x <= high)), lambda g: xp.zeroed(g, ~(x > high))
 
 
 def clamp(input, min=None, max=None):
@@ -322,8 +322,7 @@ clone = _named("clone", "fallthrough", lambda x: (x.copy(), lambda g: g), moves_
 
 @differentiable(autocast="fallthrough", native_on_gpu=True)
 def _gelu(x, approximate):
-    if not is_floating(x):
-        raise NotImplementedError(f"gelu of {x.dtype.name}: convert with .float() first")
+    want_served("gelu", x)
     y, slope = gelu_kernel.forward(x, approximate)
     return y, lambda g: gelu_kernel.backward(g, slope)
 

@@ -12,9 +12,9 @@ from ..kernels import layer_norm as kernel
 from ..kernels import rms_norm as rms
 from ..kernels.half_precision import is_half, wide
 from ..tensor.device import want_one_place
-from ..tensor.dtypes import float32, is_floating
+from ..tensor.dtypes import float32
 from ..tensor.tensor import Tensor
-from .op import composite, differentiable, result_dtype, want_one_dtype
+from .op import composite, differentiable, result_dtype, want_one_dtype, want_served
 
 
 def _beside_float32(norm):
@@ -63,8 +63,7 @@ def _normalized(name, x, normalized_shape, **affine):
 
 def _want_floats(name, x, *affine):
     """Refuse integers, and parameters of another dtype."""
-    if not is_floating(x.data):
-        raise NotImplementedError(f"{name} of {x.dtype.name}: convert with .float() first")
+    want_served(name, x.data)
     want_one_dtype(name, x, *affine)
 
 

@@ -289,6 +289,12 @@ def want_floating(name: str, x: Tensor) -> None:
         raise RuntimeError(f"{name} of {x.dtype.name}: convert with .float() first")
 
 
+def want_served(name: str, x: xp.ndarray) -> None:
+    """Refuse integers and bools where PyTorch has no kernel for them."""
+    if not is_floating(x):
+        raise NotImplementedError(f"{name} of {x.dtype.name}: convert with .float() first")
+
+
 def want_tensors(name: str, *tensors: Any) -> None:
     """Refuse a number where a tensor is required, as PyTorch does."""
     for place, t in enumerate(tensors):

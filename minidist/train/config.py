@@ -233,7 +233,7 @@ class TrainConfig(
         return f"{self.model} with {own}" if own else self.model
 
     def mesh(self, ranks: int) -> Mesh:
-        """Who stands where: tp innermost; dp, if it is not given, is what is left."""
+        """The place of each rank: tp is innermost; dp is all that is left, if it is not given."""
         dp = max(ranks // (self.pp * self.tp), 1) if self.dp is None else self.dp
         axes = [axis for axis in ("pp", "dp", "tp") if axis == "dp" or getattr(self, axis) > 1]
         return Mesh(pp=self.pp, dp=dp, tp=self.tp).require(ranks, tuple(axes))

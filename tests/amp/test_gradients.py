@@ -144,7 +144,7 @@ ARGUMENTS = {  # of the others: none
 
 @pytest.mark.parametrize("name", sorted(set(IN_PLACE) - NO_DIFFERENTIABLE_VALUE))
 def test_changes_in_place(name):
-    """Of a whole tensor, and of a row of another."""
+    """A change of a whole tensor, and of a row of another."""
     x, y = np.array([[0.75, 1.25, 0.5], [1.5, 0.25, 1.75]]), np.array([[1.25, 2, 1], [1, 3, 2.5]])
 
     def changed(x, y):

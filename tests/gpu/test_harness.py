@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from minidist.kernels import dispatch
 from support import double
 from support.proofs import keeping
 
@@ -23,14 +22,11 @@ setuptools sklearn pytest hypothesis cupy torch""".split()  # noqa: SIM905
 
 
 @pytest.fixture
-def gpu(monkeypatch):
+def gpu(monkeypatch, ask_for_kernels):
     """The harness's modules by name, and that the interpreter's kernels are asked for."""
-    monkeypatch.setenv("MINIDIST_KERNELS", "triton")
-    dispatch.require()  # reads it anew
+    ask_for_kernels("triton")
     monkeypatch.syspath_prepend(str(FOLDER.parent))
-    yield lambda name: importlib.import_module(f"gpu.{name}")
-    monkeypatch.undo()
-    dispatch.require()
+    return lambda name: importlib.import_module(f"gpu.{name}")
 
 
 @pytest.fixture

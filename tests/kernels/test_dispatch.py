@@ -5,9 +5,9 @@ import contextvars
 
 import numpy as np
 import pytest
-from minidist.kernels import arrays, dispatch, gelu, loops
+from minidist.kernels import arrays, gelu, loops
 from minidist.kernels.arrays import on_gpu
-from minidist.kernels.dispatch import dispatched, forced, formula, using
+from minidist.kernels.dispatch import forced, formula, using
 from support.double import gpu
 
 
@@ -36,16 +36,8 @@ HERE = np.ones(2)
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch):
-    """A function that sets MINIDIST_KERNELS, which is read once."""
-
-    def ask(name):
-        monkeypatch.setenv("MINIDIST_KERNELS", name)
-        dispatch._environment.cache_clear()
-
-    ask("")
-    yield ask
-    dispatch._environment.cache_clear()
+def environment(ask_for_kernels):
+    return ask_for_kernels
 
 
 @pytest.fixture
@@ -86,8 +78,8 @@ def test_without_numba_formulas_run(monkeypatch):
 
 
 def test_there_the_formula_stands_in_for_tiles_of_a_cache(there):
-    both = dispatched(lambda x: "tiles")
-    both.version("naive")(lambda x: "formula")
+    both = formula(lambda x: "formula")
+    both.version("numba", dtypes=None)(lambda x: "tiles")
     assert both(HERE) == "tiles" and both(there) == "formula"
     assert both.plain(HERE)(0) == "tiles" and both.plain(there)(0) == "formula"
     with using("numba"):

@@ -339,7 +339,7 @@ SINGLE = {
     and not name.startswith("row_")
 }
 
-PAIRS = {"normal", "normal_double"}  # they return two numbers: the first is compared
+PAIRS = {"normal", "normal_double", "reduced"}  # they return two numbers: the first is compared
 
 
 def over_all(names):

@@ -36,11 +36,11 @@ from minidist.kernels import (
     winograd,
 )
 from minidist.kernels.dispatch import using
-from minidist.kernels.tiles import ELEMENTS
 from minidist.kernels.windows import Windows
 from support.peak import peak
 
 SLACK = 1 << 18  # bytes: small arrays, and buffers of NumPy's own
+ELEMENTS = 1 << 16  # of an array that stays in the cache
 RNG = np.random.default_rng(0)
 
 

@@ -40,8 +40,7 @@ ONE_TEXT = {
 # What is no kernel
 TOOLS = {
     "arrays", "blas", "capture", "compiling", "dispatch", "each", "elementary", "flash_plan",
-    "half_precision", "launch", "loops", "matmul_plan", "matmul_tiles", "matmul_tma", "tiles",
-    "windows",
+    "half_precision", "launch", "loops", "matmul_plan", "matmul_tiles", "matmul_tma", "windows",
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minidist.kernels import gelu, tiles
+from minidist.kernels import gelu
 from minidist.kernels.functions import erf
 from support.cases import LAYOUTS, SEEDS, laid_out, numbers
 
@@ -126,39 +126,3 @@ def test_small_values_of_exact_gelu_keep_their_digits():
     np.testing.assert_allclose(gelu.forward(x)[0], wanted, rtol=1e-6)
     by_erf = x * (0.5 + 0.5 * erf(x / np.float32(math.sqrt(2))))
     assert np.abs(by_erf / wanted - 1).max() > 0.9
-
-
-# Tiles
-
-
-@given(rows=st.integers(0, 50), width=st.integers(0, 9), elements=st.integers(1, 40))
-def test_row_tiles_cover_every_row_once(rows, width, elements):
-    pieces = list(tiles.row_tiles(rows, width, elements))
-    assert [i for s in pieces for i in range(s.start, s.stop)] == list(range(rows))
-    assert all((s.stop - s.start) * width <= max(elements, width) for s in pieces)
-
-
-@given(n=st.integers(0, 50), elements=st.integers(1, 40))
-def test_flat_tiles_are_views_of_everything(n, elements):
-    a, b = np.zeros((n, 2)), np.zeros((2, n))
-    for s, t in tiles.flat_tiles(a, b, elements=elements):
-        assert s.size == t.size <= elements
-        s += 1
-        t += 1
-    assert (a == 1).all() and (b == 1).all()
-
-
-@pytest.mark.parametrize("width, small", [(tiles.BROAD - 1, False), (tiles.BROAD, True)])
-def test_only_while_spreading_over_long_rows_is_numpys_buffer_small(width, small):
-    before = np.getbufsize()
-    with pytest.raises(ZeroDivisionError), tiles.spreading(width):
-        assert (np.getbufsize() < before) == small
-        raise ZeroDivisionError
-    assert np.getbufsize() == before
-
-
-@pytest.mark.parametrize("n, k, h", [(5, 2, 7), (5, 3, 1), (1, 4, 9), (0, 2, 3), (300, 3, 256)])
-def test_rows_are_added_by_their_factors(n, k, h):
-    factors, parts, out = numbers((n, k), 0), numbers((k, n, h), 1), np.full((n, h), np.nan)
-    tiles.added(factors, parts, out)
-    np.testing.assert_allclose(out, np.einsum("nk,knh->nh", factors, parts), atol=1e-13)

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from minidist.kernels import softmax
-from minidist.kernels.tiles import ROW_ELEMENTS
 from support.cases import LAYOUTS, SEEDS, laid_out
 from support.peak import peak
 from support.tritons import both, traffic
@@ -125,7 +124,7 @@ def test_bytes_moved(dtype, log, shape, monkeypatch):
 def test_temporary_memory(dtype):
     """Softmax in its own result; its logarithm and backward in a tile beside it at most."""
     g, x = inputs((1024, 2048), dtype)
-    tile = ROW_ELEMENTS * x.itemsize
+    tile = (1 << 18) * x.itemsize
     for log in (False, True):
         for function, arrays in zip(functions(log), ((x,), (g, x))):
             assert peak(function, *arrays, -1) < 1.2 * tile

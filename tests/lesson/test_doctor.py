@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from minidist.kernels import dispatch, loops
+from minidist.kernels import loops
 
 from minidist.lesson import doctor
 from minidist.lesson.doctor import Finding
@@ -33,20 +33,9 @@ def test_without_mpi_each_line_says_what_to_install(monkeypatch):
         assert finding.ok is None, "what is optional does not fail"
 
 
-@pytest.fixture
-def ask(monkeypatch):
-    """A function that sets MINIDIST_KERNELS, which is read once."""
+def test_it_says_which_kernels_run(ask_for_kernels):
+    ask = ask_for_kernels
 
-    def ask(name):
-        monkeypatch.setenv("MINIDIST_KERNELS", name)
-        dispatch._environment.cache_clear()
-
-    ask("")
-    yield ask
-    dispatch._environment.cache_clear()
-
-
-def test_it_says_which_kernels_run(ask):
     assert doctor.kernels().what.startswith("loops (Numba) on the CPU")
     ask("naive")
     assert doctor.kernels().what.startswith("naive, everywhere")
@@ -62,11 +51,11 @@ def test_it_says_where_compiled_loops_are_kept(tmp_path, monkeypatch):
     assert doctor.numba().ok is None and "NUMBA_CACHE_DIR" in doctor.numba().fix
 
 
-def test_without_numba_it_says_that_the_formulas_run(ask, monkeypatch):
+def test_without_numba_it_says_that_the_formulas_run(ask_for_kernels, monkeypatch):
     monkeypatch.setattr(loops, "available", lambda: False)
     assert doctor.numba().ok is None and doctor.numba().fix == "pip install numba"
     assert doctor.kernels().what.startswith("formulas (NumPy) on the CPU")
-    ask("numba")
+    ask_for_kernels("numba")
     assert doctor.kernels().ok is False and "pip install numba" in doctor.kernels().what
 
 

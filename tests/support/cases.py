@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, mutually_broadcastable_shapes
-from minidist.kernels import attention, linear, tiles
+from minidist.kernels import attention, linear
 
 SEEDS = st.integers(0, 2**32 - 1)
 LAYOUTS = ("C", "F", "step", "reversed")
@@ -66,8 +66,6 @@ def distinct(draw, shape=None) -> np.ndarray:
 def tiny_tiles(elements: int, queries: int = 64, rows: int = 256) -> Iterator[None]:
     """Inside, kernels cut their work so small that small arrays fill several tiles."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(tiles.flat_tiles.__kwdefaults__, "elements", elements)
-        patch.setattr(tiles.row_tiles, "__defaults__", (elements,))
         patch.setattr(attention, "ELEMENTS", elements)
         for name in ("FEWEST", "MOST", "KEYS"):
             patch.setattr(attention, name, queries)

@@ -49,6 +49,8 @@ def main() -> None:
             message = "no deadlock"
         except c.CommError as error:
             message = f"{type(error).__name__}: {error}"
+            if world:
+                time.sleep(1)  # the others, whose time is up soon, say what this rank waits for
         if world is None or world.rank == 0:
             print(f"\n{program.__name__}: {program.__doc__}\n{message}", flush=True)
 

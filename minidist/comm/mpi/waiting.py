@@ -32,7 +32,7 @@ from ..guard.board import EXITED, Board
 from ..simulated.deadlock import find_cycle
 from .bell import Bells, find_bells
 
-SAFE = 1e-3  # seconds that a rank sleeps at most if nobody rings
+SAFE = 1e-3  # the longest sleep in seconds, if no other rank rings
 # Where there are no bells: polls of a crowded rank before it sleeps, because a sleep costs 50 µs;
 # then a sleep lasts this share of the wait so far, at most these seconds.
 POLLS, LATE, LONGEST = 50, 0.02, 5e-4

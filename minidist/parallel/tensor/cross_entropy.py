@@ -46,7 +46,7 @@ def vocab_parallel_cross_entropy(
     logits: Tensor, target: Tensor, shard: Shard, *, classes: int | None = None,
     ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0,
 ) -> Tensor:  # fmt: skip
-    """F.cross_entropy of logits (n, C), of which this rank has the columns shard.index: (n, C/t).
+    """F.cross_entropy of logits (n, C). This rank has their columns shard.index: (n, C/t).
 
     target (n,) is replicated. Columns from `classes` on (by default there are none) are padding,
     and are left out of the softmax. Label smoothing mixes with the uniform distribution over all

@@ -117,12 +117,12 @@ class _TensorParallelRNN(ParallelLayer):
 
 
 class TensorParallelLSTM(_TensorParallelRNN):
-    """nn.LSTM of which this rank has the four gates of its hidden units; states are (h, c)."""
+    """nn.LSTM. This rank has the four gates of its hidden units; the states are (h, c)."""
 
     kind = nn.LSTM
 
 
 class TensorParallelGRU(_TensorParallelRNN):
-    """nn.GRU of which this rank has the three gates of its hidden units; its state is h."""
+    """nn.GRU. This rank has the three gates of its hidden units; the state is h."""
 
     kind = nn.GRU
