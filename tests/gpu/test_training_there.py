@@ -78,7 +78,7 @@ SMALL = TrainConfig(
 @pytest.fixture
 def short(monkeypatch):
     """Little to evaluate: the interpreter is slow."""
-    monkeypatch.setattr(loop, "EVAL_WINDOWS", 2)
+    monkeypatch.setattr(loop.Trainer.evaluate, "__defaults__", (2,))
 
 
 def curve(tmp_path, name, **changes):
