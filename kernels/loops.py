@@ -222,7 +222,8 @@ _announce: ContextVar[Callable[[str], None]] = ContextVar("announce", default=la
 
 @contextlib.contextmanager
 def announced(note: Callable[[str], None]) -> Iterator[None]:
-    """Inside, note(name) is called before a loop is compiled that is not in the cache."""
+    """Inside, note(name) is called before this process compiles a loop, or waits for another one
+    that does."""
     token = _announce.set(note)
     try:
         yield
@@ -354,10 +355,9 @@ def _cached(run: Any, source: Loop, dtype: numpy.dtype) -> Iterator[None]:
     def load_or_wait(*key: Any) -> Any:
         found = load(*key)
         if found is None:
+            _announce.get()(source.__name__)
             lock.acquire()  # another process may be compiling it
             found = load(*key)
-        if found is None:
-            _announce.get()(source.__name__)
         return found
 
     def save_or_not(*compiled: Any) -> None:

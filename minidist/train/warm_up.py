@@ -33,8 +33,8 @@ def little(c: TrainConfig) -> TrainConfig:
 
 
 def warm_up(c: TrainConfig, corpus: data.Corpus, say: Callable[[str], None]) -> None:
-    """Compile what is not kept yet; `say` is given a line before the first is compiled, and one
-    after the last."""
+    """Compile what is not kept yet, or wait for the rank that does; `say` is given a line before
+    the first is compiled, and one after the last."""
     small = little(c)
     if small in _done or c.device != "cpu":
         return

@@ -295,6 +295,19 @@ def test_without_the_lock_more_are_compiled_and_the_values_are_right(processes):
     assert all(values == [8, 5] for _, values in found)
 
 
+def test_a_process_says_so_before_it_waits_for_the_one_that_compiles(monkeypatch, tmp_path):
+    from numba.core import config
+
+    happened = []
+    monkeypatch.setattr(loops, "LOOPS", [])
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(loops._Lock, "acquire", lambda lock: happened.append("waits"))
+    with loops.announced(happened.append):
+        Loop(added).compile(F4)
+        Loop(added).compile(F4)  # which is kept: nobody waits
+    assert happened == ["added", "waits"]
+
+
 def full(*about):
     raise OSError(28, "No space left on device")
 
