@@ -4,6 +4,9 @@ RANKS ?= 4
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadscope --no-loadscope-reorder
+# The tests start hundreds of processes. Where PYTHONDONTWRITEBYTECODE is set, each of them would
+# compile these files anew, which takes half of its start.
+BYTECODE := -m compileall -q minidist kernels
 
 .PHONY: env train test test-openmpi test-haswell proofs lint bench gpu doctor clean
 
@@ -11,9 +14,11 @@ train: .venv/mpi.ok          ## Train a GPT on four ranks (RANKS=n, ARGS="--mode
 	@$(BIN)/mpirun -n $(RANKS) $(BIN)/minidist train $(ARGS)
 
 test: .venv/test.ok          ## Run the tests (ARGS="-k ring")
+	@$(BIN)/python $(BYTECODE)
 	@$(PYTEST) $(ARGS)
 
 test-openmpi: .venv-openmpi/test.ok  ## The tests on real ranks, on Open MPI in place of MPICH
+	@.venv-openmpi/bin/python $(BYTECODE)
 	@.venv-openmpi/bin/python -m pytest -m "mpi and not proof" $(ARGS)
 
 # The kernels in Triton's interpreter are left out: they compute the same on every processor.
@@ -30,6 +35,7 @@ test-haswell: .venv/test.ok  ## The numeric tests as a processor without AVX-512
 		$(PYTEST) --ignore-glob='*test_triton_*' $(NUMERIC) $(ARGS); fi
 
 proofs: .venv/test.ok        ## What takes long: every layout and example, many more drawn cases
+	@$(BIN)/python $(BYTECODE)
 	@$(PYTEST) -m proof --hypothesis-profile=proofs $(ARGS)
 
 lint: .venv/test.ok          ## Style and types
