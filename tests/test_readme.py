@@ -1,4 +1,4 @@
-"""What the README shows works: its Python snippets, and its commands in small."""
+"""What the README and the pages of docs/ show works: Python snippets, and commands in small."""
 
 import re
 import shlex
@@ -12,12 +12,13 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 BIN = Path(sys.executable).parent
 SMALL = ["--model", "gpt-nano", "--steps", "3", "--seq", "16", "--sample", "9"]
+COMMAND = (ROOT / "docs" / "command.md").read_text("utf-8")
 DOCS = ("communication.md", "gpu.md", "parallel.md", "pipeline.md")
 PAGES = README + "".join((ROOT / "docs" / page).read_text("utf-8") for page in DOCS)
 SNIPPETS = [s for s in re.findall(r"```python\n(.*?)```", PAGES, re.S) if "import" in s]
 COMMANDS = [
     shlex.split(line, comments=True)
-    for line in re.findall(r"^\$ (.*(?:minidist).*)$", README, re.M)
+    for line in re.findall(r"^\$ (.*(?:minidist).*)$", README + COMMAND, re.M)
 ]
 
 
@@ -50,9 +51,9 @@ def test_commands_do_what_the_readme_says(mpirun, desk, command):
     done = subprocess.run(words, cwd=desk, capture_output=True, text=True, timeout=90)
     assert done.returncode == (2 if wrong else 0), done.stderr
     if wrong:
-        assert done.stderr in README
+        assert done.stderr in COMMAND
     if "schedule" in command:
-        assert done.stdout.strip() in README
+        assert done.stdout.strip() in COMMAND
 
 
 def test_make_knows_the_two_commands():
