@@ -64,6 +64,19 @@ def test_names_exist():
     assert not missing_names(WHERE)
 
 
+READING = (ROOT / "docs" / "reading.md").read_text("utf-8")
+
+
+def test_the_reading_path_is_true():
+    """Its places exist, its stops are in order, and its files have as many lines as it says."""
+    stops = re.findall(r"^(\d+)\. \*\*.*?(?=^\d+\. |^## |^From)", READING, re.M | re.S)
+    assert stops == [str(i) for i in range(1, 17)] and not missing_names(READING)
+    files = {*re.findall(r"`([\w/]+\.py)`", READING)}
+    lines = sum(len((ROOT / file).read_text("utf-8").splitlines()) for file in files)
+    said = int(re.search(r"about\s+([\d,]+) lines", READING)[1].replace(",", ""))
+    assert abs(lines - said) < 0.05 * said, f"the files of the path have {lines} lines"
+
+
 def test_a_missing_name_is_seen():
     assert missing_names("`minidist/ops/op.py`: `nothing`") == ["minidist/ops/op.py: nothing"]
     assert missing_names("| `minidist/ops/op.py` | `differentiable` |") == []
