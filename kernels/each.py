@@ -16,10 +16,11 @@ the helper's parameters without an annotation, then numbers, which are its param
 
 The ladder, k arrays of n numbers of b bytes:
 
-- formula: whole arrays, an operation at a time: each temporary goes through memory.
+- formula: whole arrays, an operation at a time: each temporary goes through memory. 16 bits are
+  widened to float32 before, and the result is rounded.
 - loop: reads the arrays and writes the result once, (k + 1)nb bytes.
 - tile program: a block of elements in registers, and the same bytes. In float32 it has the loop's
-  bits; 16 bits are widened to float32 in registers, and the result is rounded once.
+  bits; 16 bits are widened in registers.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from typing import Any
 from . import arrays as xp
 from .dispatch import Kernel
 from .each_triton import BLOCK, OPTIONS, kernel_of
+from .half_precision import as_dtype, is_half, wide
 from .loops import F, Helper, Loop, Out, loop  # noqa: F401 - F and Out are the loop's annotations
 
 SERVED = "float16", "bfloat16", "float32", "float64"  # by the tile program
@@ -114,6 +116,8 @@ class each(Kernel):
 
     def _whole(self, *arguments: Any) -> xp.ndarray:
         x = arguments[self.arrays - 1]
+        if is_half(x):  # else every operation would round
+            return as_dtype(self._whole(*map(wide, arguments)), x.dtype)
         if x.dtype.kind not in "fc":
             raise NotImplementedError(
                 f"{self.__name__} of {x.dtype.name}: convert with .float() first"
