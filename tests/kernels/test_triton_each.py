@@ -67,8 +67,10 @@ def at_the_ends(kernel: each, dtype) -> list[np.ndarray]:
     """
     with np.errstate(all="ignore"):
         ends = np.array([sign * x for x in ENDS for sign in (1, -1)]).astype(dtype)
-    pairs = [*np.meshgrid(ends, ends)][: kernel.arrays]
-    return pairs + [np.roll(pairs[0], 5, 0)] * (kernel.arrays - len(pairs))
+    if kernel.arrays == 1:
+        return [ends]
+    a, b = np.meshgrid(ends, ends)
+    return [a, b, np.roll(a, 5, 0)][: kernel.arrays]
 
 
 def run(kernel: each, arrays, by) -> tuple[np.ndarray, np.ndarray]:
@@ -135,16 +137,24 @@ def off(kernel: each, arrays, by) -> float:
 
 
 @every
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_bytes_moved(name, dtype):
+def test_bytes_moved(name):
     """Every array is read once, the result is written once."""
+    bytes_are_moved(name, "float32", BLOCK + 1)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+@pytest.mark.parametrize("n", [0, 1, 1500])
+def test_bytes_moved_of_other_sizes(n, dtype):
+    bytes_are_moved("pointwise.silu_slope", dtype, n)
+
+
+def bytes_are_moved(name: str, dtype: str, n: int) -> None:
     kernel = KERNELS[name]
-    for n in (0, 1, BLOCK + 1):
-        arrays = draw(kernel, (n,), np.dtype(dtype))
-        with traffic() as count, using("triton"):
-            y = kernel(*arrays, *of_numbers(kernel))
-        read = sum(a.nbytes for a in arrays)
-        assert dict(count) == ({"load": read, "store": y.nbytes} if n else {})
+    arrays = draw(kernel, (n,), np.dtype(dtype))
+    with traffic() as count, using("triton"):
+        y = kernel(*arrays, *of_numbers(kernel))
+    read = sum(a.nbytes for a in arrays)
+    assert dict(count) == ({"load": read, "store": y.nbytes} if n else {})
 
 
 # float64: what takes the place of the C library
