@@ -1,4 +1,4 @@
-"""Kernels of one element at a time, and the loop that they share.
+"""Kernels of one element at a time, and the loop and the tile program that they share.
 
     @each
     def silu(x):                    # the formula, of whole arrays
@@ -10,12 +10,17 @@
 
     silu(x)                         # runs one of them
 
-`silu.of` makes a loop from the helper: for every i, out[i] = silu_of(x[i]). A kernel takes arrays
-of one shape, which are the helper's parameters without an annotation, then numbers, which are its
-parameters of `float`.
+`silu.of` makes a loop from the helper: for every i, out[i] = silu_of(x[i]). It makes the tile
+program from the helper's text, too (each_triton.py). A kernel takes arrays of one shape, which are
+the helper's parameters without an annotation, then numbers, which are its parameters of `float`.
 
-The ladder, n numbers of b bytes: the formula streams each of its temporaries through memory; the
-loop reads its arrays and writes the result once.
+The ladder, k arrays of n numbers of b bytes:
+
+- formula: whole arrays, an operation at a time: each temporary goes through memory. 16 bits are
+  widened to float32 before, and the result is rounded.
+- loop: reads the arrays and writes the result once, (k + 1)nb bytes.
+- tile program: a block of elements in registers, and the same bytes. In float32 it has the loop's
+  bits; 16 bits are widened in registers.
 """
 
 from __future__ import annotations
@@ -26,7 +31,11 @@ from typing import Any
 
 from . import arrays as xp
 from .dispatch import Kernel
+from .each_triton import BLOCK, OPTIONS, kernel_of
+from .half_precision import as_dtype, is_half, wide
 from .loops import F, Helper, Loop, Out, loop  # noqa: F401 - F and Out are the loop's annotations
+
+SERVED = "float16", "bfloat16", "float32", "float64"  # by the tile program
 
 
 def loop_of(f: Helper, name: str = "") -> Loop:
@@ -70,27 +79,45 @@ class each(Kernel):
         self.function, self.versions["naive"] = formula, self._whole
 
     def of(self, function: Callable[..., Any] | Helper) -> Helper:
-        """Declare the same function of single numbers, from which the loop is made."""
+        """Declare the same function of single numbers: loop and tile program are made from it."""
         self.helper = function if isinstance(function, Helper) else Helper(function)
         self.loop = loop_of(self.helper, self.__name__)
         number = self.helper.function.__annotations__
         self.arrays = sum(name not in number for name in parameters(self.helper))
         self.version("numba")(self._each)
+        self.version("triton")(self._tiles)
         return self.helper
 
     def _each(self, *arguments: Any) -> xp.ndarray:
-        arrays = [xp.asarray(a, order="C") for a in arguments[: self.arrays]]
-        out, flat = xp.empty_like(arrays[-1]), []
-        for a in arrays:
-            if a.shape != out.shape:  # the loop would read past its end
-                shapes = " and ".join(str(a.shape) for a in arrays)
-                raise ValueError(f"{self.__name__}: arrays of shapes {shapes}: want one shape")
-            flat.append(a.reshape(-1))
+        arrays, out = self._fitted(arguments)
+        flat = (a.reshape(-1) for a in arrays)
         self.loop(*flat, *arguments[self.arrays :], out.reshape(-1))
         return out
 
+    def _tiles(self, *arguments: Any) -> xp.ndarray:
+        x = arguments[0]
+        if x.dtype.name not in SERVED or any(a.dtype != x.dtype for a in arguments[: self.arrays]):
+            return self.plain(x)(*arguments)
+        arrays, out = self._fitted(arguments)
+        numbers = map(float, arguments[self.arrays :])
+        kernel = kernel_of(self.helper, self.__name__, x.dtype == xp.float64)
+        with xp.errstate(all="ignore"):  # the interpreter's: a GPU warns of nothing
+            kernel[(-(-out.size // BLOCK),)](*arrays, *numbers, out, out.size, **OPTIONS)
+        return out
+
+    def _fitted(self, arguments: tuple) -> tuple[list[xp.ndarray], xp.ndarray]:
+        """The arrays without gaps, and a new one for the result. They must be of one shape."""
+        arrays = [xp.asarray(a, order="C") for a in arguments[: self.arrays]]
+        out = xp.empty_like(arrays[-1])
+        if any(a.shape != out.shape for a in arrays):  # the loop would read past the end of one
+            shapes = " and ".join(str(a.shape) for a in arrays)
+            raise ValueError(f"{self.__name__}: arrays of shapes {shapes}: want one shape")
+        return arrays, out
+
     def _whole(self, *arguments: Any) -> xp.ndarray:
         x = arguments[self.arrays - 1]
+        if is_half(x):  # else every operation would round
+            return as_dtype(self._whole(*map(wide, arguments)), x.dtype)
         if x.dtype.kind not in "fc":
             raise NotImplementedError(
                 f"{self.__name__} of {x.dtype.name}: convert with .float() first"

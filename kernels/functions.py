@@ -1,7 +1,10 @@
 """exp, log, tanh, erf of arrays, with the slopes of two.
 
-The ladder: the formula is NumPy's own function, or several passes over memory (erf: 12). The loop
-calls elementary.py and reads each number once, writes one: 2nb bytes for n numbers of b bytes.
+The ladder, n numbers of b bytes:
+
+- formula: NumPy's own function, or several passes over memory (erf: 12).
+- loop: elementary.py's function of one number: it reads each number once, writes one, 2nb bytes.
+- tile program: the same function of a block, made from its text (each_triton.py), the same bytes.
 """
 
 from __future__ import annotations

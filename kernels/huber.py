@@ -3,8 +3,11 @@
 With c = d clipped to ±delta it is c · (d - c / 2), and its slope is c; both are divided by `scale`.
 That is 1 for Huber's own loss, delta for the smooth L1 loss (Girshick 2015).
 
-The ladder, n differences of b bytes: the formula moves 10nb bytes forward and 7nb backward; the
-loop reads d and writes the loss, 2nb bytes, and backward g and d, 3nb bytes.
+The ladder, n differences of b bytes:
+
+- formula: whole arrays, an operation at a time: 10nb bytes forward and 7nb backward.
+- loop: forward reads d and writes the loss, 2nb bytes; backward reads g and d, 3nb bytes.
+- tile program: made from the loop's text (each_triton.py), the same bytes.
 """
 
 from __future__ import annotations

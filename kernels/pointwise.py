@@ -1,7 +1,8 @@
 """Activations, each value beside its slope: the formula of arrays, then the same of one number.
 
 `relu_slope(g, x)` is g times the slope of relu at x; a slope that follows from the result y takes y
-in place of x. The ladder and the loop are in each.py.
+in place of x. The ladder is in each.py, with the loop and the tile program, which are made from the
+function of one number.
 """
 
 from __future__ import annotations

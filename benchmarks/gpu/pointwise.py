@@ -7,14 +7,48 @@ from collections.abc import Iterator
 import numpy as np
 
 from .cases import Case, below, families, normal, stored
-from .checks import Entry
+from .checks import Entry, check
 from .machine import Machine
 
 CELLS = [(3, 5), (1, 1), (64, 700)]
 
 
+NUMBERS = {"low": -0.7, "high": 1.3}  # that kernels of one element take; others are 0.8
+
+
 def run(machine: Machine) -> Iterator[Entry]:
     yield from families(machine, _gelu, _swiglu, _rotary, _embedding, _dropout, _adamw, _lstm, _gru)
+    yield from families(machine, _each)
+    for case in _each(machine.tiny):
+        if machine.mine():
+            yield check(f"{case.name}: the loop's bits", 0, _other_bits, machine, case)
+
+
+def _each(tiny: bool) -> Iterator[Case]:
+    """Every kernel of one element at a time."""
+    from minidist.kernels import functions, huber, pointwise
+    from minidist.kernels.each import each, parameters
+
+    for module in (functions, huber, pointwise):
+        for k in filter(lambda value: isinstance(value, each), vars(module).values()):
+            by = [NUMBERS.get(name, 0.8) for name in parameters(k.helper)[k.arrays :]]
+            given = [3 * normal(1025 if tiny else 1_000_001, seed=i) for i in range(k.arrays)]
+            if k.__name__.startswith("log"):
+                given = [np.abs(a) for a in given]
+            name = f"{module.__name__.rpartition('.')[2]}.{k.__name__}"
+            run = lambda *arrays, k=k, by=by: [k(*arrays, *by)]
+            yield Case(name, run, given, ("float64", "float32", "bfloat16"))
+
+
+def _other_bits(machine: Machine, case: Case) -> int:
+    """How many numbers of float32 differ from the loop's in any bit."""
+    from minidist.kernels.dispatch import using
+
+    given = [stored(a, "float32") for a in case.arrays]
+    with using("numba"):
+        (wanted,) = case.run(*given)
+    (found,) = case.run(*map(machine.put, given))
+    return np.count_nonzero(machine.get(found).view("int32") != wanted.view("int32"))
 
 
 def _gelu(tiny: bool) -> Iterator[Case]:

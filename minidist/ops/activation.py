@@ -7,7 +7,7 @@ from ..tensor.dtypes import is_floating
 from .op import axes_of, differentiable, elementwise
 
 
-@differentiable(autocast="fallthrough")
+@differentiable(autocast="fallthrough", native_on_gpu=True)
 def relu(input):
     """max(x, 0)."""
     if input.dtype == bool:
@@ -17,7 +17,7 @@ def relu(input):
     return k.relu(input), lambda g: k.relu_slope(g, input)
 
 
-@differentiable(autocast="fallthrough")
+@differentiable(autocast="fallthrough", native_on_gpu=True)
 def _sigmoid(x):
     y = k.sigmoid(x)
     return y, lambda g: k.sigmoid_slope(g, y)
@@ -28,20 +28,20 @@ def sigmoid(input):
     return _sigmoid(input if is_floating(input.data) else input.float())
 
 
-@differentiable(autocast="fallthrough")
+@differentiable(autocast="fallthrough", native_on_gpu=True)
 def logsigmoid(input):
     """log(sigmoid(x)), to the last digit far from 0 too."""
     return k.log_sigmoid(input), lambda g: k.log_sigmoid_slope(g, input)
 
 
-@differentiable(autocast="fp32")
+@differentiable(autocast="fp32", native_on_gpu=True)
 def softplus(input, beta=1.0, threshold=20.0):
     """log(1 + exp(beta·x)) / beta, and x itself where beta·x is above the threshold."""
     by = beta, threshold
     return k.softplus(input, *by), lambda g: k.softplus_slope(g, input, *by)
 
 
-@differentiable(autocast="fallthrough")
+@differentiable(autocast="fallthrough", native_on_gpu=True)
 def silu(input):
     """x·sigmoid(x) (Elfwing et al. 2017)."""
     return k.silu(input), lambda g: k.silu_slope(g, input)
@@ -55,20 +55,20 @@ def swiglu(input):
     return swiglu_kernel.forward(input), lambda g: swiglu_kernel.backward(g, input)
 
 
-@differentiable(autocast="fallthrough")
+@differentiable(autocast="fallthrough", native_on_gpu=True)
 def leaky_relu(input, negative_slope=0.01):
     """x where it is positive, negative_slope·x elsewhere."""
     by = negative_slope
     return k.leaky_relu(input, by), lambda g: k.leaky_relu_slope(g, input, by)
 
 
-@differentiable(autocast="fallthrough")
+@differentiable(autocast="fallthrough", native_on_gpu=True)
 def elu(input, alpha=1.0):
     """x where it is positive, alpha·(exp(x) - 1) elsewhere (Clevert et al. 2015)."""
     return k.elu(input, alpha), lambda g: k.elu_slope(g, input, alpha)
 
 
-@differentiable(autocast="fallthrough")
+@differentiable(autocast="fallthrough", native_on_gpu=True)
 def selu(input):
     """scale·elu(x, alpha), with constants that keep mean 0 and variance 1 through the layers.
 
@@ -77,19 +77,19 @@ def selu(input):
     return k.selu(input), lambda g: k.selu_slope(g, input)
 
 
-@differentiable(autocast="fallthrough")
+@differentiable(autocast="fallthrough", native_on_gpu=True)
 def mish(input):
     """x·tanh(softplus(x)) (Misra 2019)."""
     return k.mish(input), lambda g: k.mish_slope(g, input)
 
 
-@differentiable(autocast="fallthrough")
+@differentiable(autocast="fallthrough", native_on_gpu=True)
 def hardswish(input):
     """x·relu6(x + 3) / 6 (Howard et al. 2019)."""
     return k.hard_swish(input), lambda g: k.hard_swish_slope(g, input)
 
 
-@differentiable(autocast="fallthrough")
+@differentiable(autocast="fallthrough", native_on_gpu=True)
 def _hardtanh(x, low, high):
     if not is_floating(x):
         return (xp.minimum(xp.maximum(x, int(low)), int(high)),)

@@ -39,8 +39,9 @@ ONE_TEXT = {
 }
 # What is no kernel
 TOOLS = {
-    "arrays", "blas", "capture", "compiling", "dispatch", "each", "elementary", "flash_plan",
-    "half_precision", "launch", "loops", "matmul_plan", "matmul_tiles", "matmul_tma", "windows",
+    "arrays", "blas", "capture", "compiling", "dispatch", "each", "each_triton", "elementary",
+    "flash_plan", "half_precision", "launch", "loops", "matmul_plan", "matmul_tiles", "matmul_tma",
+    "windows",
 }  # fmt: skip
 
 
