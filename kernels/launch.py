@@ -66,9 +66,9 @@ def next_power_of_2(n: int) -> int:
 def blocks(rows: int, columns: int, size: int) -> tuple[tuple[int, int], dict[str, int]]:
     """The grid that covers (rows, columns) with blocks of `size` numbers, and their shape.
 
-    Programs count rows in 32 bits.
+    Programs count rows and columns in 32 bits.
     """
-    assert rows < 2**31 - size, f"{rows} rows are too many"
+    assert max(rows, columns) < 2**31 - size, f"too many for 32 bits: {rows, columns}"
     wide = min(size, next_power_of_2(columns))
     tall = size // wide
     return (-(-rows // tall), -(-columns // wide)), {"ROWS": tall, "COLUMNS": wide}
