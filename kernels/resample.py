@@ -23,7 +23,6 @@ from .dispatch import formula
 from .launch import blocks, real, triton_kernel
 from .loops import F, Int, Out, loop
 
-
 tl: Any = None  # Triton's language, once a kernel is launched
 
 BLOCK = 1024  # numbers a program: 8 a thread
