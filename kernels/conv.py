@@ -11,8 +11,10 @@ The ladder, x (n, c, h, w) of b bytes a number, a kernel kh x kw, o output chann
   together (im2col) would be kh·kw times x.
 - loop, 3 x 3 kernels of many channels: sums of patches are multiplied in place of patches, with 4
   multiplications in place of 9 (winograd.py).
-
-On a GPU the formula runs.
+- tile program: the patches of as many images as COLUMNS_THERE allows are unrolled into columns, and
+  one product (the GPU's BLAS) has their results. x is read and y is written once, but columns are
+  too large for a cache: they are written and read, 2nb·c·kh·kw·ho·wo bytes beside. The way back is
+  a block of dx: each number adds up the columns that its patches had it in. No atomic additions.
 """
 
 from __future__ import annotations
@@ -20,16 +22,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 from . import arrays as xp
 from . import winograd
 from .dispatch import formula
 from .elementary import row_sum
+from .launch import blocks, contiguous, real, triton_kernel
 from .loops import F, Out, loop
 from .product import product
 from .windows import Windows, split
 
+tl: Any = None  # Triton's language, once a kernel is launched
+
 COLUMNS = 1 << 19  # elements of a tile of columns: 2 MiB in float32
+COLUMNS_THERE = 1 << 26  # the same on a GPU: 256 MiB, for large products
+BLOCK = 1024  # numbers a program: 8 a thread
 
 
 # The formula
@@ -290,3 +298,123 @@ def _backward_bias_loop(g):
     sums = xp.empty(g.shape[:2], g.dtype)
     channel_sums(g.reshape(*g.shape[:2], g.shape[2] * g.shape[3]), sums)
     return sums.sum(0)
+
+
+# The tile program: a block of pixels, some lines of planes
+
+
+@triton_kernel
+def _unroll_kernel(
+    x_ptr, columns_ptr, lines, channels, h, w, ho, wo,
+    KH: tl.constexpr, KW: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr, DH: tl.constexpr,
+    DW: tl.constexpr, TOP: tl.constexpr, LEFT: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Of one channel: x (images, channels, h, w), columns (channels · KH · KW, images, ho, wo),
+    whose lines are images · ho."""
+    line = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    channel, image = tl.program_id(2).to(tl.int64), (line // ho).to(tl.int64)
+    inside, down, across = (line < lines) & (column < wo), line % ho * SH - TOP, column * SW - LEFT
+    for number in tl.range(0, KH * KW, loop_unroll_factor=4):
+        i, j = down + number // KW * DH, across + number % KW * DW
+        there = inside & (i >= 0) & (i < h) & (j >= 0) & (j < w)
+        at = ((image * channels + channel) * h + i) * w + j
+        to = ((channel * KH * KW + number) * lines + line) * wo + column
+        tl.store(columns_ptr + to, tl.load(x_ptr + at, there, other=0), inside)
+
+
+@triton_kernel
+def _roll_back_kernel(
+    columns_ptr, dx_ptr, lines, images, channels, h, w, ho, wo, DOUBLE: tl.constexpr,
+    KH: tl.constexpr, KW: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr, DH: tl.constexpr,
+    DW: tl.constexpr, TOP: tl.constexpr, LEFT: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """columns (channels · KH · KW, images, ho, wo), dx (images, channels, h, w), whose lines are
+    images · channels · h."""
+    line = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    inside, plane = (line < lines) & (column < w), line // h
+    image, channel = plane // channels, (plane % channels).to(tl.int64)
+    total = tl.zeros([ROWS, COLUMNS], tl.float64 if DOUBLE else tl.float32)
+    for number in tl.range(0, KH * KW, loop_unroll_factor=4):
+        # where the window starts that has a number of dx at this place
+        i, j = line % h + TOP - number // KW * DH, column + LEFT - number % KW * DW
+        r, c = i // SH, j // SW
+        there = inside & (i >= 0) & (r < ho) & (j >= 0) & (c < wo)
+        there &= (i % SH == 0) & (j % SW == 0)
+        at = (((channel * KH * KW + number) * images + image) * ho + r) * wo + c
+        total += tl.load(columns_ptr + at, there, other=0).to(total.dtype)
+    to = line.to(tl.int64) * w + column
+    tl.store(dx_ptr + to, total.to(dx_ptr.dtype.element_ty), inside)
+
+
+def _shares(n: int, image: int) -> Iterator[slice]:
+    """n images, of `image` numbers in columns each, in parts of at most COLUMNS_THERE."""
+    images = max(1, COLUMNS_THERE // max(image, 1))
+    return (slice(first, min(first + images, n)) for first in range(0, n, images))
+
+
+def _columns_triton(x: xp.ndarray, win: Windows, count: tuple) -> Iterator[tuple]:
+    """(images, columns (c · kh · kw, pixels of all of them)), all in one buffer."""
+    (n, c, h, w), (ho, wo), columns = x.shape, count, xp.Buffer(x)
+    depth = c * win.kernel[0] * win.kernel[1]
+    for part in _shares(n, depth * ho * wo):
+        lines = (part.stop - part.start) * ho
+        seen, (grid, shape) = columns(depth, lines * wo), blocks(lines, wo, BLOCK)
+        by = {**win.constants(), **shape}
+        _unroll_kernel[(*grid, c)](x[part], seen, lines, c, h, w, ho, wo, **by)
+        yield part, seen
+
+
+def _channels_first(g: xp.ndarray, groups: int) -> xp.ndarray:
+    """g (images, o, ho, wo) -> (groups, o / groups, pixels of all images)."""
+    return contiguous(g.swapaxes(0, 1)).reshape(groups, g.shape[1] // groups, g.size // g.shape[1])
+
+
+@forward.version("triton")
+def _forward_triton(x, weight, bias, win, groups=1, count=None):
+    if not _served(x, weight):
+        return forward.plain(x)(x, weight, bias, win, groups, count)
+    x, o, count = contiguous(x), len(weight), count or win.grid(x.shape[2:])
+    matrix = contiguous(weight).reshape(groups, o // groups, weight[0].size)
+    y = xp.empty_like(x, shape=(len(x), o, *count))
+    shift = x.dtype.type(0) if bias is None else bias[:, None, None]
+    for part, seen in _columns_triton(x, win, count):
+        planes = product(matrix, seen.reshape(groups, -1, seen.shape[1])).reshape(o, -1, *count)
+        xp.add(planes.swapaxes(0, 1), shift, out=y[part])
+    return y
+
+
+@backward_weight.version("triton")
+def _backward_weight_triton(g, x, shape, win, groups=1):
+    if not _served(g, x):
+        return backward_weight.plain(g)(g, x, shape, win, groups)
+    x, o, width = contiguous(x), shape[0], math.prod(shape[1:])
+    dw = xp.zeros_like(x, shape=(groups, o // groups, width))
+    for part, seen in _columns_triton(x, win, g.shape[2:]):
+        turned = seen.reshape(groups, width, seen.shape[1]).swapaxes(1, 2)
+        dw += xp.matmul(_channels_first(g[part], groups), turned)
+    return dw.reshape(shape)
+
+
+@backward_input.version("triton")
+def _backward_input_triton(g, weight, size, win, groups=1):
+    if not _served(g, weight):
+        return backward_input.plain(g)(g, weight, size, win, groups)
+    (n, o), (ho, wo), (h, w), c = g.shape[:2], g.shape[2:], size, weight.shape[1] * groups
+    matrix = weight.reshape(groups, o // groups, weight[0].size).swapaxes(1, 2)
+    dx = xp.empty_like(g, order="C", shape=(n, c, h, w))
+    for part in _shares(n, groups * weight[0].size * ho * wo):
+        images, seen = part.stop - part.start, xp.matmul(matrix, _channels_first(g[part], groups))
+        grid, shape = blocks(images * c * h, w, BLOCK)
+        _roll_back_kernel[grid](
+            seen, dx[part], images * c * h, images, c, h, w, ho, wo,
+            DOUBLE=g.dtype == xp.float64, **win.constants(), **shape,
+        )  # fmt: skip
+    return dx
+
+
+def _served(x, other):
+    return real(x) and x.dtype == other.dtype

@@ -3,19 +3,34 @@
 A label l of S symbols becomes l' = blank l₁ blank … l_S blank, of 2S + 1 states. Paths go from
 state s to s, s + 1, and to s + 2 if that is another symbol than s's. The sweeps walk over time.
 
-The ladder: the formula handles all samples and states of a step at once, in some forty passes over
-arrays of a step. The loop goes through a sample's states one by one and reads each number once.
+The ladder, t steps of n samples, c classes, numbers of b bytes:
+
+- formula: all samples and states of a step at once, in some forty passes over arrays of a step.
+- loop: a sample's states one by one, and each number is read once.
+- tile program: a sample a program, whose states stay in registers from step to step. Forward reads
+  a number of log_probs for each state, and writes α, 2tn(2S + 1)b bytes. Backward reads both and
+  writes each state's share, 3tn(2S + 1)b bytes. Then a program for each step of a sample adds up
+  the shares of each class and writes the cotangent, tn(2S + 1 + c)b bytes. Several states may be of
+  one class: it compares all of them with all classes, rather than add atomically in any order.
 """
 
 from __future__ import annotations
 
 import math
 from math import inf
+from typing import Any
 
 from . import arrays as xp
 from .dispatch import formula
 from .elementary import exp
+from .launch import contiguous, next_power_of_2, real, triton_kernel
 from .loops import F, Int, Out, helper, loop
+
+tl: Any = None  # Triton's language, once a kernel is launched
+
+WIDEST = 4096  # states that a program keeps in registers: 16 a thread of 8 warps
+COMPARED = 2048  # states times classes that a program compares together
+CLASSES = 128  # of these
 
 
 def naive(log_probs, labels, blank=0):
@@ -238,3 +253,139 @@ def _for_loops(log_probs, labels, blank):
 
 def _whole(numbers):
     return xp.ascontiguousarray(numbers, xp.int64)
+
+
+# The tile program: all states of a sample
+
+
+@triton_kernel
+def _spelled(labels_ptr, sample, longest, blank, s):
+    """The classes of states s, and whether a path may come to each from two states before."""
+    symbol = (s % 2 == 1) & (s < 2 * longest)
+    place = labels_ptr + sample * longest + s // 2
+    label = tl.load(place, symbol, other=blank)
+    before = tl.load(place - 1, symbol & (s > 2), other=blank)
+    return label, symbol & (s > 2) & (label != before)
+
+
+@triton_kernel
+def _tile_log_sum(a, b, c):
+    """log(eᵃ + eᵇ + eᶜ)."""
+    top = tl.maximum(a, tl.maximum(b, c))
+    top = tl.where(tl.abs(top) == float("inf"), 0.0, top)  # ∞ less ∞ would be NaN
+    return top + tl.log(tl.exp(a - top) + tl.exp(b - top) + tl.exp(c - top))
+
+
+@triton_kernel
+def _forward_kernel(
+    logs_ptr, labels_ptr, lengths_ptr, sizes_ptr, losses_ptr, alpha_ptr, steps, n, c, longest,
+    blank, DOUBLE: tl.constexpr, STATES: tl.constexpr,
+):  # fmt: skip
+    """logs (t, n, c), labels (n, longest), alpha (t, n, 2 · longest + 1), all else (n,)."""
+    kind: tl.constexpr = tl.float64 if DOUBLE else tl.float32
+    sample, s, width = tl.program_id(0).to(tl.int64), tl.arange(0, STATES), 2 * longest + 1
+    label, skip = _spelled(labels_ptr, sample, longest, blank, s)
+    length, last = tl.load(lengths_ptr + sample), 2 * tl.load(sizes_ptr + sample)
+    a = tl.where(s == 0, 0.0, float("-inf")).to(kind)  # before the first step
+    at = sample  # step · n + sample
+    for _ in range(length):
+        one = tl.where(s > 0, tl.gather(a, tl.maximum(s - 1, 0), 0), float("-inf"))
+        two = tl.where(skip, tl.gather(a, tl.maximum(s - 2, 0), 0), float("-inf"))
+        p = tl.load(logs_ptr + at * c + label, s <= last, other=0).to(kind)
+        a = tl.where(s <= last, _tile_log_sum(a, one, two) + p, float("-inf"))
+        tl.store(alpha_ptr + at * width + s, a.to(alpha_ptr.dtype.element_ty), s < width)
+        at += n
+    for _ in range(length, steps):
+        tl.store(alpha_ptr + at * width + s, tl.full([STATES], float("-inf"), kind), s < width)
+        at += n
+    blank_last = tl.sum(tl.where(s == last, a, 0.0), 0)
+    symbol_last = tl.sum(tl.where(s == last - 1, a, 0.0), 0)
+    symbol_last = tl.where(last > 0, symbol_last, float("-inf"))
+    loss = -_tile_log_sum(blank_last, symbol_last, float("-inf"))
+    tl.store(losses_ptr + sample, loss.to(losses_ptr.dtype.element_ty))
+
+
+@triton_kernel
+def _shares_kernel(
+    g_ptr, losses_ptr, logs_ptr, alpha_ptr, labels_ptr, lengths_ptr, sizes_ptr, shares_ptr,
+    n, c, longest, blank, DOUBLE: tl.constexpr, STATES: tl.constexpr,
+):  # fmt: skip
+    """shares (t, n, 2 · longest + 1): what each state adds to the cotangent of its class."""
+    kind: tl.constexpr = tl.float64 if DOUBLE else tl.float32
+    sample, s, width = tl.program_id(0).to(tl.int64), tl.arange(0, STATES), 2 * longest + 1
+    label, _ = _spelled(labels_ptr, sample, longest, blank, s)
+    _, skip = _spelled(labels_ptr, sample, longest, blank, s + 2)  # from s two states on
+    length, last = tl.load(lengths_ptr + sample), 2 * tl.load(sizes_ptr + sample)
+    g = tl.load(g_ptr + sample).to(kind)
+    loss = tl.load(losses_ptr + sample).to(kind)
+    # log p of all ways on from each state
+    beta = tl.where((s == last) | (s == tl.maximum(last - 1, 0)), 0.0, float("-inf")).to(kind)
+    at = sample + length.to(tl.int64) * n
+    for _ in range(length):
+        at -= n
+        alpha = tl.load(alpha_ptr + at * width + s, s <= last, other=0).to(kind)
+        share = tl.exp(alpha + beta + loss) * -g  # ∞ - ∞ where no path exists
+        tl.store(shares_ptr + at * width + s, share, s <= last)
+        beta += tl.load(logs_ptr + at * c + label, s <= last, other=0).to(kind)
+        one = tl.gather(beta, tl.minimum(s + 1, STATES - 1), 0)
+        one = tl.where(s + 1 < STATES, one, float("-inf"))
+        two = tl.gather(beta, tl.minimum(s + 2, STATES - 1), 0)
+        beta = _tile_log_sum(beta, one, tl.where(skip, two, float("-inf")))
+
+
+@triton_kernel
+def _classes_kernel(
+    shares_ptr, labels_ptr, lengths_ptr, sizes_ptr, out_ptr, n, c, longest, blank,
+    STATES: tl.constexpr, CLASSES: tl.constexpr,
+):  # fmt: skip
+    """out (t, n, c): at one step of a sample, the sums of shares of each of some classes."""
+    row = tl.program_id(0).to(tl.int64)
+    sample, width = row % n, 2 * longest + 1
+    own = tl.program_id(1) * CLASSES + tl.arange(0, CLASSES)
+    total = tl.zeros([CLASSES], shares_ptr.dtype.element_ty)
+    count = 2 * tl.load(sizes_ptr + sample) + 1
+    count = tl.where(row // n < tl.load(lengths_ptr + sample), count, 0)
+    for start in range(0, count, STATES):
+        s = start + tl.arange(0, STATES)
+        label, _ = _spelled(labels_ptr, sample, longest, blank, s)
+        share = tl.load(shares_ptr + row * width + s, s < count, other=0)
+        same = label[:, None] == own[None, :]
+        total += tl.sum(tl.where(same, share[:, None], 0.0), 0)
+    tl.store(out_ptr + row * c + own, total.to(out_ptr.dtype.element_ty), own < c)
+
+
+@forward.version("triton")
+def _forward_triton(log_probs, labels, lengths, sizes, blank):
+    width = 2 * labels.shape[1] + 1
+    if not real(log_probs) or width > WIDEST:
+        return forward.plain(log_probs)(log_probs, labels, lengths, sizes, blank)
+    logs, (t, n, c) = contiguous(log_probs), log_probs.shape
+    losses, alpha = (xp.empty_like(logs, shape=shape) for shape in (n, (t, n, width)))
+    arrays = logs, *map(contiguous, (labels, lengths, sizes)), losses, alpha
+    with xp.errstate(divide="ignore"):  # in the interpreter: log 0
+        _forward_kernel[(n,)](
+            *arrays, t, n, c, labels.shape[1], blank, **_constants(logs, width)
+        )  # fmt: skip
+    return losses, alpha
+
+
+@backward.version("triton")
+def _backward_triton(g, losses, log_probs, alpha, labels, lengths, sizes, blank):
+    longest, width, (t, n, c) = labels.shape[1], alpha.shape[2], log_probs.shape
+    if not real(g, log_probs) or width > WIDEST:
+        return backward.plain(g)(g, losses, log_probs, alpha, labels, lengths, sizes, blank)
+    logs, spelled = contiguous(log_probs), [*map(contiguous, (labels, lengths, sizes))]
+    shares = xp.empty_like(alpha, dtype=xp.promote_types(logs.dtype, xp.float32))
+    arrays = *map(contiguous, (g, losses)), logs, contiguous(alpha), *spelled, shares
+    with xp.errstate(divide="ignore", invalid="ignore"):  # in the interpreter: log 0, ∞ - ∞
+        _shares_kernel[(n,)](*arrays, n, c, longest, blank, **_constants(logs, width))
+    out, wide = xp.empty_like(logs), min(CLASSES, next_power_of_2(c))
+    by = {"STATES": COMPARED // wide, "CLASSES": wide}
+    _classes_kernel[(t * n, -(-c // wide))](shares, *spelled, out, n, c, longest, blank, **by)
+    return out
+
+
+def _constants(logs, width):
+    states = next_power_of_2(width)
+    warps = min(8, max(1, states // 128))
+    return {"DOUBLE": logs.dtype == xp.float64, "STATES": states, "num_warps": warps}

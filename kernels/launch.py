@@ -63,6 +63,22 @@ def next_power_of_2(n: int) -> int:
     return 1 << max(n - 1, 0).bit_length()
 
 
+def blocks(rows: int, columns: int, size: int) -> tuple[tuple[int, int], dict[str, int]]:
+    """The grid that covers (rows, columns) with blocks of `size` numbers, and their shape.
+
+    Programs count rows and columns in 32 bits.
+    """
+    assert max(rows, columns) < 2**31 - size, f"too many for 32 bits: {rows, columns}"
+    wide = min(size, next_power_of_2(columns))
+    tall = size // wide
+    return (-(-rows // tall), -(-columns // wide)), {"ROWS": tall, "COLUMNS": wide}
+
+
+def real(*arrays: Any) -> bool:
+    """Whether all hold floating-point numbers of 16, 32 or 64 bits."""
+    return all(a.dtype.name in ("float16", "bfloat16", "float32", "float64") for a in arrays)
+
+
 def contiguous(array: Any) -> Any:
     """The array, copied if its numbers do not lie one after the other; None stays None."""
     return array if array is None or array.flags.c_contiguous else array.copy()

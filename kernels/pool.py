@@ -8,25 +8,35 @@ The ladder, x (n, c, h, w) of b bytes a number, windows of k places:
 - loop: a plane stays in the cache until all its windows are done. Forward reads x and writes y,
   and a byte for each window: the number of the place that was the largest. Backward reads g and
   these bytes and writes dx. The mean's loop skips what the matrices multiply by 0.
+- tile program: a block of windows, held by some lines of y. Each number of x is loaded once for
+  each window that holds it, from the cache after the first time, so memory moves the loop's bytes.
+  Backward of the maximum is a block of dx: each number adds up what the windows that hold it send
+  there. No atomic additions, so it is the same at every run.
 
 In a product an infinity or a NaN is multiplied by 0 and spoils all windows of its row and column.
 If that happens, the formula finds the windows that really contain one. (On a GPU it does not: it
-would have to wait for the answer.) On a GPU the formulas run.
+would have to wait for the answer.) Loop and tile program multiply by no such 0.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 from numpy import uint8
 
 from . import arrays as xp
 from .dispatch import formula
+from .launch import blocks, contiguous, next_power_of_2, real, triton_kernel
 from .loops import Bytes, F, Out, OutBytes, OutInt, helper, loop
 from .windows import Windows, fit, split
 
+tl: Any = None  # Triton's language, once a kernel is launched
+
 LOWEST = -math.inf
+BLOCK = 1024  # numbers a program: 8 a thread
+TAPS = 64  # numbers of a row that a program adds up together, at most
 
 
 # The formula
@@ -307,6 +317,167 @@ def _mean_loop(x, down, across):
     by = down, across, rows, columns, weights, line
     band_products(x.reshape(n * c, h, w), *by, y.reshape(n * c, *size))
     return y
+
+
+# The tile program: a block of windows, some lines of the plane of windows
+
+
+@triton_kernel
+def _max_kernel(
+    x_ptr, y_ptr, which_ptr, lines, h, w, ho, wo, LEAST: tl.constexpr,
+    KH: tl.constexpr, KW: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr, DH: tl.constexpr,
+    DW: tl.constexpr, TOP: tl.constexpr, LEFT: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """x (planes, h, w), y and which (planes, ho, wo), whose lines are planes · ho."""
+    line = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    inside = (line < lines) & (column < wo)
+    plane, down, across = (line // ho).to(tl.int64), line % ho * SH - TOP, column * SW - LEFT
+    own: tl.constexpr = x_ptr.dtype.element_ty
+    kind: tl.constexpr = tl.float32 if own.primitive_bitwidth == 16 else own  # holds all of them
+    best = tl.full([ROWS, COLUMNS], LEAST, kind)
+    place = tl.zeros([ROWS, COLUMNS], tl.int32)
+    for number in tl.range(0, KH * KW, loop_unroll_factor=4):
+        i, j = down + number // KW * DH, across + number % KW * DW
+        there = inside & (i >= 0) & (i < h) & (j >= 0) & (j < w)
+        seen = tl.load(x_ptr + (plane * h + i) * w + j, there, other=LEAST).to(kind)
+        new = (seen > best) | (seen != seen)
+        best = tl.where(new, seen, best)
+        place = tl.where(new, number, place)
+    at = line.to(tl.int64) * wo + column
+    tl.store(y_ptr + at, best.to(own), inside)
+    tl.store(which_ptr + at, place.to(which_ptr.dtype.element_ty), inside)
+
+
+@triton_kernel
+def _max_slope_kernel(
+    g_ptr, which_ptr, dx_ptr, lines, h, w, ho, wo, DOUBLE: tl.constexpr,
+    KH: tl.constexpr, KW: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr, DH: tl.constexpr,
+    DW: tl.constexpr, TOP: tl.constexpr, LEFT: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """g and which (planes, ho, wo), dx (planes, h, w), whose lines are planes · h."""
+    line = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    inside = (line < lines) & (column < w)
+    plane, y, x = (line // h).to(tl.int64), line % h + TOP, column + LEFT
+    total = tl.zeros([ROWS, COLUMNS], tl.float64 if DOUBLE else tl.float32)
+    DOWN: tl.constexpr = (KH - 1) * DH // SH + 1  # windows that may hold a number
+    ACROSS: tl.constexpr = (KW - 1) * DW // SW + 1
+    for back in tl.range(0, DOWN * ACROSS, loop_unroll_factor=4):  # from the last window on
+        r, c = y // SH - back // ACROSS, x // SW - back % ACROSS
+        i, j = y - r * SH, x - c * SW  # rows and columns from the window's first
+        there = inside & (r >= 0) & (r < ho) & (c >= 0) & (c < wo)
+        there &= (i % DH == 0) & (i < KH * DH) & (j % DW == 0) & (j < KW * DW)
+        at = (plane * ho + r) * wo + c
+        which = tl.load(which_ptr + at, there, other=0).to(tl.int32)
+        largest = there & (which == i // DH * KW + j // DW)
+        total += tl.load(g_ptr + at, largest, other=0).to(total.dtype)
+    tl.store(dx_ptr + line.to(tl.int64) * w + column, total.to(dx_ptr.dtype.element_ty), inside)
+
+
+@triton_kernel
+def _bands_kernel(matrix_ptr, bands_ptr, n, down, across, BLOCK: tl.constexpr):
+    """Of each row of a matrix (rows, n), with strides down and across, to bands (2, rows): where
+    its first number is that is not 0, and the one after its last."""
+    row = tl.program_id(0)
+    first = tl.full([BLOCK], n, tl.int32)
+    stop = tl.zeros([BLOCK], tl.int32)
+    for start in range(0, n, BLOCK):
+        at = start + tl.arange(0, BLOCK)
+        weight = tl.load(matrix_ptr + row.to(tl.int64) * down + at * across, at < n, other=0)
+        first = tl.where((weight != 0) & (at < first), at, first)
+        stop = tl.where(weight != 0, at + 1, stop)
+    tl.store(bands_ptr + row, tl.min(first, 0))
+    tl.store(bands_ptr + tl.num_programs(0) + row, tl.max(stop, 0))
+
+
+@triton_kernel
+def _mean_kernel(
+    x_ptr, down_ptr, across_ptr, rows_ptr, columns_ptr, y_ptr, lines, h, w, ho, wo,
+    down_row, down_column, across_row, across_column, DOUBLE: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, TAPS: tl.constexpr,
+):  # fmt: skip
+    """x (planes, h, w), y (planes, ho, wo), down (ho, h) with bands rows (2, ho), across (wo, w)
+    with bands columns (2, wo); the matrices with their strides."""
+    kind: tl.constexpr = tl.float64 if DOUBLE else tl.float32
+    line = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    plane, row = (line // ho).to(tl.int64), line % ho
+    tap = tl.arange(0, TAPS)[None, None, :]
+    top = tl.load(rows_ptr + row, line < lines, other=0)
+    height = tl.load(rows_ptr + ho + row, line < lines, other=0) - top
+    left = tl.load(columns_ptr + column, column < wo, other=0)
+    width = tl.load(columns_ptr + wo + column, column < wo, other=0) - left
+    total = tl.zeros([ROWS, COLUMNS], kind)
+    for i in range(tl.max(height)):
+        at = ((plane * h + top + i) * w + left)[:, :, None]
+        part = tl.zeros([ROWS, COLUMNS], kind)
+        for j in range(0, tl.max(width), TAPS):
+            inner = j + tap < width[:, :, None]  # (1, COLUMNS, TAPS)
+            place = column[:, :, None] * across_row + (left[:, :, None] + j + tap) * across_column
+            weight = tl.load(across_ptr + place, inner, other=0).to(kind)
+            x = tl.load(x_ptr + at + j + tap, (i < height)[:, :, None] & inner, other=0).to(kind)
+            part += tl.sum(weight * x, 2)
+        place = row * down_row + (top + i) * down_column
+        total += tl.load(down_ptr + place, i < height, other=0).to(kind) * part
+    inside = (line < lines) & (column < wo)
+    tl.store(y_ptr + line.to(tl.int64) * wo + column, total.to(y_ptr.dtype.element_ty), inside)
+
+
+@max_forward.version("triton")
+def _max_forward_triton(x, win, size):
+    if x.dtype.kind not in "iu" and not real(x):
+        return max_forward.plain(x)(x, win, size)
+    (n, c, h, w), x, (ho, wo) = x.shape, contiguous(x), size
+    y = xp.empty_like(x, shape=(n, c, ho, wo))
+    numbers = xp.min_scalar_type(win.kernel[0] * win.kernel[1])
+    which = xp.empty_like(x, numbers, shape=(n * c, ho, wo))
+    grid, shape = blocks(n * c * ho, wo, BLOCK)
+    by = {"LEAST": _least(x.dtype), **win.constants(), **shape}
+    _max_kernel[grid](x, y, which, n * c * ho, h, w, ho, wo, **by)
+    return y, which
+
+
+@max_backward.version("triton")
+def _max_backward_triton(g, which, shape, win):
+    if not real(g):
+        return max_backward.plain(g)(g, which, shape, win)
+    (n, c, h, w), (ho, wo), g = shape, which.shape[1:], contiguous(g)
+    dx, (grid, block) = xp.empty_like(g, shape=shape), blocks(n * c * h, w, BLOCK)
+    by = {"DOUBLE": g.dtype == xp.float64, **win.constants(), **block}
+    _max_slope_kernel[grid](g, contiguous(which), dx, n * c * h, h, w, ho, wo, **by)
+    return dx
+
+
+@mean.version("triton")
+def _mean_triton(x, down, across):
+    if not real(x, down, across):
+        return mean.plain(x)(x, down, across)
+    (n, c, h, w), x, ho, wo = x.shape, contiguous(x), len(down), len(across)
+    down, across = xp.at_home_of(x, down), xp.at_home_of(x, across)
+    dtype = xp.promote_types(x.dtype, xp.promote_types(down.dtype, across.dtype))
+    y = xp.empty_like(x, dtype, shape=(n, c, ho, wo))
+    taps = min(TAPS, next_power_of_2(-(-w // max(wo, 1))))
+    grid, shape = blocks(n * c * ho, wo, BLOCK // taps)
+    _mean_kernel[grid](
+        x, down, across, _bands(down), _bands(across), y, n * c * ho, h, w, ho, wo, *_steps(down),
+        *_steps(across), DOUBLE=dtype == xp.float64, **shape, TAPS=taps,
+    )  # fmt: skip
+    return y
+
+
+def _bands(matrix):
+    (rows, n), bands = matrix.shape, xp.empty_like(matrix, xp.int32, shape=(2, len(matrix)))
+    block = min(BLOCK, next_power_of_2(n))
+    _bands_kernel[(rows,)](matrix, bands, n, *_steps(matrix), BLOCK=block)
+    return bands
+
+
+def _steps(matrix):
+    """Its strides in numbers, not in bytes."""
+    return (s // matrix.itemsize for s in matrix.strides)
 
 
 # The matrices of means

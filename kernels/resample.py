@@ -7,6 +7,10 @@ and a place is a row of `inner` numbers. The ladder, for n elements and m places
   Backward adds every cotangent to the elements that were read, one number at a time.
 - loop: forward reads elements and writes places, n + m numbers; backward reads places and adds to
   elements that stay in the cache, n + m numbers too.
+- tile program: a block of places, which load their two elements. Backward is a block of elements:
+  the indices grow, so the places that read an element lie side by side, and it adds them up in
+  order. No atomic additions. Memory moves the loop's n + m numbers: what is loaded twice is in the
+  cache.
 """
 
 from __future__ import annotations
@@ -16,7 +20,12 @@ from typing import Any, NamedTuple
 
 from . import arrays as xp
 from .dispatch import formula
+from .launch import blocks, real, triton_kernel
 from .loops import F, Int, Out, loop
+
+tl: Any = None  # Triton's language, once a kernel is launched
+
+BLOCK = 1024  # numbers a program: 8 a thread
 
 
 class Taps(NamedTuple):
@@ -172,3 +181,99 @@ def _along(x: xp.ndarray, axis: int, n: int) -> tuple[xp.ndarray, xp.ndarray]:
     outer, inner = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
     flat = xp.ascontiguousarray(x).reshape(outer, x.shape[axis], inner)
     return flat, xp.empty_like(flat, shape=(outer, n, inner))
+
+
+# The tile program: a block of (outer, places · inner)
+
+
+@triton_kernel
+def _lines_kernel(
+    x_ptr, low_ptr, high_ptr, weight_ptr, y_ptr, outer, n, m, inner, DOUBLE: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """x (outer, n, inner), y (outer, m, inner); low, high and weight (m,)."""
+    kind: tl.constexpr = tl.float64 if DOUBLE else tl.float32
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    place, there = column // inner, column < m * inner
+    low = tl.load(low_ptr + place, there, other=0)
+    high = tl.load(high_ptr + place, there, other=0)
+    w = tl.load(weight_ptr + place, there, other=0).to(kind)
+    inside = (row < outer) & there
+    start = x_ptr + row * n * inner + column % inner
+    a = tl.load(start + low * inner, inside, other=0).to(kind)
+    b = tl.load(start + high * inner, inside, other=0).to(kind)
+    y = a * (1 - w) + b * w
+    tl.store(y_ptr + row * m * inner + column, y.to(y_ptr.dtype.element_ty), inside)
+
+
+@triton_kernel
+def _sums_kernel(
+    g_ptr, lows_ptr, highs_ptr, weight_ptr, dx_ptr, outer, m, n, inner, DOUBLE: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """g (outer, m, inner), dx (outer, n, inner). Element i is the lower one of places lows[i] to
+    lows[i + 1] - 1, and the higher one of those in highs. Without weights there are no highs."""
+    kind: tl.constexpr = tl.float64 if DOUBLE else tl.float32
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    element, there = column // inner, column < n * inner
+    inside, start = (row < outer) & there, g_ptr + row * m * inner + column % inner
+    total = tl.zeros([ROWS, COLUMNS], kind)
+    first = tl.load(lows_ptr + element, there, other=0)
+    count = tl.load(lows_ptr + element + 1, there, other=0) - first
+    for k in range(tl.max(count)):
+        g = tl.load(start + (first + k) * inner, inside & (k < count), other=0).to(kind)
+        if weight_ptr is not None:
+            g *= 1 - tl.load(weight_ptr + first + k, k < count, other=0).to(kind)
+        total += g
+    if weight_ptr is not None:
+        first = tl.load(highs_ptr + element, there, other=0)
+        count = tl.load(highs_ptr + element + 1, there, other=0) - first
+        for k in range(tl.max(count)):
+            g = tl.load(start + (first + k) * inner, inside & (k < count), other=0).to(kind)
+            total += g * tl.load(weight_ptr + first + k, k < count, other=0).to(kind)
+    tl.store(dx_ptr + row * n * inner + column, total.to(dx_ptr.dtype.element_ty), inside)
+
+
+@forward.version("triton")
+def _forward_triton(x, taps):
+    if not real(x) or any(one.weight is None for one in taps):
+        return forward.plain(x)(x, taps)  # x.take is one pass as it is
+    for back, one in enumerate(reversed(taps), 1):
+        axis, m = x.ndim - back, len(one.low)
+        flat, y = _along(x, axis, m)
+        y = xp.empty_like(y, dtype=xp.promote_types(x.dtype, one.weight.dtype))
+        grid, constants = _cut(y)
+        by = (xp.at_home_of(x, a) for a in (one.low, one.high, one.weight))
+        outer, n, inner = flat.shape
+        _lines_kernel[grid](flat, *by, y, outer, n, m, inner, **constants)
+        x = y.reshape(*x.shape[:axis], m, *x.shape[axis + 1 :])
+    return x
+
+
+@backward.version("triton")
+def _backward_triton(g, taps):
+    if not real(g):
+        return backward.plain(g)(g, taps)
+    for axis, one in enumerate(taps, g.ndim - len(taps)):
+        flat, dx = _along(g, axis, one.size)
+        grid, constants = _cut(dx)
+        lows, highs = (_starts(g, index, one.size) for index in (one.low, one.high))
+        weight = None if one.weight is None else xp.at_home_of(g, one.weight)
+        outer, m, inner = flat.shape
+        _sums_kernel[grid](flat, lows, highs, weight, dx, outer, m, one.size, inner, **constants)
+        g = dx.reshape(*g.shape[:axis], one.size, *g.shape[axis + 1 :])
+    return g
+
+
+def _starts(g, index, n):
+    """(n + 1,): at i, how many numbers of a growing index are below i."""
+    return None if index is None else xp.at_home_of(g, index.searchsorted(range(n + 1)))
+
+
+def _cut(y):
+    """The grid and the constants of a kernel that writes y (outer, places, inner)."""
+    outer, places, inner = y.shape
+    grid, shape = blocks(outer, places * inner, BLOCK)
+    return grid, {"DOUBLE": y.dtype == xp.float64, **shape}

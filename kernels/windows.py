@@ -45,6 +45,12 @@ class Windows(NamedTuple):
             raise RuntimeError(f"{tuple(count)} windows {self} give a size of {(h, w)}: pad less")
         return h, w
 
+    def constants(self) -> dict[str, int]:
+        """As a tile program takes them."""
+        (kh, kw), (sh, sw), ((top, _), (left, _)), (dh, dw) = self
+        return {"KH": kh, "KW": kw, "SH": sh, "SW": sw, "DH": dh, "DW": dw, "TOP": top,
+                "LEFT": left}  # fmt: skip
+
     def taps(self, count: tuple) -> Iterator[tuple[tuple, tuple]]:
         """For every place in the kernel: it, and the index of what so many windows see there."""
         for place in xp.ndindex(*self.kernel):

@@ -77,8 +77,7 @@ def avg_pool2d(
 ):  # fmt: skip
     """The mean of each window: (n, c, h, w) -> (n, c, h', w'); padding counts as 0 or not at all.
 
-    Means of int64 are rounded towards 0. On a GPU a NaN or an infinity spreads to all windows of
-    its row and column.
+    Means of int64 are rounded towards 0.
     """
     divisor = divisor_override
     return _mean(2, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor)
