@@ -306,6 +306,14 @@ def _by_channel(x):
 
 
 @triton_kernel
+def merged(seen, total, squares, count, more, spread):
+    """How many numbers, Σ x and Σ (x - mean)²: of some, and of others, to those of all."""
+    apart = more / count - total / tl.maximum(seen, 1)
+    squares += spread + apart * (apart * (seen / (seen + count)) * count)
+    return seen + count, total + more, squares
+
+
+@triton_kernel
 def _moments_kernel(
     x_ptr, sums_ptr, n, c, length, tiles, parts, share, DOUBLE: tl.constexpr,
     SAMPLES: tl.constexpr, CHANNELS: tl.constexpr, POSITIONS: tl.constexpr,
@@ -321,12 +329,10 @@ def _moments_kernel(
         at, inside, count = _tile(number, channel, n, c, length, SAMPLES, POSITIONS)
         x = tl.load(x_ptr + at, inside, other=0).to(kind)
         count = count.to(kind)
-        new = _by_channel(x)
-        off = tl.where(inside, x - new / count, 0.0)
-        apart = new / count - total / tl.maximum(seen, 1)
-        squares += _by_channel(off * off) + apart * (apart * (seen / (seen + count)) * count)
-        total += new
-        seen += count
+        more = _by_channel(x)
+        off = tl.where(inside, x - more / count, 0.0)
+        spread = _by_channel(off * off)
+        seen, total, squares = merged(seen, total, squares, count, more, spread)
     row = part.to(tl.int64)
     tl.store(sums_ptr + row * c + channel, seen + tl.zeros_like(total), channel < c)
     tl.store(sums_ptr + (parts + row) * c + channel, total, channel < c)
