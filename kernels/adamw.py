@@ -18,7 +18,7 @@ import math
 from typing import Any
 
 from . import arrays as xp
-from .descent import decayed, rows, with_decay
+from .descent import decayed, rows, served, with_decay
 from .dispatch import formula
 from .half_precision import as_dtype
 from .launch import triton_kernel
@@ -198,7 +198,7 @@ def _adam_kernel(
 def _step_triton(
     p, g, m, v, *, step, lr, beta1, beta2, eps, weight_decay, decoupled=True, highest=None
 ):
-    if not _served(p, g, m, v, highest):
+    if not served(p, g, m, v, highest):
         step_.plain(p)(
             p, g, m, v, step=step, lr=lr, beta1=beta1, beta2=beta2, eps=eps,
             weight_decay=weight_decay, decoupled=decoupled, highest=highest,
@@ -213,11 +213,3 @@ def _step_triton(
         scale, beta1, beta2, 1 - beta1, 1 - beta2, eps, decay,
         DECOUPLED=decoupled, AMSGRAD=highest is not None, THERE=there, BLOCK=BLOCK,
     )  # fmt: skip
-
-
-def _served(p, g, *memory):
-    """Whether the kernel does: numbers reach a kernel in 32 bits, so it is not for float64."""
-    wide = [p, *(a for a in memory if a is not None)]
-    assert all(a.flags.c_contiguous and a.shape == p.shape for a in (g, *wide))
-    served = "float32", "float16", "bfloat16"  # gradients; what is kept is of 32 bits
-    return g.dtype.name in served and all(a.dtype == xp.float32 for a in wide)

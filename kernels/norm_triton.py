@@ -221,7 +221,12 @@ def backward(g, x, weight, stats, centred):
         g, x, weight, stats, dx, sums, n, h, share,
         SLOPE=not wide, **constants,
     )  # fmt: skip
-    out = xp.empty_like(x, shape=(1 + centred, h))
-    grid = -(-h // COLUMNS_ADDED), 1 + centred
-    _add_up_kernel[grid](sums, out, programs, h, COLUMNS=COLUMNS_ADDED)
-    return dx, out
+    return dx, added_up(sums, x)
+
+
+def added_up(sums, x):
+    """Partial sums (k, programs, h) -> (k, h), of the dtype of x."""
+    k, programs, h = sums.shape
+    out = xp.empty_like(x, order="C", shape=(k, h))
+    _add_up_kernel[-(-h // COLUMNS_ADDED), k](sums, out, programs, h, COLUMNS=COLUMNS_ADDED)
+    return out
