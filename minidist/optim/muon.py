@@ -22,6 +22,8 @@ class Muon(Optimizer):
     rounds to bfloat16. Biases, gains and embeddings belong to another optimiser.
     """
 
+    elementwise = False
+
     def __init__(
         self, params: Iterable[Any], lr: float = 1e-3, weight_decay: float = 0.1,
         momentum: float = 0.95, nesterov: bool = True,

@@ -11,6 +11,7 @@ from ..autograd.versions import mark_changed
 from ..kernels import arrays as xp
 from ..kernels.half_precision import BFLOAT16, as_dtype, sum_dtype, summable
 from ..tensor.device import moved
+from ..tensor.flat import Flat, flattened
 from ..tensor.tensor import Tensor
 
 
@@ -20,6 +21,8 @@ class Optimizer:
     `params` is an iterable of parameters, or of dicts {"params": [...], "lr": ...} whose options
     override the defaults for their group.
     """
+
+    elementwise = True  # an element's update follows from this element's numbers alone
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]):
         if isinstance(params, Tensor):
@@ -32,6 +35,7 @@ class Optimizer:
             raise ValueError("optimizer got no parameters: pass model.parameters()")
         self.defaults, self.param_groups = defaults, list[dict[str, Any]]()
         self.state: dict[Tensor, dict[str, Any]] = defaultdict(dict)
+        self._flats: list[tuple[dict[str, Any], FlatState]] = []  # each with its group
         for group in entries if isinstance(entries[0], dict) else [{"params": entries}]:
             self.add_param_group(group)
 
@@ -45,6 +49,22 @@ class Optimizer:
         params = [params] if isinstance(params, Tensor) else list(params)
         _check([*self._numbered(), *params])
         self.param_groups.append({**self.defaults, **param_group, "params": params})
+
+    def flatten_parameters(self) -> None:
+        """Lay the parameters of each group side by side in memory: a step is then one pass.
+
+        The numbers stay the same, to the bit. Parameters on a GPU, of 16 bits, frozen, or with
+        memory that is shared stay where they are; so do those of a group that is added later.
+        tensor/flat.py says how it works. Call it before other objects keep arrays of the
+        parameters (`p.data`): those would be copies from then on.
+
+        Raises:
+            TypeError: if the optimiser needs whole matrices (Muon).
+        """
+        if not self.elementwise:
+            raise TypeError(f"{type(self).__name__} needs whole matrices: it cannot flatten them")
+        for group in self.param_groups:
+            self._flats += [(group, FlatState(flat)) for flat in flattened(group["params"])]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         for p in self._numbered():
@@ -61,9 +81,14 @@ class Optimizer:
                 loss = closure()
         name = f"{type(self).__name__}.step"
         for group in self.param_groups:
+            done: set[Tensor] = set()
+            for owner, flat in self._flats:
+                if owner is group and flat.update(self, group):
+                    mark_changed(flat.data, name)
+                    done.update(flat.leaves)
             for p in group["params"]:
                 grad = p.grad
-                if grad is not None:
+                if grad is not None and p not in done:
                     self._update(p, grad.data, group)
                     mark_changed(p.data, name)
         return loss
@@ -106,6 +131,69 @@ class Optimizer:
         for group, new in zip(self.param_groups, groups):
             group.update({k: v for k, v in new.items() if k != "params"})
         self.state = defaultdict(dict, state)
+
+
+class FlatState:
+    """The state of a Flat's leaves, side by side too. A leaf's own state has views of it."""
+
+    def __init__(self, flat: Flat):
+        self.flat, self.leaves, self.data = flat, flat.leaves, flat.data
+        self.shapes = [t.shape for t in flat.leaves]
+        self.state: dict[str, Any] = {}
+        self.places: dict[str, list[xp.ndarray]] = {}
+
+    def update(self, optimizer: Optimizer, group: dict[str, Any]) -> bool:
+        """Update all leaves at once; False if they must be updated one by one."""
+        states = [optimizer.state[t] for t in self.leaves]
+        if not (self._settle(states) and self.flat.settle()):
+            return False
+        grad = self.flat.grad
+        optimizer.update(self.data, -grad if group.get("maximize") else grad, self.state, group)
+        self._hand_out(states)
+        return True
+
+    def _settle(self, states: list[dict[str, Any]]) -> bool:
+        """Bring the leaves' states into their places; False if they are of different kinds."""
+        first = states[0]
+        for state in states:
+            if state.keys() != first.keys() or state.get("step") != first.get("step"):
+                return False
+        for name, value in first.items():
+            if name == "step":
+                if not isinstance(value, int):  # it is counted where the parameters are
+                    return False
+                self.state[name] = value
+                continue
+            if not all(isinstance(state[name], xp.ndarray) for state in states):
+                return False
+            if name not in self.places:
+                self._make(name)
+            for state, place in zip(states, self.places[name]):
+                if state[name] is not place:
+                    if state[name].dtype != place.dtype or state[name].shape != place.shape:
+                        return False
+                    place[...] = state[name]
+                    state[name] = place
+        for name in self.state.keys() - first.keys():  # a state that was cleared
+            del self.state[name]
+            self.places.pop(name, None)
+        return True
+
+    def _make(self, name: str) -> None:
+        self.state[name] = xp.aligned(self.data.size, self.data.dtype)
+        self.places[name] = xp.cut(self.state[name], self.shapes)
+
+    def _hand_out(self, states: list[dict[str, Any]]) -> None:
+        """Give each leaf its views of what the step has made new, and the number of the step."""
+        for name in [n for n in self.state if n != "step" and n not in self.places]:
+            value = self.state[name]
+            self._make(name)
+            self.state[name][...] = value
+            for state, place in zip(states, self.places[name]):
+                state[name] = place
+        if "step" in self.state:
+            for state in states:
+                state["step"] = self.state["step"]
 
 
 def _dense(x: xp.ndarray) -> xp.ndarray:

@@ -7,11 +7,9 @@ back, sum or mean, and no_sync().
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import accumulate, pairwise
 from typing import Any
 
 from ..comm import Communicator, broadcast
@@ -122,24 +120,18 @@ def fill_buckets(params: Iterable[Parameter], bucket_bytes: int) -> list[list[Pa
     return sorted(buckets, key=lambda bucket: turn[id(bucket[-1])])
 
 
-def views_of(flat: xp.ndarray, shapes: Sequence[tuple[int, ...]]) -> list[xp.ndarray]:
-    """The flat array as views of these shapes, one after the other."""
-    edges = pairwise(accumulate((math.prod(shape) for shape in shapes), initial=0))
-    return [flat[i:j].reshape(shape) for shape, (i, j) in zip(shapes, edges)]
-
-
 def pack(grads: Sequence[xp.ndarray], flat: xp.ndarray) -> None:
     """Copy gradients into a flat array of the host; from a GPU in one copy."""
     if xp.on_gpu(grads[0]):
         joined: Any = xp.concatenate([as_dtype(g, flat.dtype).reshape(-1) for g in grads])
         joined.get(out=flat)
         return
-    for view, g in zip(views_of(flat, [g.shape for g in grads]), grads):
+    for view, g in zip(xp.cut(flat, [g.shape for g in grads]), grads):
         view[...] = as_dtype(g, view.dtype)
 
 
 def unpack(flat: xp.ndarray, grads: Sequence[xp.ndarray]) -> None:
     """And back, each rounded to its dtype."""
     flat = xp.at_home_of(grads[0], flat)
-    for view, g in zip(views_of(flat, [g.shape for g in grads]), grads):
+    for view, g in zip(xp.cut(flat, [g.shape for g in grads]), grads):
         g[...] = view

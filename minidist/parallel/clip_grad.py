@@ -22,6 +22,7 @@ from ..kernels import arrays as xp
 from ..kernels.vector_norm import exact, squares
 from ..nn.utils import clip_grad_norm_ as clip_one_process
 from ..nn.utils import clip_grads_with_norm_
+from ..tensor.flat import whole
 from ..tensor.tensor import Tensor
 
 
@@ -52,7 +53,7 @@ def clip_grad_norm_(
 
 def total_norm(params: Iterable[Tensor], groups: Sequence[Communicator]) -> float:
     """The 2-norm of the gradients that all ranks of all groups count; all of them call it."""
-    terms = squares([p.grad.data for p in params if p.grad is not None])
+    terms = squares(whole(p.grad.data for p in params if p.grad is not None))
     for group in groups:
         # A few numbers a rank, whose exact sum is the rank's sum of squares.
         terms = exact(all_gather(group, xp.array(exact(terms)), label="norm").tolist())

@@ -83,6 +83,8 @@ class Trainer:
         """Every replica has the whole optimizer, and sums its gradients with the others."""
         c, model = self.config, self.model
         optimizer = AdamW(decay_groups(self.model, c.weight_decay), **adam_options(c))
+        if c.sync != "overlapped":  # its buckets hold the gradients themselves
+            optimizer.flatten_parameters()
         if c.sync == "naive":
             return optimizer, Naive(model, self.dp, c.allreduce)
         size = int(c.bucket_mib * 2**20)

@@ -12,12 +12,13 @@ from typing import Any
 from ...kernels import arrays as xp
 from ...kernels.half_precision import BFLOAT16, is_half, wide
 from ...kernels.vector_norm import vector_norm
+from ...tensor.flat import whole
 from ...tensor.tensor import Tensor
 
 
 def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[xp.ndarray]:
     parameters = [parameters] if isinstance(parameters, Tensor) else parameters
-    return [p.grad.data for p in parameters if p.grad is not None]
+    return whole(p.grad.data for p in parameters if p.grad is not None)
 
 
 def get_total_norm(

@@ -28,6 +28,7 @@ from ...comm import Communicator, Request, all_reduce, iall_reduce
 from ...kernels import arrays as xp
 from ...kernels.half_precision import sum_dtype, summable
 from ...nn import Module, Parameter
+from ...tensor.flat import flats_of, stretch
 from ...tensor.tensor import Tensor
 from ..buckets import (
     MIB,
@@ -40,7 +41,6 @@ from ..buckets import (
     start_alike,
     trainable,
     unpack,
-    views_of,
 )
 
 Params = Module | Iterable[Parameter]
@@ -119,30 +119,37 @@ class Bucketed(Synchronizer):
     """Sums gradients in flat buckets, each of one dtype, in reverse order of registration.
 
     Messages cannot add up bfloat16: it is sent as float32. The last layers' gradients are ready
-    first, so their bucket is the first that can be sent.
+    first, so their bucket is the first that can be sent. Gradients that lie side by side already
+    (Optimizer.flatten_parameters) are summed where they are: their bucket is a stretch of them.
     """
 
     def __init__(self, params: Params, comm: Communicator, bucket_bytes: int = 4 * MIB,
                  algorithm: str = "ring", *, average: bool = False):  # fmt: skip
         super().__init__(params, comm, algorithm, average)
-        self.buckets = fill_buckets(self.params[::-1], bucket_bytes)
-        most = max(map(_bytes_of, self.buckets), default=0) if comm.size > 1 else 0
-        self.room = xp.empty(most, xp.uint8)  # one for all buckets, which are sent in turn
+        flats = flats_of(self.params)
+        rest = set(self.params).difference(*(flat.leaves for flat in flats))
+        self.buckets = fill_buckets([p for p in self.params[::-1] if p in rest], bucket_bytes)
+        for flat in flats:
+            members = [p for p in self.params if p in set(flat.leaves)]
+            self.buckets += fill_buckets(members, bucket_bytes)
+        self.room = xp.aligned(0, xp.uint8)  # one for all buckets that are copied, in turn
 
     def _sum_all(self) -> None:
         for bucket in self.buckets:
             self._sum([gradient(p) for p in bucket])
 
     def _sum(self, grads: list[xp.ndarray]) -> None:
+        flat = stretch(grads)
+        if flat is not None:
+            all_reduce(self.comm, flat, self.op, self.algorithm, out=flat)
+            return
         dtype, numbers = sum_dtype(grads[0].dtype), sum(g.size for g in grads)
+        if self.room.size < numbers * dtype.itemsize:
+            self.room = xp.aligned(numbers * dtype.itemsize, xp.uint8)
         flat = self.room[: numbers * dtype.itemsize].view(dtype)
         pack(grads, flat)
         all_reduce(self.comm, flat, self.op, self.algorithm, out=flat)
         unpack(flat, grads)
-
-
-def _bytes_of(bucket: list[Parameter]) -> int:
-    return sum(p.numel() * sum_dtype(p.dtype).itemsize for p in bucket)
 
 
 # Overlapped: buckets are sent while backward goes on (Li et al. 2020, "PyTorch Distributed")
@@ -170,7 +177,7 @@ class Bucket:
         dtype, numbers = params[0].dtype, sum(p.numel() for p in params)
         self.params, self.flat = params, xp.empty(numbers, sum_dtype(dtype))
         self.in_place = dtype == self.flat.dtype and not params[0].is_cuda
-        self.views = dict(zip(map(id, params), views_of(self.flat, [p.shape for p in params])))
+        self.views = dict(zip(map(id, params), xp.cut(self.flat, [p.shape for p in params])))
         self.begin()
 
     def begin(self) -> None:

@@ -16,7 +16,6 @@ from ...kernels import arrays as xp
 from ...kernels.half_precision import as_dtype, sum_dtype
 from ...nn import Parameter
 from ...tensor.tensor import Tensor
-from ..buckets import views_of
 
 
 @dataclass
@@ -62,7 +61,7 @@ class FlatParameter:
 
     def views(self, full: xp.ndarray) -> Iterator[tuple[Parameter, xp.ndarray]]:
         """Each parameter with its view of a full array (N,), in its own shape."""
-        return zip(self.params, views_of(full, self.shapes))
+        return zip(self.params, xp.cut(full, self.shapes))
 
     def use(self, full: xp.ndarray) -> None:
         """Make the parameters views of a full array (N,)."""
