@@ -12,7 +12,7 @@ from support.tritons import both, traffic
 DTYPES = pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 SHAPES = [(0, 3, 4), (1, 1, 1), (40, 5, 3), (30, 300, 20), (25, 8, 1), (3, 0, 4)]  # n, h, rows
 BOUND = {"float16": 2**-10, "float32": 1e-6, "float64": 1e-14}
-BOUND_NUMPY = {**BOUND, "float16": 5e-3}  # where each sum of two rounds
+BOUND_NUMPY = {**BOUND, "float16": 1.2e-2}  # where each of up to 24 sums rounds by 2⁻¹¹
 
 
 def inputs(shape, dtype="float32", seed=0, layout="C"):
