@@ -11,8 +11,8 @@ from support.tritons import both, traffic
 
 DTYPES = pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 SHAPES = [(2,), (0,), (3, 0), (0, 4), (5, 6), (2, 3, 130), (3, 2050), (70, 10), (1100, 2)]
-# Beside numbers of at least 1. The slope's terms cancel near x = -1.3, and g is up to 13: 10 units of
-# rounding were seen.
+# Beside numbers of at least 1. The slope's terms cancel near x = -1.3, and g is up to 13: 10 units
+# of rounding were seen.
 BOUND = {"float16": 2**-10, "float32": 2**-19, "float64": 2**-48}
 BOUND_NUMPY = {**BOUND, "float16": 1e-2}  # the formula, each of whose operations rounds
 
