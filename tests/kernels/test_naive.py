@@ -45,6 +45,21 @@ TOOLS = {
 }  # fmt: skip
 
 
+# Kernels without a loop or without a tile program, and why
+WITHOUT = {
+    "conv.backward_bias": "triton: one sum",
+    "cross_entropy.part_backward": "triton: a GPU's ranks run the formula",
+    "cross_entropy.part_forward": "triton: a GPU's ranks run the formula",
+    "cross_entropy.soft_backward": "triton: targets seldom are probabilities",
+    "cross_entropy.soft_forward": "triton: targets seldom are probabilities",
+    "embedding.forward": "triton: one function of CuPy's",
+    "gelu.backward": "numba: one product",
+    "linear.multiply": "numba: BLAS",
+    "vector_norm.largest": "triton: _norm has it",
+    "vector_norm.square_sum": "triton: _norm has it",
+}
+
+
 def run(name, version, seed):
     with using(version):
         return [np.copy(y) for y in CASES[name](Draw(seed))]
@@ -126,6 +141,17 @@ def left_out(kernels):
 
 def test_every_dispatched_kernel_has_a_naive_version_and_a_case():
     assert not left_out(dispatched()), "add a naive version, or a case that runs it"
+
+
+def lacking(kernels):
+    """By name, the version that a kernel lacks."""
+    found = ((name, v) for name in kernels for v in ("numba", "triton"))
+    return {name: v for name, v in found if v not in kernels[name].versions}
+
+
+def test_every_kernel_has_a_loop_and_a_tile_program():
+    assert lacking(dispatched()) == {name: why.split(":")[0] for name, why in WITHOUT.items()}
+    assert lacking({"new.kernel": Kernel(lambda x: x)}) == {"new.kernel": "triton"}
 
 
 def without_ladder(found):
