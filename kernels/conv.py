@@ -310,8 +310,8 @@ def _unroll_kernel(
     DW: tl.constexpr, TOP: tl.constexpr, LEFT: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Of one channel: x (images, channels, h, w), columns (channels · KH · KW, images, ho, wo),
-    whose lines are images · ho."""
+    """A program unrolls one channel of x (images, channels, h, w) into columns (channels · KH · KW,
+    images, ho, wo), which have images · ho lines."""
     line = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     channel, image = tl.program_id(2).to(tl.int64), (line // ho).to(tl.int64)

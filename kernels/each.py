@@ -33,9 +33,8 @@ from . import arrays as xp
 from .dispatch import Kernel
 from .each_triton import BLOCK, OPTIONS, kernel_of
 from .half_precision import as_dtype, is_half, wide
+from .launch import real
 from .loops import F, Helper, Loop, Out, loop  # noqa: F401 - F and Out are the loop's annotations
-
-SERVED = "float16", "bfloat16", "float32", "float64"  # by the tile program
 
 
 def loop_of(f: Helper, name: str = "") -> Loop:
@@ -96,7 +95,7 @@ class each(Kernel):
 
     def _tiles(self, *arguments: Any) -> xp.ndarray:
         x = arguments[0]
-        if x.dtype.name not in SERVED or any(a.dtype != x.dtype for a in arguments[: self.arrays]):
+        if not real(x) or any(a.dtype != x.dtype for a in arguments[: self.arrays]):
             return self.plain(x)(*arguments)
         arrays, out = self._fitted(arguments)
         numbers = map(float, arguments[self.arrays :])

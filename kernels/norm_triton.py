@@ -1,6 +1,6 @@
 """Triton kernels that layer norm (CENTRED) and RMS norm share: see those for the ladder.
 
-Of each row stats keeps 1/deviation, then in a second line of the array, if CENTRED, the mean.
+The array stats keeps 1/deviation of each row; if CENTRED, its second line keeps the mean.
 The cotangents of weight and bias are summed without atomics, so two runs agree to the last bit.
 """
 
@@ -85,7 +85,7 @@ def _wide_forward_kernel(
 
 @triton_kernel
 def _normal(x_ptr, stats_ptr, row, rows, at, inside, CENTRED: tl.constexpr, kind: tl.constexpr):
-    """Of x at row (ROWS, 1): normalized, 0 outside, and 1/deviation (ROWS, 1)."""
+    """The rows (ROWS, 1) of x, normalized, with 0 outside; and their 1/deviation (ROWS, 1)."""
     x = tl.load(x_ptr + at, inside, other=0).to(kind)
     rstd = tl.load(stats_ptr + row, row < rows, other=0)
     if CENTRED:

@@ -379,8 +379,8 @@ def _max_slope_kernel(
 
 @triton_kernel
 def _bands_kernel(matrix_ptr, bands_ptr, n, down, across, BLOCK: tl.constexpr):
-    """Of each row of a matrix (rows, n), with strides down and across, to bands (2, rows): where
-    its first number is that is not 0, and the one after its last."""
+    """For each row of a matrix (rows, n) with strides down and across, bands (2, rows) gets the
+    place of the first number that is not 0, and the place after the last."""
     row = tl.program_id(0)
     first = tl.full([BLOCK], n, tl.int32)
     stop = tl.zeros([BLOCK], tl.int32)

@@ -84,8 +84,8 @@ class Optimizer:
             done: set[Tensor] = set()
             for owner, flat in self._flats:
                 if owner is group and flat.update(self, group):
-                    mark_changed(flat.data, name)
-                    done.update(flat.leaves)
+                    mark_changed(flat.flat.data, name)
+                    done.update(flat.flat.leaves)
             for p in group["params"]:
                 grad = p.grad
                 if grad is not None and p not in done:
@@ -137,18 +137,17 @@ class FlatState:
     """The state of a Flat's leaves, side by side too. A leaf's own state has views of it."""
 
     def __init__(self, flat: Flat):
-        self.flat, self.leaves, self.data = flat, flat.leaves, flat.data
-        self.shapes = [t.shape for t in flat.leaves]
+        self.flat = flat
         self.state: dict[str, Any] = {}
         self.places: dict[str, list[xp.ndarray]] = {}
 
     def update(self, optimizer: Optimizer, group: dict[str, Any]) -> bool:
         """Update all leaves at once; False if they must be updated one by one."""
-        states = [optimizer.state[t] for t in self.leaves]
+        states = [optimizer.state[t] for t in self.flat.leaves]
         if not (self._settle(states) and self.flat.settle()):
             return False
-        grad = self.flat.grad
-        optimizer.update(self.data, -grad if group.get("maximize") else grad, self.state, group)
+        data, grad = self.flat.data, self.flat.grad
+        optimizer.update(data, -grad if group.get("maximize") else grad, self.state, group)
         self._hand_out(states)
         return True
 
@@ -180,8 +179,8 @@ class FlatState:
         return True
 
     def _make(self, name: str) -> None:
-        self.state[name] = xp.aligned(self.data.size, self.data.dtype)
-        self.places[name] = xp.cut(self.state[name], self.shapes)
+        self.state[name] = xp.aligned(self.flat.data.size, self.flat.data.dtype)
+        self.places[name] = xp.cut(self.state[name], [place.shape for place in self.flat.places])
 
     def _hand_out(self, states: list[dict[str, Any]]) -> None:
         """Give each leaf its views of what the step has made new, and the number of the step."""

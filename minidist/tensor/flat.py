@@ -80,7 +80,7 @@ def flattened(leaves: Iterable[Tensor]) -> list[Flat]:
     """
     by_dtype: dict[str, list[Tensor]] = {}
     for t in leaves:
-        own = isinstance(t.data, xp.ndarray) and not t.is_cuda and t.data.base is None
+        own = not t.is_cuda and t.data.base is None
         if own and t.requires_grad and t.dtype.name in DTYPES:
             by_dtype.setdefault(t.dtype.name, []).append(t)
     return [Flat(same) for same in by_dtype.values() if len(same) > 1]
@@ -110,9 +110,9 @@ def whole(gradients: Iterable[xp.ndarray]) -> list[xp.ndarray]:
     rest: list[xp.ndarray] = []
     found: dict[int, list[xp.ndarray]] = {}
     for g in gradients:
-        found.setdefault(id(g.base), []).append(g) if id(g.base) in _flats else rest.append(g)
+        (found.setdefault(id(g.base), []) if id(g.base) in _flats else rest).append(g)
     for key, parts in found.items():
         flat = _flats[key]
-        complete = len({id(g) for g in parts} & {id(g) for g in flat.grads}) == len(flat.grads)
-        rest += [flat.grad] if complete and len(parts) == len(flat.grads) else parts
+        complete = sorted(map(id, parts)) == sorted(map(id, flat.grads))
+        rest += [flat.grad] if complete else parts
     return rest

@@ -22,7 +22,7 @@ NEAR = {None: 1e-5, "float16": 2e-3, "bfloat16": 2e-2}
 
 
 def losses(device, precision=None, steps=4):
-    """Of steps of training, and the copies to the host that the last one took."""
+    """The losses of training steps, and the copies to the host that the last step took."""
     model = GPT(SIZES, seed=1).to(device)
     optimizer = optim.AdamW(model.parameters(), lr=1e-2)
     scaler = GradScaler(init_scale=256.0, enabled=precision == "float16")

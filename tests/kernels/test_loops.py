@@ -304,7 +304,7 @@ def test_a_process_says_so_before_it_waits_for_the_one_that_compiles(monkeypatch
     monkeypatch.setattr(loops._Lock, "acquire", lambda lock: happened.append("waits"))
     with loops.announced(happened.append):
         Loop(added).compile(F4)
-        Loop(added).compile(F4)  # which is kept: nobody waits
+        Loop(added).compile(F4)  # its code is on disk now, so no process waits
     assert happened == ["added", "waits"]
 
 

@@ -22,8 +22,9 @@ from support.tritons import poisoned, traffic
 
 tl: Any = None  # Triton's language, once a kernel is launched
 
-# Of numbers of at least 1. Backward subtracts Σ y·g, up to 16 products of a rounded y: that is 16
-# units of rounding (2⁻⁹ for bfloat16). With those of p and ds, up to 35 were seen.
+# Errors are relative to numbers of at least 1. Backward subtracts Σ y·g, up to 16 products of a
+# rounded y: that is 16 units of rounding (2⁻⁹ for bfloat16). With those of p and ds, up to 35 were
+# seen.
 BOUND = {"float32": 2**-17, "float16": 2**-8, "bfloat16": 3 * 2**-5}
 DTYPES = pytest.mark.parametrize("dtype", BOUND)
 CAUSAL = pytest.mark.parametrize("causal", [False, True])

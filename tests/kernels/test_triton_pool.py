@@ -124,7 +124,7 @@ def held(size, win, count):
 
 @st.composite
 def matrices(draw, dtype):
-    """Of sliding or of adaptive windows over (5, 7), or their transposes."""
+    """Matrices of sliding or adaptive windows over (5, 7), or their transposes."""
     if draw(st.booleans()):
         by = np.dtype(dtype)
         found = [pool.adaptive(n, draw(st.integers(1, 9)), by) for n in (5, 7)]

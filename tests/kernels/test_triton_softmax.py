@@ -37,7 +37,7 @@ def run(g, x, axis, log):
 
 
 def differences(found, g, x, y, axis, log):
-    """Of y and dx from the formula's in float64, beside numbers of at least 1 and Σ g."""
+    """Errors of y and dx against the formula in float64, beside numbers of at least 1 and Σ g."""
     g, x, y = (a.astype(np.float64) for a in (g, x, y))
     forward, backward = (f.versions["naive"] for f in functions(log))
     wanted = forward(x, axis), backward(g, y, axis)

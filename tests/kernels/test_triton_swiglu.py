@@ -31,7 +31,7 @@ def run(g, x):
 
 
 def differences(found, g, x):
-    """Of y and dx from the formula's in float64, beside numbers of at least 1."""
+    """Errors of y and dx against the formula in float64, beside numbers of at least 1."""
     g, x = g.astype(np.float64), x.astype(np.float64)
     wanted = swiglu.forward.formula(x), swiglu.backward.formula(g, x)
     assert all(a.shape == w.shape for a, w in zip(found, wanted))

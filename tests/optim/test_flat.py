@@ -149,7 +149,7 @@ def test_it_changes_no_bit(name, turns, double):
 
 @pytest.mark.parametrize("amiss", ["data", "gradients", "state"])
 def test_what_is_left_out_is_seen(amiss, monkeypatch):
-    """The controls: assigned data, gradients or states that nobody brings into their places."""
+    """The controls: data, gradients or states are assigned, and not copied into their places."""
     if amiss == "gradients":
         monkeypatch.setattr(module, "_take", lambda t, place: None)
     flat, apart = Twin("AdamW", True), Twin("AdamW", False)

@@ -130,8 +130,8 @@ class Bucketed(Synchronizer):
         rest = set(self.params).difference(*(flat.leaves for flat in flats))
         self.buckets = fill_buckets([p for p in self.params[::-1] if p in rest], bucket_bytes)
         for flat in flats:
-            members = [p for p in self.params if p in set(flat.leaves)]
-            self.buckets += fill_buckets(members, bucket_bytes)
+            leaves = set(flat.leaves)
+            self.buckets += fill_buckets([p for p in self.params if p in leaves], bucket_bytes)
         self.room = xp.aligned(0, xp.uint8)  # one for all buckets that are copied, in turn
 
     def _sum_all(self) -> None:
